@@ -1,0 +1,330 @@
+"""What an experiment is: frozen dataclasses that are JSON and carry an id by content. No torch here.
+
+Equal recipes are the same run, so everything that decides the weights stands in `Recipe`; the
+device, the number of threads and compilation stay outside and are recorded in the run's env.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+# A field added after the defaults froze stands here with the value that means "as before it
+# existed"; while it holds that value it stays out of the id, so that old ids stay true.
+ADDED_LATER: dict[tuple[str, str], JSON] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """The knobs of a Diffusion Transformer."""
+
+    family: ClassVar[str] = "dit"
+    image_size: int = 28  # pixels, or latent cells, per side; a multiple of patch
+    channels: int = 1
+    out_channels: int | None = None  # None = channels; 2 x channels when a variance is learned
+    num_classes: int = 10  # 0 = unconditional
+    null_class: bool = False  # one more label, for guidance
+    time: bool = False  # True: takes a noise level; False: one-step, no timestep parameters at all
+    patch: int = 4
+    depth: int = 4
+    width: int = 64  # a multiple of 4 (position table) and of heads
+    heads: int = 4
+    mlp_hidden: int | None = None  # None = 4 x width
+
+    @property
+    def hidden(self) -> int:
+        return self.mlp_hidden or 4 * self.width
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch) ** 2
+
+    @property
+    def shape(self) -> str:
+        """Depth, width, heads and patch as one word, e.g. `d4w64h4p4`."""
+        mlp = f"m{self.mlp_hidden}" if self.mlp_hidden not in (None, 4 * self.width) else ""
+        return f"d{self.depth}w{self.width}h{self.heads}p{self.patch}{mlp}"
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with this shape, as sentences."""
+        wrong = [
+            f"{name} must be at least {low}, got {getattr(self, name)}"
+            for name, low in [("image_size", 1), ("channels", 1), ("num_classes", 0), ("patch", 1),
+                              ("depth", 0), ("width", 1), ("heads", 1)]
+            if getattr(self, name) < low
+        ]  # fmt: skip
+        if wrong:
+            return wrong
+        if self.width % self.heads:
+            near = [w for w in multiples_near(self.width, self.heads) if w > 0]
+            wrong.append(f"width {self.width} is not a multiple of heads {self.heads}; "
+                         f"nearest: {', '.join(map(str, near))}")  # fmt: skip
+        if self.width % 4:
+            wrong.append(f"width {self.width} is not a multiple of 4, which the sin-cos "
+                         "position table needs")  # fmt: skip
+        if self.image_size % self.patch:
+            divisors = [p for p in range(1, self.image_size + 1) if self.image_size % p == 0]
+            wrong.append(f"image_size {self.image_size} is not a multiple of patch {self.patch}; "
+                         f"possible patches: {', '.join(map(str, divisors))}")  # fmt: skip
+        if self.mlp_hidden is not None and self.mlp_hidden < 1:
+            wrong.append(f"mlp_hidden must be at least 1, got {self.mlp_hidden}")
+        if self.null_class and not self.num_classes:
+            wrong.append("null_class needs num_classes above 0: an unconditional net has no label")
+        return wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """A denoising U-Net (diffusers' UNet2DModel); always takes a noise level."""
+
+    family: ClassVar[str] = "unet"
+    time: ClassVar[bool] = True
+    image_size: int = 28  # halved between levels, so a multiple of 2 ** (levels - 1)
+    channels: int = 1
+    num_classes: int = 10  # 0 = unconditional
+    widths: tuple[int, ...] = (32, 64, 64)  # channels of each level, finest first
+    layers: int = 1  # residual blocks per level
+    attention: tuple[int, ...] = (2,)  # levels with self-attention
+    groups: int = 8  # of the group norms
+
+    @property
+    def null_class(self) -> bool:
+        return False
+
+    @property
+    def shape(self) -> str:
+        return "unet" + "x".join(map(str, self.widths))
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with this shape, as sentences."""
+        wrong = []
+        cell = 2 ** (len(self.widths) - 1)
+        if not self.widths or min(self.widths) < 1 or self.image_size < 1 or self.channels < 1:
+            wrong.append("widths, image_size and channels of a U-Net must all be at least 1")
+        elif self.image_size % cell:
+            wrong.append(f"image_size {self.image_size} is not a multiple of {cell}, "
+                         f"which {len(self.widths)} levels need")  # fmt: skip
+        for width in self.widths:
+            if self.groups < 1 or width % self.groups:
+                wrong.append(f"U-Net width {width} is not a multiple of groups {self.groups}")
+        if extra := [a for a in self.attention if not 0 <= a < len(self.widths)]:
+            wrong.append(f"attention names level {extra[0]}, the levels are 0 to "
+                         f"{len(self.widths) - 1}")  # fmt: skip
+        return wrong
+
+
+NetConfig = DiTConfig | UNetConfig
+FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig)}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One method in a recipe, by name, with its options."""
+
+    method: str
+    options: Mapping[str, JSON] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.method, json.dumps(dict(self.options), sort_keys=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run. Teachers are runs too (method `denoise`)."""
+
+    data: str = "digits"  # digits, fashion-mnist, cifar10, folder:<path>
+    classes: tuple[int, ...] | None = None  # train on these classes only; None = all
+    teacher: str | None = None  # alias of teachers.json, run:<id>, pipeline:<folder or hub id>
+    pairs: int = 0  # how many pairs of the teacher; 0 = none needed
+    solver: str = "dpmpp2m-8"  # how the pairs were made
+    student: NetConfig = DiTConfig()
+    start: tuple[str, ...] = ()  # ids of runs whose weights this one begins with
+    methods: tuple[Use, ...] = (Use("pairs"),)
+    steps: int = 2000  # updates; 0 = build and measure only
+    batch: int = 64
+    optimizer: str = "muon"  # muon: block matrices by Muon, the rest AdamW; or adamw
+    lr: float = 5e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 100  # updates over which the rate rises from zero
+    schedule: str = "linear"  # to zero over the second half; or constant, cosine
+    clip: float = 1.0  # largest gradient norm; 0 = no clipping
+    ema: float = 0.998  # with a ramp: min(ema, (step+1)/(step+20))
+    dtype: str = "float32"  # or bfloat16: autocast of the forward pass
+    keep: tuple[int, ...] = ()  # images seen at which a checkpoint of the EMA is kept
+    seed: int = 0
+
+    @property
+    def images(self) -> int:
+        """How many images training sees."""
+        return self.steps * self.batch
+
+    @property
+    def id(self) -> str:
+        """Readable and unique by content, e.g. `digits-d4w64h4p4-pairs-9bffdd2f`."""
+        plain = _drop_later_defaults(_plain(self))
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+        methods = "+".join(use.method for use in self.methods)
+        return f"{_slug(self.data)}-{self.student.shape}-{_slug(methods)}-{digest}"
+
+    def to_json(self) -> str:
+        return json.dumps(_plain(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Reads what `to_json` wrote, or what a person wrote by hand; left-out fields are default.
+
+        Raises ValueError naming the field for an unknown name or a value of the wrong kind.
+        """
+        try:
+            plain = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"a recipe must be JSON: {error}") from None
+        return _build(cls, plain, "recipe")
+
+    def with_(self, **changes: Any) -> Recipe:
+        """A copy with fields changed; `student__depth=6` reaches into the student."""
+        inner = {k.split("__", 1)[1]: changes.pop(k) for k in [*changes] if k.startswith("student__")}
+        student = dataclasses.replace(changes.pop("student", self.student), **inner)
+        return dataclasses.replace(self, student=student, **changes)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{k}</td><td>{v}</td></tr>" for k, v in _plain(self).items())
+        return f"<b>{self.id}</b><table>{rows}</table>"
+
+
+SCHEDULES = ("linear", "constant", "cosine")
+OPTIMIZERS = ("muon", "adamw")
+DTYPES = ("float32", "bfloat16")
+
+
+def check_fields(recipe: Recipe) -> list[str]:
+    """What is wrong with a recipe's own fields; methods and data are checked by experiment.check."""
+    wrong = list(recipe.student.check())
+    for name, value, known in [("schedule", recipe.schedule, SCHEDULES),
+                               ("optimizer", recipe.optimizer, OPTIMIZERS),
+                               ("dtype", recipe.dtype, DTYPES)]:  # fmt: skip
+        if value not in known:
+            wrong.append(unknown(name, value, known))
+    for name, low in [("steps", 0), ("batch", 1), ("pairs", 0), ("warmup", 0), ("clip", 0)]:
+        if getattr(recipe, name) < low:
+            wrong.append(f"{name} must be at least {low}, got {getattr(recipe, name)}")
+    if not recipe.lr > 0:
+        wrong.append(f"lr must be above 0, got {recipe.lr}")
+    if not 0 <= recipe.ema < 1:
+        wrong.append(f"ema must lie in [0, 1), got {recipe.ema}")
+    if not all(0 <= beta < 1 for beta in recipe.betas):
+        wrong.append(f"betas must lie in [0, 1), got {recipe.betas}")
+    for images in recipe.keep:
+        if images < recipe.batch or images % recipe.batch or images > recipe.images:
+            wrong.append(f"keep names {images} images, which must be a multiple of batch "
+                         f"{recipe.batch} up to {recipe.images}")  # fmt: skip
+    if recipe.classes is not None:
+        outside = [c for c in recipe.classes if not 0 <= c < recipe.student.num_classes]
+        if outside or not recipe.classes:
+            wrong.append(f"classes must be some of 0 to {recipe.student.num_classes - 1}, "
+                         f"got {list(recipe.classes)}")  # fmt: skip
+    return wrong
+
+
+def unknown(what: str, given: str, known: typing.Iterable[str]) -> str:
+    """One sentence for a name that is not known, with the nearest ones that are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(given), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"unknown {what} {given!r}{hint} Known: {listed or 'none'}"
+
+
+def multiples_near(value: int, of: int) -> list[int]:
+    """The multiples of `of` around `value`."""
+    return [value // of * of, (value // of + 1) * of]
+
+
+def config_from_json(plain: Mapping[str, JSON]) -> NetConfig:
+    """A network's shape from its JSON, by its `family` tag."""
+    plain = dict(plain)
+    family = plain.pop("family", "dit")
+    if family not in FAMILIES:
+        raise ValueError(unknown("network family", str(family), FAMILIES))
+    return _build(FAMILIES[family], plain, family)
+
+
+def config_to_json(config: NetConfig) -> dict[str, JSON]:
+    return _plain(config)
+
+
+# --- dataclass <-> JSON -------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        tag = {"family": value.family} if type(value) in FAMILIES.values() else {}
+        return tag | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _drop_later_defaults(plain: dict[str, Any]) -> dict[str, Any]:
+    family = plain["student"]["family"]
+    for (owner, name), value in ADDED_LATER.items():
+        holder = plain if owner == "recipe" else plain["student"] if owner == family else {}
+        if name in holder and holder[name] == value:
+            del holder[name]
+    return plain
+
+
+def _build(cls: type, plain: Any, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise ValueError(f"{where} must be a JSON object, got {type(plain).__name__}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for name in plain:
+        if name not in names:
+            raise ValueError(unknown(f"field of {where}", name, names))
+    return cls(**{name: _cast(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
+
+
+def _cast(hint: Any, value: Any, where: str) -> Any:
+    """`value` as `hint` asks, or a ValueError that names the place."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint == NetConfig:
+        return config_from_json(value)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _cast(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(unknown(where, value, args))
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(inner) == len(value):
+            return tuple(_cast(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(inner, value)))
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, {"method": value} if isinstance(value, str) else value, where)
+    if origin is not None and isinstance(value, Mapping):
+        return dict(value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise ValueError(f"{where} must be {wanted}, got {value!r}")
+
+
+def _slug(text: str) -> str:
+    kept = "".join(c if c.isalnum() or c in "+-" else "-" for c in text.lower())
+    return kept.strip("-")[-40:].strip("-")

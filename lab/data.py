@@ -1,0 +1,296 @@
+"""Real images: digits, Fashion-MNIST, CIFAR-10, or any folder of pictures.
+
+A data set is one function in DATASETS that gives uint8 images and labels of a split. Images live in
+memory as uint8 (N, C, H, W) and leave as float in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lab.config import unknown
+from lab.diffusion import from_uint8
+
+ASSETS = Path(__file__).parent / "assets"
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
+                   "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
+                 "dog", "frog", "horse", "ship", "truck")  # fmt: skip
+
+
+class MissingData(LookupError):
+    """A data set that is not on this machine; the message says how to get it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What an image of a data set is; travels with every teacher and student."""
+
+    data: str
+    size: int
+    channels: int
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    sigma_data: float = 0.5  # standard deviation of the training images in [-1, 1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
+
+
+@dataclass
+class Images:
+    """One split in memory."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    class_names: tuple[str, ...]
+    skipped: list[str] = field(default_factory=list)  # files of a folder that are no images
+
+
+@dataclass
+class Batch:
+    """What a method's `question` draws from."""
+
+    image: Tensor  # (B, C, H, W) float in [-1, 1]
+    y: Tensor | None  # (B,) int64
+    noise: Tensor | None = None  # (B, C, H, W) unit noise, for pairs
+    path: Tensor | None = None  # (B, K, C, H, W) the teacher's estimates, noisy to clean
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+
+def cache_dir() -> Path:
+    """Where downloads and decoded folders lie: LAB_DATA, or ~/.cache/edge-dit-lab."""
+    return Path(os.environ.get("LAB_DATA", Path.home() / ".cache" / "edge-dit-lab"))
+
+
+# --- the data sets ------------------------------------------------------------------------------
+
+
+def digits(split: str, size: int | None = None, channels: int | None = None) -> Images:
+    """1,797 handwritten digits of 8x8 (UCI, in lab/assets); every sixth one is the test split."""
+    with np.load(ASSETS / "digits.npz") as file:
+        images, labels = file["images"], file["labels"]
+    test = np.arange(len(labels)) % 6 == 5
+    chosen = test if split == "test" else ~test
+    return Images(
+        torch.from_numpy(images[chosen])[:, None],
+        torch.from_numpy(labels[chosen].astype(np.int64)),
+        tuple("0123456789"),
+    )
+
+
+def fashion_mnist(split: str, size: int | None = None, channels: int | None = None) -> Images:
+    """70,000 garments of 28x28 (arXiv 1708.07747): Debian's package, else torchvision's copy."""
+    folder = DEBIAN_FASHION
+    if not folder.exists():
+        folder = cache_dir() / "FashionMNIST" / "raw"
+        if not (folder / "train-images-idx3-ubyte.gz").exists():
+            _download("FashionMNIST", "apt-get install dataset-fashion-mnist")
+    stem = "train" if split == "train" else "t10k"
+    images = _idx(folder / f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    labels = _idx(folder / f"{stem}-labels-idx1-ubyte.gz", 8).astype(np.int64)
+    return Images(torch.from_numpy(images.copy()), torch.from_numpy(labels), FASHION_CLASSES)
+
+
+def cifar10(split: str, size: int | None = None, channels: int | None = None) -> Images:
+    """60,000 colour photographs of 32x32, by torchvision (download with checksum)."""
+    from torchvision.datasets import CIFAR10
+
+    root = cache_dir()
+    if not (root / "cifar-10-batches-py").exists():
+        _download("CIFAR10", "put cifar-10-batches-py there, or use folder:<path> on the pictures")
+    data = CIFAR10(root, train=split == "train")
+    return Images(torch.from_numpy(data.data).permute(0, 3, 1, 2), torch.tensor(data.targets), CIFAR_CLASSES)
+
+
+def _download(name: str, other_way: str) -> None:
+    import torchvision
+
+    try:
+        getattr(torchvision.datasets, name)(cache_dir(), download=True)
+    except Exception as error:  # noqa: BLE001 - urllib, checksum and disk errors all mean: not here
+        raise MissingData(
+            f"{name} is not on this machine and the download failed ({error}). Either give a network "
+            f"connection, or: {other_way}. Looked in {cache_dir()}."
+        ) from error
+
+
+def _idx(path: Path, header: int) -> np.ndarray:
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=header)
+
+
+def folder(path: str, split: str, size: int | None = None, channels: int | None = None) -> Images:
+    """Any folder of pictures, shorter side resized and centre cropped; labels from its sub-folders.
+
+    With sub-folders train/ and test/ those are the splits; else every tenth picture is the test
+    split. Files that are no pictures are named in `skipped`; a folder with none at all is an error.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise MissingData(f"image folder {path!r} does not exist or is no folder")
+    own_splits = (root / "train").is_dir() and (root / "test").is_dir()
+    base = root / split if own_splits else root
+    names = tuple(sorted(d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")))
+    files = [(f, i) for i, name in enumerate(names) for f in sorted((base / name).rglob("*"))]
+    if not names:
+        files = [(f, 0) for f in sorted(base.iterdir())]
+    files = [(f, i) for f, i in files if f.is_file() and not f.name.startswith(".")]
+    loaded = _decode(files, size or 32, channels or 3, title=base.name)
+    if not len(loaded.images):
+        raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
+    loaded.class_names = names
+    if own_splits:
+        return loaded
+    test = torch.arange(len(loaded.images)) % 10 == 9
+    chosen = test if split == "test" else ~test
+    return Images(loaded.images[chosen], loaded.labels[chosen], names, loaded.skipped)
+
+
+def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:
+    """Decoded pictures; kept in the cache by names, sizes and times, for a second load is common."""
+    key = hashlib.sha256(repr((size, channels)).encode())
+    for file, label in files:
+        stat = file.stat()
+        key.update(f"{file}|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
+    if cached.exists():
+        with np.load(cached) as kept:
+            return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
+                          [str(s) for s in kept["skipped"]])  # fmt: skip
+    images, labels, skipped = [], [], []
+    for file, label in tqdm(files, desc=f"reading {title}", unit="files", disable=len(files) < 2000):
+        picture = _picture(file, size, channels)
+        if picture is None:
+            skipped.append(str(file))
+        else:
+            images.append(picture)
+            labels.append(label)
+    stacked = np.stack(images) if images else np.empty((0, channels, size, size), np.uint8)
+    found = Images(torch.from_numpy(stacked), torch.tensor(labels, dtype=torch.int64), (), skipped)
+    if images:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        part = cached.with_suffix(f".{os.getpid()}.tmp")
+        with part.open("wb") as out:
+            np.savez(out, images=stacked, labels=np.array(labels, np.int64), skipped=np.array(skipped, str))
+        part.replace(cached)
+    return found
+
+
+def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
+    """(C, size, size) uint8, or None if the file is no picture that can be read."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if file.suffix.lower() not in SUFFIXES:
+        return None
+    try:
+        with Image.open(file) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return np.asarray(picture).reshape(size, size, -1).transpose(2, 0, 1).copy()
+
+
+DATASETS: dict[str, Callable[..., Images]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+}
+
+
+def load(name: str, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """A split of a data set by name; `folder:<path>` takes size (default 32) and channels (3).
+
+    Raises ValueError for an unknown name and MissingData (a LookupError) where it can't be had.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(unknown("split", split, ["train", "test"]))
+    if name.startswith("folder:"):
+        return folder(name.removeprefix("folder:"), split, size, channels)
+    if name not in DATASETS:
+        raise ValueError(unknown("data set", name, [*DATASETS, "folder:<path>"]))
+    found = DATASETS[name](split, size, channels)
+    side = found.images.shape[-1]
+    if size not in (None, side):
+        raise ValueError(f"{name} has images of {side}x{side}, the recipe's net takes {size}x{size}")
+    if channels not in (None, found.images.shape[1]):
+        raise ValueError(f"{name} has {found.images.shape[1]} channels, the recipe's net takes {channels}")
+    return found
+
+
+def spec_of(name: str, images: Images) -> ImageSpec:
+    """What a data set's images are, with the standard deviation EDM scales by."""
+    x = images.images.double() / 127.5 - 1 if images.images.numel() < 1e8 else from_uint8(images.images)
+    return ImageSpec(
+        data=name,
+        size=images.images.shape[-1],
+        channels=images.images.shape[1],
+        num_classes=len(images.class_names),
+        class_names=images.class_names,
+        sigma_data=round(float(x.std()), 4),
+    )
+
+
+def choose_classes(images: Images, classes: tuple[int, ...] | None) -> Images:
+    """Only the images of some classes; labels keep their numbers."""
+    if classes is None:
+        return images
+    chosen = torch.isin(images.labels, torch.tensor(classes))
+    return Images(images.images[chosen], images.labels[chosen], images.class_names, images.skipped)
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def order(count: int, batch: int, seed: int, step: int) -> Tensor:
+    """The indices of batch number `step`, a function of (seed, step) alone; (batch,) int64.
+
+    Epochs are permutations of `count` items; a batch may straddle two of them.
+    """
+    position = torch.arange(step * batch, (step + 1) * batch)
+    epochs = position // count
+    index = torch.empty_like(position)
+    for epoch in epochs.unique().tolist():
+        inside = epochs == epoch
+        index[inside] = _permutation(count, seed, epoch)[position[inside] % count]
+    return index
+
+
+_permutations: dict[tuple[int, int, int], Tensor] = {}
+
+
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    key = (count, seed, epoch)
+    if key not in _permutations:
+        while len(_permutations) > 2:  # the last epoch and this one; dicts keep their order
+            _permutations.pop(next(iter(_permutations)))
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        _permutations[key] = torch.randperm(count, generator=rng)
+    return _permutations[key]
+
+
+def stream(images: Images, *, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
+    """Endless batches of real images from batch number `start` on; resumable at any step."""
+    labelled = bool(images.class_names)
+    step = start
+    while True:
+        index = order(len(images.images), batch, seed, step)
+        yield Batch(from_uint8(images.images[index]), images.labels[index] if labelled else None)
+        step += 1

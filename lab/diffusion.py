@@ -1,0 +1,174 @@
+"""EDM preconditioning, noise by seed, and deterministic samplers (arXiv 2206.00364).
+
+B batch, C channels, H = W image side, z unit-variance noise, x noisy image, sigma noise level,
+D the denoiser: D(x, sigma, y) -> clean image. The samplers solve the probability-flow ODE
+dx/dsigma = (x - D(x; sigma)) / sigma from sigma_max z down to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lab.config import unknown
+from lab.models.taps import Taps
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # EDM, Table 1
+P_MEAN, P_STD = -1.2, 1.2  # EDM, Table 1: ln(sigma) in training
+
+# Who uses which noise seeds. Training pairs never share a noise with a sheet or a measurement.
+SHEET_SEEDS = range(0, 64)
+EVAL_SEED = 100_000
+REFERENCE_SEED = 300_000  # fresh teacher samples that students are measured against
+PAIR_SEED = 1_000_000
+
+DenoiseFn = Callable[[Tensor, Tensor], Tensor]  # (x (B,C,H,W), sigma (B,)) -> (B,C,H,W)
+
+
+class Denoiser(nn.Module):
+    """A raw network F with EDM's scaling around it (EDM, Eq. 7 and Table 1)."""
+
+    def __init__(self, net: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.net = net
+        self.sigma_data = sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
+        """D(x; sigma): (B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
+        s, sd = sigma.view(-1, 1, 1, 1), self.sigma_data
+        c_skip = sd**2 / (s**2 + sd**2)
+        c_out = s * sd / (s**2 + sd**2).sqrt()
+        c_in = 1 / (s**2 + sd**2).sqrt()
+        c_noise = sigma.log() / 4
+        F_x = self.net(c_in * x, c_noise, y, taps)
+        return c_skip * x + c_out * F_x[:, : x.shape[1]]
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """lambda(sigma) of EDM, Table 1: makes the loss of F equal to 1 at the start for every sigma."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def draw_sigma(count: int, rng: torch.Generator) -> Tensor:
+    """Training noise levels, ln(sigma) ~ N(P_mean, P_std^2); (count,)."""
+    return (P_MEAN + P_STD * torch.randn(count, generator=rng, device=rng.device)).exp()
+
+
+# --- noise by seed ------------------------------------------------------------------------------
+
+
+def noise_of(
+    seeds: Sequence[int], shape: tuple[int, int, int], num_classes: int
+) -> tuple[Tensor, Tensor | None]:
+    """Unit noise (B, C, H, W) float32 and a drawn class (B,) int64 for each seed.
+
+    Image k depends on seed k alone, never on the batch around it: each seed owns a generator,
+    latents first, then the label (the order of arXiv 2401.08639's code).
+    """
+    z = torch.empty(len(seeds), *shape)
+    y = torch.empty(len(seeds), dtype=torch.int64)
+    rng = torch.Generator()
+    for k, seed in enumerate(seeds):
+        rng.manual_seed(seed)
+        z[k] = torch.randn(shape, generator=rng)
+        y[k] = torch.randint(max(num_classes, 1), (), generator=rng)
+    return z, y if num_classes else None
+
+
+def sheet_classes(count: int, num_classes: int) -> Tensor | None:
+    """The classes of a sheet on the common seeds: 0, 1, 2, ... in turn; (count,)."""
+    return torch.arange(count) % num_classes if num_classes else None
+
+
+# --- samplers -----------------------------------------------------------------------------------
+
+
+def karras_sigmas(steps: int) -> Tensor:
+    """Noise levels sigma_0 > ... > sigma_{steps-1} > 0 (EDM, Eq. 5); (steps + 1,) float64."""
+    if steps < 2:
+        raise ValueError(f"a sampler needs at least 2 steps, got {steps}")
+    i = torch.arange(steps, dtype=torch.float64)
+    low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+    sigmas = (high + i / (steps - 1) * (low - high)) ** RHO
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def heun(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | None = None) -> Tensor:
+    """EDM's deterministic second-order sampler (Algorithm 1, S_churn 0); 2 steps - 1 evaluations."""
+    x = sigmas[0] * z.double()  # float64: at sigma 80 a float32 step loses the image (EDM, app. D)
+    for s, s_next in zip(sigmas[:-1], sigmas[1:]):
+        D = _call(denoise, x, s, keep)
+        d = (x - D) / s
+        x_next = x + (s_next - s) * d
+        if s_next > 0:
+            d_next = (x_next - _call(denoise, x_next, s_next)) / s_next
+            x_next = x + (s_next - s) * (d + d_next) / 2
+        x = x_next
+    return x
+
+
+def dpmpp2m(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | None = None) -> Tensor:
+    """DPM-Solver++(2M) (arXiv 2211.01095, Algorithm 2) in EDM's variables; `steps` evaluations."""
+    x = sigmas[0] * z.double()
+    D_last, h_last = None, None
+    for s, s_next in zip(sigmas[:-1], sigmas[1:]):
+        D = _call(denoise, x, s, keep)
+        if s_next == 0:
+            return D
+        h = math.log(s / s_next)
+        r = h_last / h if h_last else None
+        D_bar = D if D_last is None else D + (D - D_last) / (2 * r)
+        x = s_next / s * x - math.expm1(-h) * D_bar
+        D_last, h_last = D, h
+    return x
+
+
+def _call(denoise: DenoiseFn, x: Tensor, sigma: Tensor, keep: list[Tensor] | None = None) -> Tensor:
+    D = denoise(x, sigma.to(x.device).expand(len(x))).double()
+    if keep is not None:
+        keep.append(D)
+    return D
+
+
+SOLVERS = {"heun": heun, "dpmpp2m": dpmpp2m}
+
+
+def solver_of(name: str) -> tuple[Callable, int]:
+    """The sampler and its number of steps for a name such as `heun-18` or `dpmpp2m-8`."""
+    kind, _, steps = name.partition("-")
+    if kind not in SOLVERS or not steps.isdigit() or int(steps) < 2:
+        raise ValueError(unknown("solver", name, ["heun-18", "dpmpp2m-8"]) + " (name-steps)")
+    return SOLVERS[kind], int(steps)
+
+
+def evaluations(name: str) -> int:
+    """How often a solver calls the denoiser for one image."""
+    solver, steps = solver_of(name)
+    return 2 * steps - 1 if solver is heun else steps
+
+
+def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Samples of the ODE with a named solver, and `keep` clean-image estimates along its path.
+
+    z (B, C, H, W) unit variance -> ((B, C, H, W) float32, (B, keep, C, H, W) float32 or None); the
+    estimates run from noisy to clean and end at the last one.
+    """
+    solver, steps = solver_of(name)
+    path: list[Tensor] | None = [] if keep else None
+    x = solver(denoise, z, karras_sigmas(steps).to(z.device), path).float()
+    if not path:
+        return x, None
+    chosen = torch.linspace(0, len(path) - 1, keep + 1)[1:].round().long().tolist()
+    return x, torch.stack([path[i] for i in chosen], 1).float()
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] -> uint8 with rounding; the one place where an image is quantised."""
+    return (x.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def from_uint8(x: Tensor) -> Tensor:
+    return x.float() / 127.5 - 1

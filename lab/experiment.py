@@ -1,0 +1,316 @@
+"""The whole life of one run: check, plan, train, finish, measure. Everything else calls this."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import os
+import platform
+import signal
+import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab import data, diffusion, models, pairs, sheets, teachers
+from lab.config import Recipe, Use, check_fields
+from lab.methods import METHODS, Finished, Method, create, options_of
+from lab.results import Run, Store, write_whole
+from lab.train import Stopped, start_state, train
+from lab.weights import load_student, save_student, sha256, spec_of_run
+
+SNAPSHOT_SEEDS = range(16)
+COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not pay on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run runs; recorded in env.json, outside the recipe's id."""
+
+    device: str = "auto"  # auto, cpu, cuda, mps
+    threads: int = 0  # 0 = as many as torch takes
+    compile: bool | None = None  # None = where it pays
+
+    def torch_device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    def compiles(self, recipe: Recipe) -> bool:
+        return self.compile if self.compile is not None else recipe.images >= COMPILE_FROM_IMAGES
+
+
+# --- before any work ----------------------------------------------------------------------------
+
+
+def check(recipe: Recipe, store: Store) -> list[str]:
+    """Everything that is wrong with a recipe, as sentences; empty if it can run."""
+    wrong = check_fields(recipe)
+    methods = []
+    for use in recipe.methods:
+        try:
+            methods.append(create(use))
+        except ValueError as error:
+            wrong.append(str(error))
+    asking = [m.name for m in methods if m.asks]
+    if len(asking) != 1 and len(methods) == len(recipe.methods):
+        known = ", ".join(sorted(n for n, m in METHODS.items() if m.asks))
+        wrong.append(f"a recipe needs one method that asks ({known}), got {len(asking)}: "
+                     f"{', '.join(asking) or 'none'}")  # fmt: skip
+    planning = [m.name for m in methods if type(m).plan is not Method.plan]
+    if len(planning) > 1:
+        wrong.append(f"{' and '.join(planning)} both plan runs; run the first, then name it as teacher")
+    if not (recipe.data.startswith("folder:") or recipe.data in data.DATASETS):
+        wrong.append(f"unknown data set {recipe.data!r}; known: {', '.join([*data.DATASETS, 'folder:<path>'])}")
+    needs = set().union(*(m.needs for m in methods))
+    if needs & {"pairs", "path"}:
+        if not recipe.pairs:
+            wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
+        with contextlib.suppress(ValueError):
+            diffusion.solver_of(recipe.solver)
+            needs -= {"solver"}
+    if needs and not recipe.teacher:
+        wrong.append(f"method {recipe.methods[0].method} learns from a teacher; set teacher to an alias, "
+                     "run:<id> or pipeline:<folder>")  # fmt: skip
+    try:
+        diffusion.solver_of(recipe.solver)
+    except ValueError as error:
+        wrong.append(str(error))
+    for name in [*([recipe.teacher] if recipe.teacher else []), *(f"run:{s}" for s in recipe.start)]:
+        if not name.startswith("pipeline:"):
+            try:
+                store.get(name)
+            except LookupError as error:
+                wrong.append(str(error))
+    return wrong
+
+
+def resolve(recipe: Recipe, store: Store) -> Recipe:
+    """The recipe with every method option written out and the teacher by its lasting name.
+
+    Raises ValueError listing everything that is wrong.
+    """
+    if wrong := check(recipe, store):
+        raise ValueError("\n".join(wrong))
+    uses = tuple(Use(use.method, options_of(create(use))) for use in recipe.methods)
+    teacher = teachers.resolve(recipe.teacher, store) if recipe.teacher else None
+    return dataclasses.replace(recipe, methods=uses, teacher=teacher)
+
+
+def plan(recipe: Recipe, store: Store) -> list[Recipe]:
+    """The resolved runs that a recipe asks for, in order."""
+    recipe = resolve(recipe, store)
+    for use in recipe.methods:
+        planned = create(use).plan(recipe)
+        if planned != [recipe]:
+            return [resolve(r, store) for r in planned]
+    return [recipe]
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def run(recipe: Recipe, store: Store | None = None, *, machine: Machine = Machine(), measure: bool = True) -> Run:
+    """Do a recipe and everything it needs first; gives its run.
+
+    A finished run is returned as it is, a stopped one goes on. Raises ValueError for a recipe that
+    can't run, Busy if another process works on it, Stopped after SIGINT or SIGTERM (state saved).
+    """
+    store = store or Store()
+    for planned in plan(recipe, store):
+        done = _run_one(planned, store, machine, measure)
+    return done
+
+
+def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> Run:
+    run = store.open(recipe)
+    if run.status().state == "done":
+        return run
+    with run.working(), _stop_on_signal() as stop:
+        _record(run, machine, recipe)
+        started = run.status().started or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        run.set_status(state="running", steps=recipe.steps, started=started, error="")
+        try:
+            if not (run.path / "student.safetensors").exists():
+                _train(run, recipe, store, machine, stop)
+            _after(run, store, machine, measure)
+        except (Stopped, KeyboardInterrupt):
+            run.set_status(state="stopped")
+            raise
+        except BaseException as error:
+            run.set_status(state="failed", error=f"{type(error).__name__}: {error}")
+            write_whole(run.path / "traceback.txt", traceback.format_exc())
+            raise
+        (run.path / "state.pt").unlink(missing_ok=True)
+        (run.path / "traceback.txt").unlink(missing_ok=True)
+        run.set_status(state="done", step=recipe.steps)
+    return run
+
+
+def _train(run: Run, recipe: Recipe, store: Store, machine: Machine, stop: threading.Event) -> None:
+    device = machine.torch_device()
+    methods = sorted((create(use) for use in recipe.methods), key=lambda m: m.edits)
+    needs = set().union(*(m.needs for m in methods))
+    batches, spec = _source(recipe, store, needs, device)
+    teacher = None
+    if needs & {"teacher_denoise", "teacher_blocks"}:
+        teacher = teachers.load(recipe.teacher, store, solver=recipe.solver, device=device)
+
+    torch.manual_seed(recipe.seed)
+    student = models.build(recipe.student)
+    starts = [Finished(store.get(s).recipe, load_student(store.get(s))) for s in recipe.start]
+    if starts and starts[0].recipe.student == recipe.student:
+        student.load_state_dict(starts[0].student.state_dict())
+    for method in methods:
+        student = method.prepare(student, spec, teacher, starts)
+    student.to(device)
+    for method in methods:
+        method.own.to(device)
+
+    plain = train(
+        run, start_state(student, methods, recipe), recipe=recipe, methods=methods, teacher=teacher,
+        batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe), stop=stop,
+        picture=lambda net, images: snapshot(run, net, spec, images, device),
+    )  # fmt: skip
+    save_student(run, plain, spec)
+
+
+def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
+            ) -> tuple[Callable[[int], Iterator[data.Batch]], data.ImageSpec]:  # fmt: skip
+    """The stream of batches from any step on, and what its images are."""
+    size, channels = recipe.student.image_size, recipe.student.channels
+    if needs & {"pairs", "path"}:
+        keep = 0  # methods with "path" say how many; none does yet
+        what = pairs.pair_set(store, recipe.teacher, recipe.solver, keep=keep)
+        spec = teachers.load(recipe.teacher, store).spec if what.teacher_sha256 == "" else spec_of_run(store.get(recipe.teacher))
+        _fits(recipe, spec)
+        made = pairs.ensure(store, what, recipe.pairs, device=device)
+        reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)
+        return lambda start: reader.stream(batch=recipe.batch, seed=recipe.seed, start=start), spec
+    images = data.load(recipe.data, "train", size=size, channels=channels)
+    spec = data.spec_of(recipe.data, images)
+    _fits(recipe, spec)
+    images = data.choose_classes(images, recipe.classes)
+    return lambda start: data.stream(images, batch=recipe.batch, seed=recipe.seed, start=start), spec
+
+
+def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
+    """Raises ValueError where the student's input is not the data's image."""
+    student = recipe.student
+    for name, mine, theirs in [("image_size", student.image_size, spec.size),
+                               ("channels", student.channels, spec.channels)]:  # fmt: skip
+        if mine != theirs:
+            raise ValueError(f"student.{name} is {mine}, the images of {spec.data} have {theirs}")
+    if student.num_classes not in (0, spec.num_classes):
+        raise ValueError(f"student.num_classes is {student.num_classes}, {spec.data} has {spec.num_classes} "
+                         "(0 makes an unconditional net)")  # fmt: skip
+
+
+def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
+    """Cost, metrics and sheet of a finished network; also for a run stopped in between."""
+    from lab import cost, metrics
+
+    device = machine.torch_device()
+    net, spec = load_student(run, device=device), spec_of_run(run)
+    run.write("cost", cost.of_run(run))
+    sheet(run, net, spec, device)
+    if measure:
+        metrics.evaluate(run, store, device=device)
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def generate(net: nn.Module, spec: data.ImageSpec, seeds: range | list[int], *, y: torch.Tensor | None = None,
+             solver: str = "dpmpp2m-8", batch: int = 256, device: torch.device | str = "cpu"
+             ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    """uint8 images (N, C, H, W) and classes (N,) of a finished network on seeds; y None = drawn by seed."""
+    denoises = net.config.time
+    teacher = teachers.EdmTeacher(net, spec, name="", solver=solver) if denoises else teachers.OneStepTeacher(net, spec, name="")
+    images, classes = [], []
+    for start in range(0, len(seeds), batch):
+        z, drawn = diffusion.noise_of(seeds[start : start + batch], spec.shape, spec.num_classes)
+        chosen = drawn if y is None else y[start : start + batch]
+        on_device = chosen.to(device) if chosen is not None and net.config.num_classes else None
+        images.append(diffusion.to_uint8(teacher.sample(z.to(device), on_device).images).cpu())
+        classes.append(chosen)
+    return torch.cat(images), None if classes[0] is None else torch.cat(classes)
+
+
+def snapshot(run: Run, net: nn.Module, spec: data.ImageSpec, images: int, device: torch.device) -> None:
+    """The 16 common noises as the network draws them now: snapshots/<images seen>.png, 8 x 2."""
+    y = diffusion.sheet_classes(len(SNAPSHOT_SEEDS), spec.num_classes)
+    drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, device=device)
+    write_whole(run.path / "snapshots" / f"{images}.png", sheets.png(drawn.numpy(), 8))
+
+
+def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) -> None:
+    """samples.npz and samples.png: the 64 common noises with classes 0, 1, 2, ... in turn."""
+    seeds = diffusion.SHEET_SEEDS
+    y = diffusion.sheet_classes(len(seeds), spec.num_classes)
+    drawn, _ = generate(net, spec, seeds, y=y, device=device)
+    buffer = io.BytesIO()
+    classes = np.zeros(len(seeds), np.int64) if y is None else y.numpy()
+    np.savez_compressed(buffer, images=drawn.numpy(), classes=classes, seeds=np.array(seeds))
+    write_whole(run.path / "samples.npz", buffer.getvalue())
+    write_whole(run.path / "samples.png", sheets.png(drawn.numpy(), 8))
+
+
+# --- the record ---------------------------------------------------------------------------------
+
+
+def _record(run: Run, machine: Machine, recipe: Recipe) -> None:
+    """One entry in env.json for every sitting: what the figures of this run were made with."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    found = run.read("env")
+    sittings = found["sittings"] if isinstance(found, dict) else []
+    sittings.append({
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "from_step": run.status().step, "commit": commit(), "python": platform.python_version(),
+        "torch": torch.__version__, "device": str(machine.torch_device()), "threads": torch.get_num_threads(),
+        "compiled": machine.compiles(recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    })  # fmt: skip
+    run.write("env", {"sittings": sittings})
+
+
+def commit() -> str:
+    """The commit of this code, with `-dirty` if tracked files differ from it; "" outside git."""
+    here = Path(__file__).parent.parent
+    try:
+        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "-C", here, "status", "--porcelain", "-uno", "--", "lab", "app.py"],
+                               capture_output=True, text=True, check=True)  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that the loop saves its state before it leaves."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+__all__ = ["Machine", "check", "commit", "generate", "plan", "resolve", "run", "sha256"]

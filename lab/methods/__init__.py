@@ -1,0 +1,11 @@
+"""Compression methods, one file each; importing this package finds them all."""
+
+import importlib
+import pkgutil
+
+from lab.methods.base import METHODS, Finished, Method, Question, Step, create, finish, options_of
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Finished", "Method", "Question", "Step", "create", "finish", "options_of"]

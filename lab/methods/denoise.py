@@ -1,0 +1,51 @@
+"""EDM denoising of real images (arXiv 2206.00364): trains teachers and many-step students."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lab.data import Batch, ImageSpec
+from lab.diffusion import draw_sigma, loss_weight
+from lab.methods.base import Finished, Method, Question, Step
+
+
+@dataclass
+class Denoise(Method):
+    """Learn D(x + sigma n; sigma) = x from data."""
+
+    name: ClassVar[str] = "denoise"
+    paper: ClassVar[str] = "arXiv 2206.00364, Eq. 2 and Table 1"
+    asks: ClassVar[bool] = True
+
+    label_drop: float = 0.1  # share of labels replaced by the null class, where the net has one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_drop < 1:
+            raise ValueError(f"label_drop must lie in [0, 1), got {self.label_drop}")
+
+    def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
+        config = student.config
+        if not config.time:
+            raise ValueError("method denoise needs a net with time; set student.time to true")
+        self.sigma_data = spec.sigma_data
+        self.null = config.num_classes if config.null_class else None
+        return student
+
+    def question(self, batch: Batch, rng: torch.Generator) -> Question:
+        x0, y = batch.image, batch.y
+        sigma = draw_sigma(len(x0), rng)
+        noise = torch.randn(x0.shape, generator=rng, device=x0.device)
+        if self.null is not None and y is not None:
+            dropped = torch.rand(len(y), generator=rng, device=x0.device) < self.label_drop
+            y = torch.where(dropped, self.null, y)
+        x = x0 + sigma.view(-1, 1, 1, 1) * noise
+        return Question(x=x, sigma=sigma, y=y, target=x0, weight=loss_weight(sigma, self.sigma_data))
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        error = (step.answer - step.question.target).square().mean((1, 2, 3))
+        return {"mse": (step.question.weight * error).mean()}

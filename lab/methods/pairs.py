@@ -1,0 +1,59 @@
+"""One-step distillation on noise-image pairs (the GET setting of arXiv 2401.08639)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lab import perceptual
+from lab.data import Batch, ImageSpec
+from lab.methods.base import Finished, Method, Question, Step
+
+
+@dataclass
+class Pairs(Method):
+    """Map the teacher's noise to the teacher's image in one step."""
+
+    name: ClassVar[str] = "pairs"
+    paper: ClassVar[str] = "arXiv 2401.08639, section 3"
+    asks: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
+
+    l1: float = 1.0  # weight of the mean absolute difference
+    l2: float = 0.0  # weight of the mean squared difference
+    perceptual: float = 0.0  # weight of the perceptual distance
+    perceptual_from: float = 0.0  # share of the run after which the perceptual term acts
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.l1, self.l2, self.perceptual) < 0 or self.l1 + self.l2 + self.perceptual == 0:
+            raise ValueError(f"l1, l2 and perceptual must not be negative nor all 0, "
+                             f"got {self.l1}, {self.l2}, {self.perceptual}")  # fmt: skip
+        if not 0 <= self.perceptual_from <= 1:
+            raise ValueError(f"perceptual_from must lie in [0, 1], got {self.perceptual_from}")
+
+    def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
+        if student.config.time:
+            raise ValueError("method pairs trains a one-step student; set student.time to false")
+        self._distance = perceptual.load(spec) if self.perceptual else None
+        return student
+
+    def question(self, batch: Batch, rng: torch.Generator) -> Question:
+        return Question(x=batch.noise, sigma=None, y=batch.y, target=batch.image,
+                        weight=torch.ones(len(batch.noise), device=batch.noise.device))  # fmt: skip
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        q = step.question
+        weight = q.weight.view(-1, 1, 1, 1)
+        difference = step.answer - q.target
+        terms = {}
+        if self.l1:
+            terms["l1"] = self.l1 * (weight * difference.abs()).mean()
+        if self.l2:
+            terms["l2"] = self.l2 * (weight * difference.square()).mean()
+        if self._distance is not None and step.progress >= self.perceptual_from:
+            terms["perceptual"] = self.perceptual * (q.weight * self._distance(step.answer, q.target)).mean()
+        return terms

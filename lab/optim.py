@@ -1,0 +1,144 @@
+"""The optimizer of the loop: Muon for matrices inside blocks, AdamW for the rest, one state_dict."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from lab.config import Recipe
+from lab.models.dit import Linear
+
+MOMENTUM = 0.95  # Nesterov; Muon's published default
+NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's quintic Newton-Schulz iteration
+NS_STEPS = 5
+
+
+def orthogonalise(G: Tensor) -> Tensor:
+    """U V^T of each matrix in G (K, rows, columns), rows <= columns, by Newton-Schulz iteration.
+
+    Source: Keller Jordan, "Muon: an optimizer for hidden layers", the algorithm of torch.optim.Muon.
+    """
+    a, b, c = NS_COEFFICIENTS
+    X = G / G.flatten(1).norm(dim=1).clamp_min(1e-7).view(-1, 1, 1)
+    for _ in range(NS_STEPS):
+        A = X @ X.mT
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X
+
+
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon's update, with stacked maps (q, k, v) orthogonalised one by one.
+
+    All matrices of one shape go through the iteration together: on a CPU the many small products of
+    a narrow transformer cost three times as much one after another (benchmarks/optimizer.py).
+    The step is scaled by 0.2 sqrt(max(rows, columns)), so that AdamW's rates fit (arXiv 2502.16982).
+    """
+
+    def __init__(self, params: Iterable[dict]) -> None:
+        super().__init__(params, {"lr": 0.0, "matrices": 1})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        stacks: dict[tuple[int, int], list] = defaultdict(list)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - MOMENTUM)
+                update = p.grad.lerp(buffer, MOMENTUM)
+                for target, G in zip(p.chunk(group["matrices"]), update.chunk(group["matrices"])):
+                    turned = G.shape[0] > G.shape[1]
+                    G = G.mT if turned else G
+                    stacks[tuple(G.shape)].append((G, target.mT if turned else target, group["lr"]))
+        for (_, columns), entries in stacks.items():
+            updates = orthogonalise(torch.stack([G for G, _, _ in entries]))
+            scale = 0.2 * math.sqrt(columns)
+            for update, (_, target, lr) in zip(updates, entries):
+                target.sub_(update, alpha=lr * scale)
+
+
+class Optimizer:
+    """Muon and AdamW behind one step, one rate and one state_dict."""
+
+    def __init__(self, modules: list[nn.Module], recipe: Recipe) -> None:
+        rates = _rates(modules)
+        matrices = _block_matrices(modules) if recipe.optimizer == "muon" else {}
+        rest = [p for p in rates if p not in matrices]
+        self.parameters = list(rates)
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        if matrices:
+            self.parts["muon"] = Muon(
+                {"params": [p], "matrices": k, "lr_scale": rates[p]} for p, k in matrices.items()
+            )
+        if rest:
+            groups = [{"params": [p for p in rest if rates[p] == r], "lr_scale": r} for r in sorted({*rates.values()})]
+            self.parts["adamw"] = torch.optim.AdamW(
+                [g for g in groups if g["params"]], lr=0.0, betas=recipe.betas, weight_decay=0.0, fused=True
+            )
+
+    def set_lr(self, lr: float) -> None:
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = lr * group["lr_scale"]
+
+    def zero_grad(self) -> None:
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of update `step` (0-based): warm-up, then the recipe's schedule."""
+    warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+    done = step / recipe.steps
+    if recipe.schedule == "linear":
+        return recipe.lr * warm * min(1.0, 2 * (1 - done))
+    if recipe.schedule == "cosine":
+        return recipe.lr * warm * (1 + math.cos(math.pi * done)) / 2
+    return recipe.lr * warm
+
+
+def _rates(modules: list[nn.Module]) -> dict[nn.Parameter, float]:
+    """Each trained parameter with its rate's factor: `lr_scale` of the nearest module that has one."""
+    rates: dict[nn.Parameter, float] = {}
+
+    def visit(module: nn.Module, scale: float) -> None:
+        scale = getattr(module, "lr_scale", scale)
+        for p in module.parameters(recurse=False):
+            if p.requires_grad:
+                rates.setdefault(p, scale)
+        for child in module.children():
+            visit(child, scale)
+
+    for module in modules:
+        visit(module, 1.0)
+    return rates
+
+
+def _block_matrices(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
+    """Weights of Linear layers inside `blocks`, with the number of maps stacked in each.
+
+    Gates, tables, embeddings, norms and the head stay with AdamW.
+    """
+    found = {}
+    for module in modules:
+        for block in getattr(module, "blocks", []):
+            for linear in block.modules():
+                if isinstance(linear, Linear) and linear.weight.requires_grad:
+                    found[linear.weight] = linear.matrices
+    return found

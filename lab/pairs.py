@@ -1,0 +1,215 @@
+"""Noise-image pairs of a teacher: made once, offline, in shards; the noise is kept as its seed.
+
+    results/pairs/<id>/pairs.json   what decides the pairs, and the sha256 of every shard
+    results/pairs/<id>/0000.npz     images uint8 (n, C, H, W), labels (n,), path uint8 where asked for
+
+Shards are a function of teacher, solver and seeds. In the environment that pairs.json records they
+come back bit for bit; elsewhere arithmetic may differ in the last place, so a differing checksum
+is a notice and `check_shard` compares 64 pairs by value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lab import data, diffusion, teachers
+from lab.config import JSON
+from lab.data import Batch
+from lab.results import Store, now, read_json, write_json, write_whole
+from lab.weights import sha256
+
+SHARD = 4096
+BATCH = 256  # of the teacher; part of the shard's arithmetic
+TOLERANCE = 8  # of 255: the largest difference that another machine's arithmetic may make
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """What decides a set of pairs; the number of shards made so far does not."""
+
+    teacher: str  # run:<id> or pipeline:<source>
+    teacher_sha256: str  # of its weights; "" for a pipeline
+    solver: str
+    dtype: str = "bfloat16"  # of the teacher's network; the solver's state is float64
+    keep: int = 0  # estimates kept along each path
+    first_seed: int = diffusion.PAIR_SEED
+    classes: tuple[int, ...] | None = None
+
+    @property
+    def id(self) -> str:
+        plain = json.dumps(asdict(self), sort_keys=True)
+        name = self.teacher.split(":", 1)[1].rsplit("/", 1)[-1]
+        return f"{name[-40:].lower().strip('-')}-{self.solver}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+
+
+class Pairs:
+    """A folder of pairs."""
+
+    def __init__(self, root: Path, what: PairSet) -> None:
+        self.what, self.path = what, root / "pairs" / what.id
+
+    @property
+    def facts(self) -> dict[str, JSON]:
+        found = read_json(self.path / "pairs.json")
+        return found if isinstance(found, dict) else {"what": asdict(self.what), "shards": {}}
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"{index:04d}.npz"
+
+    def missing(self, count: int) -> list[int]:
+        """The shards that `count` pairs need and that do not lie here."""
+        return [i for i in range(-(-count // SHARD)) if not self.shard(i).exists()]
+
+    def seeds(self, index: Tensor | range) -> list[int]:
+        return [self.what.first_seed + int(i) for i in index]
+
+
+def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "bfloat16") -> PairSet:
+    """The pairs of a teacher by alias or lasting name."""
+    lasting = teachers.resolve(teacher, store)
+    digest = ""
+    if lasting.startswith("run:"):
+        facts = store.get(lasting).read("student")
+        if not isinstance(facts, dict):
+            raise LookupError(f"teacher {lasting} has no finished network yet")
+        digest = str(facts["weights_sha256"])
+    diffusion.solver_of(solver)
+    return PairSet(lasting, digest, solver, dtype, keep)
+
+
+def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.device = "cpu") -> Pairs:
+    """At least `count` pairs on disk: makes the shards that are missing, one whole file at a time.
+
+    Stop it at any time; the next call goes on with the first shard that is not there.
+    """
+    pairs = Pairs(store.root, what)
+    missing = pairs.missing(count)
+    if not missing:
+        return pairs
+    teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device)
+    done = -(-count // SHARD) - len(missing)
+    with tqdm(total=-(-count // SHARD) * SHARD, initial=done * SHARD, desc="pairs", unit="pairs", smoothing=0.1) as bar:
+        for index in missing:
+            content = _make_shard(pairs, teacher, index, bar, device)
+            _note_shard(pairs, index, hashlib.sha256(content).hexdigest())
+            write_whole(pairs.shard(index), content)
+    return pairs
+
+
+def _make_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, bar: tqdm, device: str | torch.device) -> bytes:
+    images, labels, paths = [], [], []
+    for start in range(index * SHARD, (index + 1) * SHARD, BATCH):
+        image, y, path = make(pairs, teacher, range(start, start + BATCH), device)
+        images.append(image)
+        labels.append(y if y is not None else torch.zeros(BATCH, dtype=torch.int64))
+        paths.append(path)
+        bar.update(BATCH)
+    arrays = {"images": torch.cat(images).numpy(), "labels": torch.cat(labels).numpy().astype(np.int32)}
+    if pairs.what.keep:
+        arrays["path"] = torch.cat(paths).numpy()
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # numpy writes a fixed time stamp, so equal arrays are equal bytes
+    return buffer.getvalue()
+
+
+def make(pairs: Pairs, teacher: teachers.Teacher, index: range, device: str | torch.device = "cpu"
+         ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Pairs by number: images (B, C, H, W) uint8, classes (B,), path (B, keep, C, H, W) uint8."""
+    z, y = diffusion.noise_of(pairs.seeds(index), teacher.spec.shape, teacher.spec.num_classes)
+    samples = teacher.sample(z.to(device), None if y is None else y.to(device), keep=pairs.what.keep)
+    path = None if samples.path is None else diffusion.to_uint8(samples.path).cpu()
+    return diffusion.to_uint8(samples.images).cpu(), y, path
+
+
+def environment() -> dict[str, str]:
+    """What the arithmetic of a shard depends on."""
+    return {
+        "torch": torch.__version__.split("+")[0], "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads()),
+    }  # fmt: skip
+
+
+def _note_shard(pairs: Pairs, index: int, digest: str) -> None:
+    """Record a shard's checksum; one that was recorded before and differs is told and kept."""
+    facts = pairs.facts
+    recorded = facts["shards"].get(f"{index:04d}")
+    if recorded is None:
+        facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now()}
+        facts.setdefault("environment", environment())
+        facts |= {"shard_size": SHARD, "batch": BATCH}
+        write_json(pairs.path / "pairs.json", facts)
+    elif recorded["sha256"] != digest:
+        here, there = environment(), facts.get("environment")
+        warnings.warn(
+            f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
+            f"recorded with {there}); `python -m lab verify` compares 64 pairs by value",
+            stacklevel=2,
+        )
+
+
+def check_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, count: int = 64) -> int:
+    """The largest difference, of 255, between a shard and `count` of its pairs made again."""
+    begin = index * SHARD
+    again, _, _ = make(pairs, teacher, range(begin, begin + BATCH))
+    with np.load(pairs.shard(index)) as file:
+        stored = torch.from_numpy(file["images"][:count])
+    return int((again[:count].int() - stored.int()).abs().max())
+
+
+def verify_checksums(pairs: Pairs) -> list[str]:
+    """One sentence for every shard on disk that is not the recorded one."""
+    recorded = pairs.facts["shards"]
+    return [
+        f"{path.name} of {pairs.what.id} does not have its recorded sha256"
+        for path in sorted(pairs.path.glob("*.npz"))
+        if recorded.get(path.stem, {}).get("sha256") != sha256(path)
+    ]
+
+
+class Reader:
+    """The first `count` pairs in memory (uint8) with the noise drawn again from the seeds."""
+
+    def __init__(self, pairs: Pairs, count: int, *, shape: tuple[int, int, int], num_classes: int) -> None:
+        self.pairs, self.shape, self.num_classes = pairs, shape, num_classes
+        shards = [np.load(pairs.shard(i)) for i in range(-(-count // SHARD))]
+        self.images = torch.from_numpy(np.concatenate([s["images"] for s in shards])[:count])
+        self.labels = torch.from_numpy(np.concatenate([s["labels"] for s in shards])[:count].astype(np.int64))
+        self.path = None
+        if pairs.what.keep:
+            self.path = torch.from_numpy(np.concatenate([s["path"] for s in shards])[:count])
+        self.index = torch.arange(count)
+
+    def only(self, classes: tuple[int, ...] | None) -> Reader:
+        """Restrict the pairs to some classes."""
+        if classes is not None:
+            self.index = self.index[torch.isin(self.labels, torch.tensor(classes))]
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        chosen = self.index[index]
+        noise, _ = diffusion.noise_of(self.pairs.seeds(chosen), self.shape, self.num_classes)
+        return Batch(
+            image=diffusion.from_uint8(self.images[chosen]),
+            y=self.labels[chosen] if self.num_classes else None,
+            noise=noise,
+            path=None if self.path is None else diffusion.from_uint8(self.path[chosen]),
+        )
+
+    def stream(self, *, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Endless batches from batch number `start` on; resumable at any step."""
+        step = start
+        while True:
+            yield self.batch(data.order(len(self.index), batch, seed, step))
+            step += 1

@@ -1,0 +1,324 @@
+"""The results folder: runs as plain files, written whole or not at all. No torch here.
+
+    results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safetensors  student.json
+                         cost.json  metrics.json  samples.npz  samples.png  snapshots/*.png
+                         at-<images>.safetensors  notes.json            while it trains: state.pt  lock
+    results/teachers.json            alias -> run id
+    results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
+    results/devices/<report>.json    every timing, made here or on a board
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lab.config import JSON, Recipe, config_to_json, unknown
+
+HEARTBEAT_S = 10
+STALE_S = 60
+_status_lock = threading.Lock()  # the heart beats in a thread of its own
+ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
+
+
+class Busy(RuntimeError):
+    """Another process works on this run."""
+
+
+def default_root() -> Path:
+    """LAB_RESULTS, or the results folder beside the package."""
+    return Path(os.environ.get("LAB_RESULTS", Path(__file__).parent.parent / "results"))
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Replace a file in one move, so that a reader or a crash never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: JSON) -> None:
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> JSON:
+    """The file's content, or None where there is no such file or it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands."""
+
+    state: str = "queued"  # queued | running | stopped | done | failed; `stale` is read, never written
+    step: int = 0
+    steps: int = 0
+    started: str = ""
+    heartbeat: float = 0.0  # seconds since 1970
+    seconds: float = 0.0  # of work, over all sittings
+    pid: int = 0
+    error: str = ""
+
+    @property
+    def resumable(self) -> bool:
+        return self.state in ("queued", "stale", "stopped", "failed")
+
+
+class Run:
+    """A folder under results/runs; keeps no state of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    def __repr__(self) -> str:
+        return f"Run({self.id})"
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.from_json((self.path / "recipe.json").read_text())
+
+    def read(self, name: str) -> JSON:
+        """metrics, cost, env, student, notes, ...; None while there is none."""
+        return read_json(self.path / f"{name}.json")
+
+    def write(self, name: str, value: JSON) -> None:
+        write_json(self.path / f"{name}.json", value)
+
+    # --- status ---
+
+    def status(self) -> Status:
+        plain = self.read("status")
+        if not isinstance(plain, dict):
+            return Status()
+        known = {k: v for k, v in plain.items() if k in Status.__dataclass_fields__}
+        status = Status(**known)
+        if status.state == "running" and time.time() - status.heartbeat > STALE_S:
+            return Status(**(known | {"state": "stale"}))
+        return status
+
+    def set_status(self, **changes: JSON) -> None:
+        with _status_lock:
+            self._write_status(changes)
+
+    def _write_status(self, changes: Mapping[str, JSON]) -> None:
+        plain = self.read("status")
+        known = asdict(Status()) | (plain if isinstance(plain, dict) else {})
+        self.write("status", known | dict(changes) | {"heartbeat": time.time(), "pid": os.getpid()})
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the run's lock and let its heart beat; raises Busy if another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                pid = self.status().pid
+                raise Busy(f"run {self.id} is being worked on by process {pid}; wait for it or stop it") from None
+            ended = threading.Event()
+            thread = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+
+    def _beat(self, ended: threading.Event) -> None:
+        # A thread, because a first compile may last longer than STALE_S.
+        while not ended.wait(HEARTBEAT_S):
+            with _status_lock:
+                status = self.read("status")
+                if isinstance(status, dict) and status.get("state") == "running":
+                    self._write_status({})
+
+    # --- log ---
+
+    def log(self, **values: float) -> None:
+        """Append one line to log.jsonl."""
+        with open(self.path / "log.jsonl", "a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def log_rows(self) -> list[dict[str, float]]:
+        """The lines of log.jsonl; a line cut off by a crash is left out."""
+        rows = []
+        with contextlib.suppress(OSError):
+            for line in (self.path / "log.jsonl").read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def rewind_log(self, step: int) -> None:
+        """Forget the lines after `step`: the resumed run will write them again."""
+        kept = [json.dumps(r) + "\n" for r in self.log_rows() if r.get("step", 0) <= step]
+        write_whole(self.path / "log.jsonl", "".join(kept))
+
+    # --- what a person says about it ---
+
+    @property
+    def notes(self) -> dict[str, JSON]:
+        """label, notes, pin, hide; kept where no hash sees them."""
+        found = self.read("notes")
+        return {"label": "", "notes": "", "pin": False, "hide": False} | (found if isinstance(found, dict) else {})
+
+    def set_notes(self, **changes: JSON) -> None:
+        self.write("notes", self.notes | changes)
+
+    @property
+    def label(self) -> str:
+        return str(self.notes["label"]) or self.id
+
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """(images seen, picture) of the same 16 noises, in order."""
+        found = [(int(p.stem), p) for p in (self.path / "snapshots").glob("*.png") if p.stem.isdigit()]
+        return sorted(found)
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self.label}</b> {self.status().state}<br>{self.recipe._repr_html_()}"
+
+
+class Store:
+    """The results folder."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root) if root is not None else default_root()
+
+    def open(self, recipe: Recipe) -> Run:
+        """The run of a resolved recipe: makes the folder, or returns the one that is there."""
+        run = Run(self.root / "runs" / recipe.id)
+        if not (run.path / "recipe.json").exists():
+            write_whole(run.path / "recipe.json", recipe.to_json() + "\n")
+        return run
+
+    def get(self, name: str) -> Run:
+        """A run by id, by an unambiguous start of an id, by label or by teacher alias.
+
+        Raises LookupError with the nearest names.
+        """
+        runs = {run.id: run for run in self.runs()}
+        name = name.removeprefix("run:")
+        if name in runs:
+            return runs[name]
+        if (alias := self.teachers().get(name)) in runs:
+            return runs[alias]
+        matches = [r for r in runs.values() if r.id.startswith(name) or r.id.endswith(f"-{name}")]
+        matches = matches or [r for r in runs.values() if r.notes["label"] == name]
+        if len(matches) == 1 and name:
+            return matches[0]
+        if len(matches) > 1 and name:
+            raise LookupError(f"{name!r} fits {len(matches)} runs: {', '.join(r.id for r in matches[:5])}")
+        labels = [str(r.notes["label"]) for r in runs.values() if r.notes["label"]]
+        raise LookupError(unknown("run", name, [*runs, *labels, *self.teachers()]))
+
+    def runs(self) -> list[Run]:
+        """Every folder that holds a readable recipe, by id."""
+        found = []
+        for path in sorted((self.root / "runs").glob("*/recipe.json")):
+            if ID.fullmatch(path.parent.name):
+                found.append(Run(path.parent))
+        return found
+
+    def teachers(self) -> dict[str, str]:
+        """alias -> run id."""
+        found = read_json(self.root / "teachers.json")
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    def name_teacher(self, alias: str, run_id: str) -> None:
+        if not ID.fullmatch(alias):
+            raise ValueError(f"a teacher's alias must match {ID.pattern}, got {alias!r}")
+        write_json(self.root / "teachers.json", self.teachers() | {alias: self.get(run_id).id})
+
+    # --- tables ---
+
+    def reports(self) -> pd.DataFrame:
+        """One row per device report (lab/devices/device_report.v1.json), flattened with dots."""
+        rows = []
+        for path in sorted((self.root / "devices").glob("*.json")):
+            plain = read_json(path)
+            if isinstance(plain, dict) and plain.get("schema") == "device_report.v1":
+                plain.get("timing", {}).pop("samples_ns", None)
+                rows.append(_flat(plain))
+        return pd.DataFrame(rows)
+
+    def table(self) -> pd.DataFrame:
+        """One row per run: recipe, status, cost, metrics with their conditions; a broken run has few columns.
+
+        Latencies are in `reports()`, which joins by `weights_sha256` = `model.weights_sha256`.
+        """
+        return pd.DataFrame([_row(run, self.teachers()) for run in self.runs()])
+
+
+def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
+    """The columns of one run; unreadable files give an `error` instead of an exception."""
+    row: dict[str, JSON] = {"run": run.id}
+    try:
+        recipe = run.recipe
+    except (OSError, ValueError) as error:
+        return row | {"state": "unreadable", "error": str(error), "label": run.id}
+    status, config = run.status(), config_to_json(recipe.student)
+    row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
+    row |= {k: config.get(k) for k in ("family", "time", "patch", "depth", "width", "heads", "mlp_hidden")}
+    if recipe.student.family == "dit":
+        row["mlp_hidden"] = recipe.student.hidden
+    row |= {
+        "shape": recipe.student.shape,
+        "method": "+".join(use.method for use in recipe.methods),
+        "images": recipe.images,
+        "role": "teacher" if run.id in aliases.values() else "student",
+        "aliases": [a for a, target in aliases.items() if target == run.id],
+        "state": status.state,
+        "step": status.step,
+        "train_seconds": status.seconds,
+        "error": status.error,
+    }
+    row |= run.notes
+    row["label"] = run.label
+    for name, prefix in [("cost", ""), ("student", "")]:
+        if isinstance(found := run.read(name), dict):
+            row |= {prefix + k: v for k, v in found.items() if not isinstance(v, (dict, list))}
+    row |= _metric_columns(run.read("metrics"))
+    return row
+
+
+def _metric_columns(metrics: JSON) -> dict[str, JSON]:
+    """fd, fd_low, fd_high, fd_reference, ...; the conditions all values share as columns of their own."""
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("values"), dict):
+        return {}
+    row: dict[str, JSON] = {k: metrics.get(k) for k in ("extractor", "samples")}
+    row |= {"eval_seed": metrics.get("seed")}
+    for name, found in metrics["values"].items():
+        row[name] = found.get("value")
+        row[f"{name}_reference"] = found.get("reference")
+        if ci := found.get("ci95"):
+            row[f"{name}_low"], row[f"{name}_high"] = ci
+    return row
+
+
+def _flat(plain: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
+    row: dict[str, JSON] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "model.config":
+            row |= _flat(value, f"{prefix}{key}.")
+        else:
+            row[f"{prefix}{key}"] = value
+    return row

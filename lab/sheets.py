@@ -1,0 +1,42 @@
+"""Contact sheets: many small images as one PNG. No torch here."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """(N, C, H, W) uint8 -> one picture (rows H, columns W, C), filled row by row, white where empty."""
+    n, c, h, w = images.shape
+    rows = -(-n // columns)
+    full = np.full((rows * columns, c, h, w), 255, np.uint8)
+    full[:n] = images
+    return full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+
+
+def untile(picture: np.ndarray, size: int) -> np.ndarray:
+    """The images (N, C, size, size) of a sheet; the inverse of `tile` for a full one."""
+    h, w = picture.shape[:2]
+    tiles = picture.reshape(h // size, size, w // size, size, -1).transpose(0, 2, 4, 1, 3)
+    return tiles.reshape(-1, tiles.shape[2], size, size)
+
+
+def to_png(picture: np.ndarray) -> bytes:
+    """(H, W, 1 or 3) uint8 as PNG."""
+    out = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def png(images: np.ndarray, columns: int) -> bytes:
+    """(N, C, H, W) uint8 as one PNG."""
+    return to_png(tile(images, columns))
+
+
+def read_png(content: bytes) -> np.ndarray:
+    """(H, W, 1 or 3) uint8."""
+    picture = np.asarray(Image.open(io.BytesIO(content)))
+    return picture[..., None] if picture.ndim == 2 else picture[..., :3]

@@ -1,0 +1,213 @@
+"""Teachers: anything that turns noise into images by solving an ODE, behind one small protocol.
+
+`load("run:<id>" | alias | "pipeline:<folder or hub id>", store)` gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lab import diffusion
+from lab.config import unknown
+from lab.data import ImageSpec
+from lab.models.taps import Taps
+from lab.results import Store
+from lab.weights import load_student, spec_of_run
+
+
+@dataclass
+class Samples:
+    """Images of given noises, (B, C, H, W) about [-1, 1], and the estimates on the way if kept."""
+
+    images: Tensor
+    path: Tensor | None = None  # (B, keep, C, H, W), from noisy to clean
+
+
+class Teacher(Protocol):
+    """What a pair maker and a method may ask of a teacher."""
+
+    name: str  # who it is, for conditions: the run's id, the pipeline's folder
+    spec: ImageSpec
+    can_denoise: bool  # False for a teacher that only samples
+    taps: frozenset[str]  # names of tensors it can give; empty for U-Nets and pipelines
+    evaluations: int  # calls of its network for one image
+
+    def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
+        """Images of unit-variance noise (B, C, H, W) and classes (B,)."""
+        ...
+
+    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
+        """The clean image for a question of the loop; fills the taps that are wanted."""
+        ...
+
+
+@dataclass
+class CallableTeacher:
+    """Any function D(x, sigma, y) -> clean image as a teacher, sampled with an ODE solver."""
+
+    denoise: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    spec: ImageSpec
+    solver: str = "dpmpp2m-8"
+    name: str = "callable"
+    can_denoise: bool = True
+    taps: frozenset[str] = frozenset()
+
+    @property
+    def evaluations(self) -> int:
+        return diffusion.evaluations(self.solver)
+
+    @torch.inference_mode()
+    def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
+        _check_noise(noise, self.spec)
+        images, path = diffusion.solve(lambda x, s: self.denoise(x, s, y), noise, self.solver, keep=keep)
+        return Samples(images, path)
+
+    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
+        return self.denoise(x, sigma, y)
+
+
+class EdmTeacher(CallableTeacher):
+    """A denoising network with EDM's scaling; bfloat16 where its owner says so."""
+
+    def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str, solver: str, dtype: str = "bfloat16") -> None:
+        self.net = diffusion.Denoiser(net.eval().requires_grad_(False), spec.sigma_data)
+        self.dtype = dtype
+        super().__init__(self._denoise, spec, solver, name, taps=net.tap_names)
+
+    def _autocast(self, device: str) -> torch.autocast | nullcontext:
+        return torch.autocast(device, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+
+    def _denoise(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
+        with self._autocast(x.device.type):
+            return self.net(x.float(), sigma.float(), y, taps).float()
+
+    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
+        return self._denoise(x, sigma, y, taps)
+
+
+class OneStepTeacher:
+    """A one-step student as the teacher of a smaller one."""
+
+    can_denoise, evaluations = False, 1
+
+    def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str) -> None:
+        self.net, self.spec, self.name, self.taps = net.eval().requires_grad_(False), spec, name, net.tap_names
+
+    @torch.inference_mode()
+    def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
+        _check_noise(noise, self.spec)
+        if keep:
+            raise ValueError(f"teacher {self.name} makes its image in one step; it has no path to keep")
+        return Samples(self.net(noise, None, y))
+
+    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
+        return self.net(x, None, y, taps)
+
+
+def _check_noise(noise: Tensor, spec: ImageSpec) -> None:
+    if tuple(noise.shape[1:]) != spec.shape:
+        raise ValueError(f"noise must be (B, {', '.join(map(str, spec.shape))}), got {tuple(noise.shape)}")
+
+
+def resolve(name: str, store: Store) -> str:
+    """A teacher's lasting name: an alias becomes run:<id>, so that a re-used alias changes no recipe."""
+    if name.startswith("pipeline:"):
+        return name
+    return f"run:{store.get(name).id}"
+
+
+def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "bfloat16",
+         device: str | torch.device = "cpu") -> Teacher:  # fmt: skip
+    """A teacher by alias, run:<id> or pipeline:<folder or hub id>.
+
+    Raises LookupError for an unknown run and ValueError for a pipeline that can't be sampled by an
+    ODE solver.
+    """
+    if name.startswith("pipeline:"):
+        return load_pipeline(name.removeprefix("pipeline:"), solver=solver, device=device)
+    run = store.get(name)
+    net, spec = load_student(run, device=device), spec_of_run(run)
+    spec = replace(spec, sigma_data=spec.sigma_data)
+    if net.config.time:
+        return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype)
+    return OneStepTeacher(net, spec, name=run.id)
+
+
+# --- diffusers pipelines ------------------------------------------------------------------------
+
+
+def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch.device = "cpu") -> CallableTeacher:
+    """A diffusers pipeline (unconditional U-Net, class-conditional DiT) as an ODE teacher.
+
+    Whatever scheduler it came with, the network is read as a denoiser D(x, sigma) through the noise
+    schedule it was trained on and sampled with our solvers. Raises ValueError with the reason where
+    that can't be done: an unknown kind of network or prediction, latent images without a square.
+    """
+    import diffusers
+
+    try:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError, EnvironmentError) as error:
+        raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
+    net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    scheduler = getattr(pipe, "scheduler", None)
+    kinds = {"UNet2DModel", "DiTTransformer2DModel"}
+    if type(net).__name__ not in kinds:
+        raise ValueError(unknown(f"kind of network in pipeline {source!r}", type(net).__name__, kinds))
+    schedule = getattr(scheduler, "alphas_cumprod", None)
+    prediction = getattr(scheduler.config, "prediction_type", "epsilon") if scheduler is not None else None
+    if schedule is None or prediction not in ("epsilon", "v_prediction", "sample"):
+        raise ValueError(
+            f"pipeline {source!r} has scheduler {type(scheduler).__name__} with prediction {prediction!r}; "
+            "an ODE teacher needs a discrete schedule (alphas_cumprod) and epsilon, v_prediction or sample"
+        )
+    net = net.eval().requires_grad_(False).to(device)
+    side = net.config.sample_size
+    if not isinstance(side, int):
+        raise ValueError(f"pipeline {source!r} makes images of {side}; ours are square")
+    denoise = DiscreteDenoiser(net, schedule.to(device), prediction)
+    spec = ImageSpec(
+        data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
+        num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
+    )  # fmt: skip
+    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
+
+
+class DiscreteDenoiser:
+    """D(x; sigma) of a network trained on a discrete variance-preserving schedule (EDM, Table 1, "iDDPM")."""
+
+    def __init__(self, net: nn.Module, alphas_cumprod: Tensor, prediction: str) -> None:
+        self.net, self.prediction = net, prediction
+        a = alphas_cumprod.double()
+        self.log_sigmas = ((1 - a) / a).sqrt().log()  # (T,), rising with the timestep
+        if type(net).__name__ == "DiTTransformer2DModel":
+            self.num_classes = net.config.num_embeds_ada_norm
+        else:
+            self.num_classes = net.config.num_class_embeds or 0
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The (fractional) timestep of a noise level, by linear interpolation in ln(sigma)."""
+        wanted, table = sigma.double().log(), self.log_sigmas
+        high = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
+        low = high - 1
+        w = ((wanted - table[low]) / (table[high] - table[low])).clamp(0, 1)
+        return low + w
+
+    def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+        s = sigma.double().view(-1, 1, 1, 1)
+        c_in = 1 / (s**2 + 1).sqrt()
+        scaled, t = (c_in * x).float(), self.timestep(sigma).float()
+        labels = {"class_labels": y} if self.num_classes else {}
+        out = self.net(scaled, t, **labels).sample[:, : x.shape[1]].double()
+        if self.prediction == "epsilon":
+            return x - s * out
+        if self.prediction == "v_prediction":
+            return c_in**2 * x - s * c_in * out
+        return out

@@ -1,0 +1,66 @@
+"""Finished networks on disk: safetensors for the weights, JSON for what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from lab import models
+from lab.config import config_from_json, config_to_json
+from lab.data import ImageSpec
+from lab.results import Run, write_whole
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_weights(net: nn.Module, path: Path) -> str:
+    """Half-precision weights as safetensors; gives the file's sha256.
+
+    Everything that is measured afterwards reads this file back, so a figure belongs to the weights
+    that are kept, not to the float32 ones that are not.
+    """
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    write_whole(path, save(tensors))
+    return sha256(path)
+
+
+def save_student(run: Run, net: nn.Module, spec: ImageSpec) -> None:
+    """student.safetensors and student.json of a run."""
+    digest = write_weights(net, run.path / "student.safetensors")
+    run.write("student", {
+        "config": config_to_json(net.config), "spec": asdict(spec) | {"class_names": list(spec.class_names)},
+        "weights_sha256": digest, "weights_dtype": "float16",
+        "file_mb": (run.path / "student.safetensors").stat().st_size / 1e6,
+    })  # fmt: skip
+
+
+def spec_of_run(run: Run) -> ImageSpec:
+    """What a run's images are, without its data set at hand."""
+    plain = run.read("student")
+    if not isinstance(plain, dict):
+        raise LookupError(f"run {run.id} has no finished network yet; its state is {run.status().state!r}")
+    return ImageSpec(**plain["spec"] | {"class_names": tuple(plain["spec"]["class_names"])})
+
+
+def load_student(run: Run, *, images: int | None = None, device: str | torch.device = "cpu") -> nn.Module:
+    """A run's plain network in float32 and eval mode; `images` names a checkpoint kept on the way.
+
+    Raises LookupError if the run has no such weights, ValueError if the file was changed since.
+    """
+    plain = run.read("student")
+    path = run.path / ("student.safetensors" if images is None else f"at-{images}.safetensors")
+    if not isinstance(plain, dict) or not path.exists():
+        what = "finished network" if images is None else f"checkpoint at {images} images"
+        raise LookupError(f"run {run.id} has no {what}; its state is {run.status().state!r}")
+    if images is None and sha256(path) != plain["weights_sha256"]:
+        raise ValueError(f"{path.name} of run {run.id} does not have the sha256 that student.json records")
+    net = models.build(config_from_json(plain["config"]))
+    net.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return net.eval().to(device)
