@@ -79,6 +79,17 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LAB_DATA", Path.home() / ".cache" / "edge-dit-lab"))
 
 
+def present(name: str) -> bool:
+    """Whether a data set lies on this machine; nothing is fetched."""
+    if name.startswith("folder:"):
+        return Path(name.removeprefix("folder:")).expanduser().is_dir()
+    places = {
+        "fashion-mnist": [DEBIAN_FASHION, cache_dir() / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz"],
+        "cifar10": [cache_dir() / "cifar-10-batches-py"],
+    }
+    return name not in places or any(place.exists() for place in places[name])
+
+
 # --- the data sets ------------------------------------------------------------------------------
 
 

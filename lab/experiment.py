@@ -24,6 +24,7 @@ from lab import data, diffusion, models, pairs, sheets, teachers
 from lab.config import Recipe, Use, check_fields
 from lab.methods import METHODS, Finished, Method, create, options_of
 from lab.results import Run, Store, write_whole
+from lab.sampling import generate
 from lab.train import Stopped, start_state, train
 from lab.weights import load_student, save_student, sha256, spec_of_run
 
@@ -136,13 +137,13 @@ def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> R
     run = store.open(recipe)
     if run.status().state == "done":
         return run
-    with run.working(), _stop_on_signal() as stop:
+    with run.working(), _on_signal(_interrupt):
         _record(run, machine, recipe)
         started = run.status().started or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         run.set_status(state="running", steps=recipe.steps, started=started, error="")
         try:
             if not (run.path / "student.safetensors").exists():
-                _train(run, recipe, store, machine, stop)
+                _train(run, recipe, store, machine)
             _after(run, store, machine, measure)
         except (Stopped, KeyboardInterrupt):
             run.set_status(state="stopped")
@@ -157,7 +158,7 @@ def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> R
     return run
 
 
-def _train(run: Run, recipe: Recipe, store: Store, machine: Machine, stop: threading.Event) -> None:
+def _train(run: Run, recipe: Recipe, store: Store, machine: Machine) -> None:
     device = machine.torch_device()
     methods = sorted((create(use) for use in recipe.methods), key=lambda m: m.edits)
     needs = set().union(*(m.needs for m in methods))
@@ -177,11 +178,13 @@ def _train(run: Run, recipe: Recipe, store: Store, machine: Machine, stop: threa
     for method in methods:
         method.own.to(device)
 
-    plain = train(
-        run, start_state(student, methods, recipe), recipe=recipe, methods=methods, teacher=teacher,
-        batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe), stop=stop,
-        picture=lambda net, images: snapshot(run, net, spec, images, device),
-    )  # fmt: skip
+    stop = threading.Event()
+    with _on_signal(stop.set):  # the loop saves its state before it leaves
+        plain = train(
+            run, start_state(student, methods, recipe), recipe=recipe, methods=methods, teacher=teacher,
+            batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe), stop=stop,
+            picture=lambda net, images: snapshot(run, net, spec, images, device),
+        )  # fmt: skip
     save_student(run, plain, spec)
 
 
@@ -225,27 +228,13 @@ def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
     run.write("cost", cost.of_run(run))
     sheet(run, net, spec, device)
     if measure:
-        metrics.evaluate(run, store, device=device)
+        try:
+            metrics.evaluate(run, store, device=device)
+        except LookupError as error:  # real images or an extractor's weights are not here; the network is
+            run.set_status(error=f"not measured: {error}")
 
 
 # --- pictures -----------------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def generate(net: nn.Module, spec: data.ImageSpec, seeds: range | list[int], *, y: torch.Tensor | None = None,
-             solver: str = "dpmpp2m-8", batch: int = 256, device: torch.device | str = "cpu"
-             ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
-    """uint8 images (N, C, H, W) and classes (N,) of a finished network on seeds; y None = drawn by seed."""
-    denoises = net.config.time
-    teacher = teachers.EdmTeacher(net, spec, name="", solver=solver) if denoises else teachers.OneStepTeacher(net, spec, name="")
-    images, classes = [], []
-    for start in range(0, len(seeds), batch):
-        z, drawn = diffusion.noise_of(seeds[start : start + batch], spec.shape, spec.num_classes)
-        chosen = drawn if y is None else y[start : start + batch]
-        on_device = chosen.to(device) if chosen is not None and net.config.num_classes else None
-        images.append(diffusion.to_uint8(teacher.sample(z.to(device), on_device).images).cpu())
-        classes.append(chosen)
-    return torch.cat(images), None if classes[0] is None else torch.cat(classes)
 
 
 def snapshot(run: Run, net: nn.Module, spec: data.ImageSpec, images: int, device: torch.device) -> None:
@@ -299,18 +288,21 @@ def commit() -> str:
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the loop saves its state before it leaves."""
-    stop = threading.Event()
+def _on_signal(act: Callable[[], object]) -> Iterator[None]:
+    """SIGINT and SIGTERM do this for a while, where this is the thread that gets them."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, lambda *_: act()) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 __all__ = ["Machine", "check", "commit", "generate", "plan", "resolve", "run", "sha256"]

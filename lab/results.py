@@ -250,14 +250,36 @@ class Store:
 
     # --- tables ---
 
+    def add_report(self, report: Mapping[str, JSON]) -> str:
+        """Check a device report and store it; gives its id. The same report_id twice is no change.
+
+        Raises ValueError with everything that is wrong with it.
+        """
+        from lab.devices.report import check
+
+        if wrong := check(report):
+            raise ValueError("; ".join(wrong))
+        path = self.root / "devices" / f"{report['report_id']}.json"
+        if not path.exists():
+            # No indent: a line for each of thousands of raw times helps nobody.
+            write_whole(path, json.dumps(report, allow_nan=False) + "\n")
+        return path.stem
+
     def reports(self) -> pd.DataFrame:
-        """One row per device report (lab/devices/device_report.v1.json), flattened with dots."""
+        """One row per device report (lab/devices/device_report.v1.json), flattened with dots, with its grade.
+
+        `grade` is A to F and `grade_reasons` a tuple of clauses; both are computed here, never read.
+        """
+        from lab.devices.report import grade
+
         rows = []
         for path in sorted((self.root / "devices").glob("*.json")):
             plain = read_json(path)
             if isinstance(plain, dict) and plain.get("schema") == "device_report.v1":
-                plain.get("timing", {}).pop("samples_ns", None)
-                rows.append(_flat(plain))
+                if isinstance(timing := plain.get("timing"), dict):
+                    timing.pop("samples_ns", None)
+                found = grade(plain)
+                rows.append(_flat(plain) | {"grade": found.letter, "grade_reasons": found.reasons})
         return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
@@ -312,6 +334,18 @@ def _metric_columns(metrics: JSON) -> dict[str, JSON]:
         if ci := found.get("ci95"):
             row[f"{name}_low"], row[f"{name}_high"] = ci
     return row
+
+
+def same_conditions(a: Mapping[str, JSON], b: Mapping[str, JSON], metric: str = "fd") -> str | None:
+    """Why two rows of `Store.table()` can't be compared by a metric, as a sentence; None if they can."""
+    for row in (a, b):
+        if pd.isna(row.get(metric)):
+            return f"{row['label']} has no {metric}"
+    for name in ("data", "extractor", "samples", "eval_seed", f"{metric}_reference"):
+        mine, theirs = a.get(name), b.get(name)
+        if mine != theirs and not (pd.isna(mine) and pd.isna(theirs)):
+            return f"{metric} can't be compared: {name} is {mine} for {a['label']} and {theirs} for {b['label']}"
+    return None
 
 
 def _flat(plain: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -40,3 +43,24 @@ def read_png(content: bytes) -> np.ndarray:
     """(H, W, 1 or 3) uint8."""
     picture = np.asarray(Image.open(io.BytesIO(content)))
     return picture[..., None] if picture.ndim == 2 else picture[..., :3]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A run's samples.npz: the images on the common seeds."""
+
+    images: np.ndarray  # (N, C, H, W) uint8
+    classes: np.ndarray  # (N,)
+    seeds: np.ndarray  # (N,)
+
+
+def read_samples(path: Path) -> Samples | None:
+    """The samples of a file, or None where there is no such file or it can't be read."""
+    try:
+        with np.load(path) as file:
+            found = Samples(file["images"], file["classes"], file["seeds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    images = found.images
+    whole = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1] in (1, 3)
+    return found if whole and len(images) == len(found.classes) == len(found.seeds) > 0 else None

@@ -26,7 +26,10 @@ def write_weights(net: nn.Module, path: Path) -> str:
     Everything that is measured afterwards reads this file back, so a figure belongs to the weights
     that are kept, not to the float32 ones that are not.
     """
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    halved = {name for name, _ in net.named_parameters()}  # a buffer may be a table that needs its digits
+    tensors = {
+        k: (v.half() if k in halved else v).detach().cpu().contiguous() for k, v in net.state_dict().items()
+    }
     write_whole(path, save(tensors))
     return sha256(path)
 
@@ -62,5 +65,5 @@ def load_student(run: Run, *, images: int | None = None, device: str | torch.dev
     if images is None and sha256(path) != plain["weights_sha256"]:
         raise ValueError(f"{path.name} of run {run.id} does not have the sha256 that student.json records")
     net = models.build(config_from_json(plain["config"]))
-    net.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     return net.eval().to(device)

@@ -128,16 +128,17 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.fc1 = Linear(2 * FREQUENCIES, width)
         self.fc2 = Linear(width, width)
+        # Kept with the weights: diffusers' port of the same network spaces them differently.
+        self.register_buffer("frequencies", frequencies(FREQUENCIES))
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1(time_features(t))))
+        angles = t.float()[:, None] * self.frequencies
+        return self.fc2(F.silu(self.fc1(torch.cat([angles.cos(), angles.sin()], -1))))
 
 
-def time_features(t: Tensor) -> Tensor:
-    """cos || sin of t at FREQUENCIES frequencies from 1 down to about 1e-4; (B,) -> (B, 256)."""
-    i = torch.arange(FREQUENCIES, device=t.device, dtype=torch.float32)
-    angles = t.float()[:, None] * torch.exp(-math.log(1e4) * i / FREQUENCIES)
-    return torch.cat([angles.cos(), angles.sin()], -1)
+def frequencies(intervals: int) -> Tensor:
+    """1e4^(-i / intervals), i = 0..127; published DiT has 128 intervals, diffusers' DiT 127; (128,)."""
+    return torch.exp(-math.log(1e4) * torch.arange(FREQUENCIES, dtype=torch.float32) / intervals)
 
 
 def position_table(width: int, side: int) -> Tensor:
@@ -242,7 +243,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for mine, theirs in _PUBLISHED.items():
             name = name.replace(theirs, mine)
         ours[name] = value
-    return ours
+    return ours | {"time.frequencies": frequencies(FREQUENCIES)}
 
 
 _DIFFUSERS = {  # ours -> diffusers' DiTTransformer2DModel
@@ -278,14 +279,19 @@ def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for part in ("weight", "bias"):
             qkv = [ours.pop(f"blocks.{i}.attn1.to_{k}.{part}") for k in "qkv"]
             ours[f"blocks.{i}.attn.qkv.{part}"] = torch.cat(qkv)
-    return ours
+    return ours | {"time.frequencies": frequencies(FREQUENCIES - 1)}
 
 
 def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under DiTTransformer2DModel's names; the inverse of `from_diffusers`."""
+    """Our state dict under DiTTransformer2DModel's names; the inverse of `from_diffusers`.
+
+    The outputs agree if the net was trained with diffusers' timestep frequencies, which it can't store.
+    """
     depth = 1 + max(int(n.split(".")[1]) for n in state if n.startswith("blocks."))
     theirs: dict[str, Tensor] = {}
     for name, value in state.items():
+        if name == "time.frequencies":
+            continue
         embedder = next((v + name.removeprefix(k) for k, v in _EMBEDDERS.items() if name.startswith(k)), None)
         if embedder:
             for i in range(depth):

@@ -41,4 +41,5 @@ class UNet(nn.Module):
         """(B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
         # 100: diffusers spaces its sinusoids for timesteps 0..999; c_noise lies in about [-1.6, 1.1].
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.net(x, 100.0 * t, class_labels=y).sample.contiguous()
+        labels = y if self.config.num_classes else None  # labelled data may train an unconditional net
+        return self.net(x, 100.0 * t, class_labels=labels).sample.contiguous()

@@ -1,0 +1,258 @@
+"""Times runs of the store on this machine and keeps each timing as a device report.
+
+A one-step student is timed as its network, a denoising teacher as its whole sampler. Scope `core`
+is the network alone on noise that lies on the device; `e2e` goes from drawing the noise to a uint8
+image on the host. The protocol itself is devices/runner.py, the same that times a board.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from lab import diffusion
+from lab.config import JSON, config_to_json, unknown
+from lab.devices import runner
+from lab.devices.report import SCHEMA
+from lab.devices.runner import Comparison, Preset
+from lab.results import Run, Store, now
+from lab.runtimes import Session
+from lab.runtimes import get as runtime_of
+from lab.weights import load_student, spec_of_run
+
+SCOPES = ("core", "e2e")
+SOLVER = "dpmpp2m-8"
+# Largest difference from eager fp32 in an image of [-1, 1]; bfloat16 keeps 8 bits of every number.
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
+
+
+# --- what is timed ------------------------------------------------------------------------------
+
+
+def fixed_inputs(session: Session, batch: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Noise and classes of the first `batch` images of a sheet."""
+    z, _ = diffusion.noise_of(range(batch), session.spec.shape, 0)
+    y = diffusion.sheet_classes(batch, session.config.num_classes)
+    return z.numpy(), None if y is None else y.numpy()
+
+
+def call_of(session: Session, scope: str, batch: int) -> Callable[[], object]:
+    """The callable that a timing of this scope repeats."""
+    if scope not in SCOPES:
+        raise ValueError(unknown("scope", scope, SCOPES))
+    z, y = fixed_inputs(session, batch)
+    if scope == "core":
+        inputs = session.place(z, y)
+        return lambda: session.run(inputs)
+    rng = np.random.default_rng(0)
+
+    def image() -> np.ndarray:
+        noise = rng.standard_normal(z.shape, dtype=np.float32)
+        return _uint8(session.fetch(session.run(session.place(noise, y))))
+
+    return image
+
+
+def _uint8(image: np.ndarray) -> np.ndarray:
+    """diffusion.to_uint8 without torch, which a board may not have."""
+    return np.clip(np.rint(image * 127.5 + 127.5), 0, 255).astype(np.uint8)
+
+
+# --- one timing ---------------------------------------------------------------------------------
+
+
+def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, threads: int | None = None,
+            scope: str = "core", preset: str | Preset = "quick", device: str = "cpu", precision: str = "fp32",
+            solver: str = SOLVER) -> dict[str, JSON]:  # fmt: skip
+    """Time a finished run and store the report, which it gives.
+
+    threads None = as many as torch takes now. Raises ValueError for a wrong name, LookupError for a
+    run without weights or a runtime that is not here, Refused for a publishable preset while the
+    machine is busy.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    if scope not in SCOPES:
+        raise ValueError(unknown("scope", scope, SCOPES))
+    chosen, backend = runner.preset_of(preset), runtime_of(runtime)
+    before = runner.preflight(chosen)
+    path = backend.export(load_student(run), spec_of_run(run), run.path)
+
+    def opened() -> Session:
+        return backend.open(path, device=device, threads=threads, precision=precision, solver=solver)
+
+    opened()  # untimed: it imports the runtime's packages, which takes seconds once in a process
+    fresh_peak = runner.reset_peak()
+    session, load_ms = _timed(opened)
+    with session:
+        inputs = session.place(*fixed_inputs(session, batch))
+        _, build_ms = _timed(lambda: session.build(inputs))
+        call = call_of(session, scope, batch)
+        _, first_ms = _timed(call)
+        timed = runner.time_calls(call, chosen, before)
+        peak_mb = runner.process_peak_mb()
+        image = session.fetch(session.run(inputs))
+    cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}
+    memory = {
+        "method": "ru_maxrss since the weights were read" if fresh_peak else "ru_maxrss of the whole process",
+        "weights_mb": round(session.weights_mb, 3), "process_peak_mb": peak_mb,
+    }  # fmt: skip
+    report = _with_id({
+        "schema": SCHEMA, "created_utc": now(), "provenance": "measured",
+        "runner": {"name": runner.NAME, "version": runner.VERSION, "sha256": runner.own_sha256(),
+                   "preset": chosen.known_as},
+        "device": device_facts(device),
+        "software": {
+            "os": runner.HERE.os_name(), "python": platform.python_version(), "torch": torch.__version__,
+            "runtime": runtime, "runtime_version": session.version, "flags": session.flags + timed.flags,
+        },
+        "state": timed.state | {"threads": session.threads},
+        "model": _model(run, session, precision),
+        "workload": {"scope": scope, "batch": batch, "height": session.spec.size, "width": session.spec.size,
+                     "nfe": session.evaluations},
+        "timing": timed.timing | cold,
+        "memory": memory,
+        "checks": _checks(image, _reference(run, session, batch, device, solver), precision),
+    })  # fmt: skip
+    store.add_report(report)
+    return report
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it gives, milliseconds)."""
+    start = time.perf_counter_ns()
+    found = call()
+    return found, round((time.perf_counter_ns() - start) / 1e6, 3)
+
+
+def device_facts(device: str) -> dict[str, JSON]:
+    """The `device` part of a report for a torch device of this machine."""
+    facts = runner.HERE.device()
+    if torch.device(device).type != "cuda" or facts["family"] == "jetson":
+        return facts
+    gpu = torch.cuda.get_device_properties(device)
+    return facts | {"family": "nvidia_dgpu", "name": gpu.name, "gpu": gpu.name, "memory_mb": gpu.total_memory >> 20}
+
+
+def _model(run: Run, session: Session, precision: str) -> dict[str, JSON]:
+    student, cost = run.read("student"), run.read("cost")
+    known = cost if isinstance(cost, dict) else {}
+    return {
+        "model_id": run.id, "config": config_to_json(session.config), "weights_sha256": student["weights_sha256"],
+        "params": known.get("params"), "macs": known.get("macs"), "file_mb": student["file_mb"], "precision": precision,
+    }  # fmt: skip
+
+
+def _reference(run: Run, session: Session, batch: int, device: str, solver: str) -> np.ndarray:
+    """Eager fp32's images of the same inputs; opened after the timing, so that it costs no memory there."""
+    eager = runtime_of("eager").open(run.path, device=device, threads=session.threads, solver=solver)
+    return eager(*fixed_inputs(session, batch))
+
+
+def _checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str, JSON]:
+    """Whether the images that were timed are the right ones."""
+    furthest = float(np.abs(image - reference).max())
+    finite = bool(np.isfinite(image).all())
+    return {
+        "output_ok": finite and furthest <= TOLERANCES[precision],
+        "max_abs_vs_ref": furthest if finite else None,
+        "image_sha256": hashlib.sha256(_uint8(image).tobytes()).hexdigest() if finite else None,
+    }
+
+
+def _with_id(report: dict[str, JSON]) -> dict[str, JSON]:
+    """With a report_id by content: which run, how it was timed, and a digest of everything."""
+    model, work = report["model"], report["workload"]
+    digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:12]
+    words = [model["model_id"][-8:], report["software"]["runtime"], model["precision"], f"b{work['batch']}",
+             f"t{report['state']['threads']}", work["scope"], digest]  # fmt: skip
+    return {"schema": report["schema"], "report_id": "-".join(words).replace("+", "_")} | report
+
+
+# --- many timings -------------------------------------------------------------------------------
+
+
+def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eager",), batches: Sequence[int] = (1,),
+          threads: Sequence[int | None] = (None,), scopes: Sequence[str] = ("core",), preset: str | Preset = "quick",
+          device: str = "cpu", precision: str = "fp32", solver: str = SOLVER, force: bool = False
+          ) -> list[dict[str, JSON]]:  # fmt: skip
+    """Time every combination that has no report of this machine yet, with a progress bar; gives the new reports.
+
+    Networks of the same weights are timed once. `force` times also what is there.
+    """
+    chosen, here = runner.preset_of(preset), device_facts(device)["name"]
+    for name in runtimes:
+        runtime_of(name)  # one that is not here ends the sweep before the first timing, not after an hour
+    there = set() if force else _there(store.reports())
+    new = []
+    todo = list(itertools.product(runtimes, batches, threads, scopes, runs))
+    with tqdm(todo, desc="timing", unit="timings") as bar:
+        for runtime, batch, count, scope, run in bar:
+            count = count or torch.get_num_threads()
+            key = (
+                _sha256(run),
+                _evaluations(run, solver),
+                here,
+                runtime,
+                precision,
+                batch,
+                count,
+                scope,
+                chosen.known_as,
+            )
+            if key in there:
+                continue
+            there.add(key)
+            bar.set_postfix_str(f"{run.label[-30:]} {runtime} b{batch} t{count} {scope}")
+            if chosen.name == "publishable":
+                runner.wait_until_quiet()  # the last timing's own load is still in the average
+            new.append(measure(run, store, runtime=runtime, batch=batch, threads=count, scope=scope, preset=chosen,
+                               device=device, precision=precision, solver=solver))  # fmt: skip
+    return new
+
+
+_KEY = ["model.weights_sha256", "workload.nfe", "device.name", "software.runtime", "model.precision", "workload.batch",
+        "state.threads", "workload.scope", "runner.preset"]  # fmt: skip
+
+
+def _there(reports: pd.DataFrame) -> set[tuple]:
+    """The conditions under which something has been timed."""
+    return set() if reports.empty else set(reports[_KEY].itertuples(index=False, name=None))
+
+
+def _sha256(run: Run) -> str:
+    student = run.read("student")
+    if not isinstance(student, dict):
+        raise LookupError(f"run {run.id} has no finished network to time; its state is {run.status().state!r}")
+    return student["weights_sha256"]
+
+
+def _evaluations(run: Run, solver: str) -> int:
+    return diffusion.evaluations(solver) if run.recipe.student.time else 1
+
+
+# --- two sessions against each other ------------------------------------------------------------
+
+
+def compare(a: Session, b: Session, *, batch: int = 1, scope: str = "core", preset: str | Preset = "quick"
+            ) -> Comparison:  # fmt: skip
+    """How many times longer session `a` takes than `b`, in turns A B B A; "faster" only if the interval excludes 1."""
+    calls = []
+    for session in (a, b):
+        with session:
+            session.build(session.place(*fixed_inputs(session, batch)))
+            calls.append(call_of(session, scope, batch))
+    return runner.compare(*calls, runner.preset_of(preset), around=(a, b))
+
+
+__all__ = ["Comparison", "Preset", "call_of", "compare", "fixed_inputs", "measure", "sweep"]

@@ -1,0 +1,163 @@
+"""What a runtime gives, and the session that all torch runtimes share."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lab.config import NetConfig, unknown
+from lab.data import ImageSpec
+from lab.results import Run
+from lab.teachers import EdmTeacher
+from lab.weights import load_student, spec_of_run
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the torch runtimes
+
+
+class Session(Protocol):
+    """A network opened by a runtime: `session(z, y)` gives images, numpy in and numpy out.
+
+    What that call does in one go can be done in parts, so that the network is timed without the
+    way there and back: `place` checks the inputs and brings them to the device in the runtime's own
+    form, `run` is the network alone and returns when the work is done, `fetch` brings the image to
+    the host. Enter the session (`with session:`) around them: that pins its threads and restores
+    the process's own afterwards. A denoiser's session is its whole sampler.
+    """
+
+    config: NetConfig
+    spec: ImageSpec
+    evaluations: int  # of the network for one image; 1 for a one-step student
+    threads: int
+    weights_mb: float  # in memory, as computed with
+    version: str  # of the runtime
+    flags: list[str]  # settings that change the speed, for the report
+    builds: bool  # whether `build` does anything
+
+    def __enter__(self) -> Session: ...
+    def __exit__(self, *_: object) -> None: ...
+    def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[Any, ...]:
+        """Inputs for `run`. Raises ValueError for a wrong shape or a class out of range."""
+        ...
+
+    def build(self, inputs: tuple[Any, ...]) -> None:
+        """Compile, or build an engine, for inputs such as these."""
+        ...
+
+    def run(self, inputs: tuple[Any, ...]) -> Any: ...
+    def fetch(self, output: Any) -> np.ndarray:
+        """(B, C, H, W) float32, about [-1, 1]."""
+        ...
+
+    def __call__(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        """Images (B, C, H, W) float32 of unit noise of that shape and classes (B,)."""
+        ...
+
+
+class Runtime(Protocol):
+    """A way to run networks; one file of lab/runtimes each, whose RUNTIME is one of these."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """None if it works here, else one sentence why not."""
+        ...
+
+    def export(self, student: nn.Module, spec: ImageSpec, folder: Path) -> Path:
+        """Make what `open` reads, below a run's folder; gives its path."""
+        ...
+
+    def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
+             solver: str = "dpmpp2m-8") -> Session:  # fmt: skip
+        """A session. threads None = as many as the process has now; the solver is for denoisers."""
+        ...
+
+
+def check_inputs(z: np.ndarray, y: np.ndarray | None, config: NetConfig, spec: ImageSpec) -> None:
+    """Raises ValueError where noise (B, C, H, W) or classes (B,) do not fit the network."""
+    if z.ndim != 4 or z.shape[1:] != spec.shape or not len(z):
+        raise ValueError(f"noise must be (B, {', '.join(map(str, spec.shape))}), got {z.shape}")
+    if not config.num_classes:
+        if y is not None:
+            raise ValueError("this network is unconditional: give no classes")
+        return
+    labels = config.num_classes + config.null_class
+    if y is None:
+        raise ValueError(f"this network wants a class for every image, 0 to {labels - 1}")
+    if y.shape != (len(z),) or y.dtype.kind not in "iu":
+        raise ValueError(f"classes must be {len(z)} whole numbers, one for every image, got {y.dtype} {y.shape}")
+    if outside := [int(c) for c in y if not 0 <= c < labels]:
+        raise ValueError(f"class {outside[0]} is out of range; this network has classes 0 to {labels - 1}")
+
+
+class TorchSession:
+    """A run's network in torch; `compiled` adds compilation to it."""
+
+    builds = False
+
+    def __init__(self, folder: Path, *, device: str, threads: int | None, precision: str, solver: str) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(unknown("precision of a torch runtime", precision, PRECISIONS))
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        run = Run(folder)
+        self.net, self.spec = load_student(run, device=device).requires_grad_(False), spec_of_run(run)
+        self.config, self.device = self.net.config, torch.device(device)
+        self.dtype = PRECISIONS[precision]
+        self.threads = threads or torch.get_num_threads()
+        self.version = torch.__version__
+        self.flags: list[str] = []
+        self.weights_mb = sum(p.numel() * p.element_size() for p in self.net.parameters()) / 1e6
+        self.teacher, self.evaluations = None, 1
+        if self.config.time:
+            dtype = str(self.dtype).removeprefix("torch.")
+            self.teacher = EdmTeacher(self.net, self.spec, name=run.id, solver=solver, dtype=dtype)
+            self.evaluations = self.teacher.evaluations
+            self.flags.append(f"solver={solver}")
+        if precision == "bf16":
+            self.flags.append("autocast")
+
+    def __enter__(self) -> TorchSession:
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._threads_before)
+
+    def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+        z, y = np.asarray(z, np.float32), None if y is None else np.asarray(y)
+        check_inputs(z, y, self.config, self.spec)
+        classes = None if y is None else torch.from_numpy(y.astype(np.int64)).to(self.device)
+        return torch.from_numpy(z).to(self.device), classes
+
+    def build(self, inputs: tuple[Tensor, Tensor | None]) -> None:
+        """Nothing: eager torch has no engine."""
+
+    @torch.inference_mode()
+    def run(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
+        z, y = inputs
+        if self.teacher is not None:
+            image = self.teacher.sample(z, y).images
+        else:
+            with self._autocast():
+                image = self.net(z, None, y)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return image
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def fetch(self, output: Tensor) -> np.ndarray:
+        return output.float().cpu().numpy()
+
+    def __call__(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        with self:
+            return self.fetch(self.run(self.place(z, y)))

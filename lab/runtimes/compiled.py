@@ -1,0 +1,55 @@
+"""torch.compile: the network as one compiled graph for one batch size. Building takes 10 to 60 s."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lab.data import ImageSpec
+from lab.runtimes.base import TorchSession
+
+
+class CompiledSession(TorchSession):
+    builds = True
+
+    def __init__(self, folder: Path, *, device: str, threads: int | None, precision: str, solver: str) -> None:
+        import torch._inductor.compile_fx  # noqa: F401 - takes seconds, which are no part of building
+
+        super().__init__(folder, device=device, threads=threads, precision=precision, solver=solver)
+        # fullgraph: an error instead of a silent fall back to eager. isolate_recompiles: torch keeps
+        # eight graphs for a forward function and then gives up; each session has its own eight.
+        self.net.compile(fullgraph=True, dynamic=False, isolate_recompiles=True)
+
+    def build(self, inputs: tuple[Tensor, Tensor | None]) -> None:
+        """One call, which compiles; whether torch's cache on disk had the graph already is a flag."""
+        from torch._dynamo.utils import counters
+
+        before = counters["inductor"]["fxgraph_cache_hit"]
+        self.run(inputs)
+        warm = counters["inductor"]["fxgraph_cache_hit"] > before
+        self.flags.append(f"build_cache={'warm' if warm else 'cold'}")
+
+
+class Compiled:
+    name = "compiled"
+
+    def missing(self) -> str | None:
+        compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]
+        if not torch.cuda.is_available() and not any(shutil.which(c) for c in compilers):
+            return "runtime compiled needs a C++ compiler, and none of g++, clang++ is here; apt-get install g++"
+        return None
+
+    def export(self, student: nn.Module, spec: ImageSpec, folder: Path) -> Path:
+        """Nothing to make: it compiles the run's own weights when they are first used."""
+        return folder
+
+    def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
+             solver: str = "dpmpp2m-8") -> CompiledSession:  # fmt: skip
+        return CompiledSession(path, device=device, threads=threads, precision=precision, solver=solver)
+
+
+RUNTIME = Compiled()

@@ -1,0 +1,55 @@
+"""Tiny nets and a finished digits teacher that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab import experiment
+from lab.config import DiTConfig, Recipe, UNetConfig, Use
+from lab.results import Store
+
+DATA = Path(__file__).parent / "data"
+TINY_UNET = UNetConfig(image_size=8, widths=(8, 16), attention=(), groups=4)
+TINY_DIT = DiTConfig(image_size=8, patch=4, depth=2, width=16, heads=2)
+TINY_TEACHER = Recipe(
+    data="digits", student=TINY_UNET, methods=(Use("denoise"),), steps=6, batch=32, optimizer="adamw", lr=2e-3
+)
+TINY_STUDENT = Recipe(
+    data="digits", teacher="tiny", pairs=300, solver="dpmpp2m-4", student=TINY_DIT, steps=12, batch=16,
+    optimizer="muon", lr=5e-3, schedule="linear", warmup=100, clip=1.0, ema=0.998,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def taught_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one tiny teacher called `tiny` and its first shard of pairs."""
+    from lab import pairs
+
+    torch.set_num_threads(1)
+    store = Store(tmp_path_factory.mktemp("taught"))
+    run = experiment.run(TINY_TEACHER, store, measure=False)
+    store.name_teacher("tiny", run.id)
+    pairs.ensure(store, pairs.pair_set(store, "tiny", TINY_STUDENT.solver), TINY_STUDENT.pairs)
+    return store.root
+
+
+@pytest.fixture
+def taught(taught_root: Path, tmp_path: Path) -> Store:
+    """A copy of it that a test may change."""
+    import shutil
+
+    shutil.copytree(taught_root, tmp_path / "taught")
+    return Store(tmp_path / "taught")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab.config import ADDED_LATER, DiTConfig, Recipe, UNetConfig, Use, check_fields, config_from_json, config_to_json
+
+
+def test_a_recipe_survives_json_with_the_same_id():
+    recipe = Recipe(
+        student=UNetConfig(widths=(16, 32)), methods=(Use("denoise", {"label_drop": 0.2}),), classes=(1, 2), keep=(640,)
+    )
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe and again.id == recipe.id
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"lr": 1e-3}, {"student__depth": 5}, {"methods": (Use("denoise"),)}])
+def test_every_change_changes_the_id(change):
+    assert Recipe().with_(**change).id != Recipe().id
+
+
+def test_defaults_are_frozen():
+    # Hundreds of runs rest on these ids: a changed default would silently re-use or orphan them.
+    assert Recipe().id == FROZEN["recipe"]
+    assert Recipe(student=UNetConfig(), methods=(Use("denoise"),)).id == FROZEN["teacher"]
+
+
+FROZEN = {"recipe": "digits-d4w64h4p4-pairs-6131054f", "teacher": "digits-unet32x64x64-denoise-5e710c24"}
+
+
+def test_a_field_added_later_leaves_old_ids_alone(monkeypatch):
+    before = Recipe().id
+    monkeypatch.setitem(ADDED_LATER, ("recipe", "seed"), 0)  # as if `seed` had been added after the freeze
+    without = Recipe().id
+    assert without != before and Recipe(seed=1).id != without
+    monkeypatch.setitem(ADDED_LATER, ("recipe", "clip"), 9.0)  # holds another value: stays in the hash
+    assert Recipe().id == without
+
+
+def test_unknown_field_names_the_nearest():
+    with pytest.raises(ValueError, match="'stepz'; did you mean 'steps'"):
+        Recipe.from_json('{"stepz": 3}')
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "must be JSON"),
+        ('{"steps": "many"}', "recipe.steps must be int"),
+        ('{"steps": true}', "recipe.steps must be int"),
+        ('{"student": {"family": "dot"}}', "did you mean 'dit'"),
+        ('{"student": {"width": 1.5}}', "dit.width must be int"),
+        ('{"betas": [0.9]}', "recipe.betas"),
+        ("[]", "must be a JSON object"),
+    ],
+)
+def test_bad_recipes_are_refused_in_a_sentence(text, part):
+    with pytest.raises(ValueError, match=part.replace("[", r"\[")):
+        Recipe.from_json(text)
+
+
+def test_check_lists_everything_that_is_wrong_at_once():
+    recipe = Recipe(student=DiTConfig(width=100, heads=3, image_size=27), lr=0.0, schedule="linaer", keep=(100,))
+    wrong = "\n".join(check_fields(recipe))
+    for part in ["width 100 is not a multiple of heads 3; nearest: 99, 102", "image_size 27", "lr must be above 0",
+                 "did you mean 'linear'", "keep names 100 images"]:  # fmt: skip
+        assert part in wrong
+
+
+def test_config_json_carries_its_family():
+    for config in (DiTConfig(depth=3), UNetConfig(layers=2)):
+        assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config

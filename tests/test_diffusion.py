@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+
+from lab import diffusion
+
+
+@pytest.fixture(scope="module")
+def edm():
+    return {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(DATA / "edm_heun.npz").items()}
+
+
+def gaussian(mu: torch.Tensor, sd: float = 0.5):
+    """The exact denoiser of data N(mu, sd^2)."""
+
+    def D(x, sigma):
+        s2 = sigma.view(-1, 1, 1, 1) ** 2
+        return (sd**2 * x + s2 * mu) / (sd**2 + s2)
+
+    return D
+
+
+@pytest.mark.parametrize("steps", [18, 6])
+def test_heun_equals_edms_sampler(edm, steps):
+    out = diffusion.heun(gaussian(edm["mu"]), edm["z"], diffusion.karras_sigmas(steps))
+    torch.testing.assert_close(out, edm[f"out_{steps}"], atol=1e-10, rtol=0)
+
+
+def test_noise_levels_are_edms(edm):
+    torch.testing.assert_close(diffusion.karras_sigmas(18)[:-1], edm["t_steps_18"].double(), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [diffusion.dpmpp2m, diffusion.heun])
+def test_the_error_against_the_exact_ode_falls_at_second_order(edm, solver):
+    errors = [
+        (solver(gaussian(edm["mu"]), edm["z"], diffusion.karras_sigmas(n)) - edm["exact_ode"]).abs().mean()
+        for n in (64, 128)
+    ]
+    assert 1.8 < math.log2(errors[0] / errors[1]) < 2.3
+
+
+def test_preconditioning_is_edms_table_1():
+    class Same(torch.nn.Module):
+        def forward(self, x, t, y, taps=None):
+            self.seen = x, t
+            return torch.ones_like(x)
+
+    net, sd = Same(), 0.7
+    x, sigma = torch.randn(2, 1, 3, 3), torch.tensor([0.1, 5.0])
+    out = diffusion.Denoiser(net, sd)(x, sigma, None)
+    s = sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(out, sd**2 / (s**2 + sd**2) * x + s * sd / (s**2 + sd**2).sqrt())
+    torch.testing.assert_close(net.seen[0], x / (s**2 + sd**2).sqrt())
+    torch.testing.assert_close(net.seen[1], sigma.log() / 4)
+
+
+def test_the_loss_of_an_untrained_net_is_one_at_every_noise_level():
+    # D = c_skip x with F = 0, so weight * E|D - x0|^2 = 1 for data of standard deviation sd (EDM, app. B.6).
+    sd = 0.7
+    rng = torch.Generator().manual_seed(0)
+    x0 = sd * torch.randn(20_000, generator=rng, dtype=torch.float64)
+    for sigma in (0.02, 0.5, 10.0):
+        x = x0 + sigma * torch.randn(20_000, generator=rng, dtype=torch.float64)
+        error = (sd**2 / (sigma**2 + sd**2) * x - x0).square().mean()
+        assert float(diffusion.loss_weight(torch.tensor(sigma), sd) * error) == pytest.approx(1, rel=0.05)
+
+
+def test_noise_depends_on_the_seed_alone():
+    z, y = diffusion.noise_of([5, 6, 7, 8], (1, 4, 4), 10)
+    z2, y2 = diffusion.noise_of([7, 5], (1, 4, 4), 10)
+    assert torch.equal(z2, z[[2, 0]]) and torch.equal(y2, y[[2, 0]])
+    assert z.std() > 0.5 and not torch.equal(z[0], z[1])
+
+
+def test_the_seeds_of_sheets_measurements_and_pairs_do_not_meet():
+    bounds = [0, diffusion.SHEET_SEEDS.stop, diffusion.EVAL_SEED, diffusion.REFERENCE_SEED, diffusion.PAIR_SEED]
+    assert bounds == sorted(bounds)
+    assert diffusion.REFERENCE_SEED - diffusion.EVAL_SEED >= 100_000 <= diffusion.PAIR_SEED - diffusion.REFERENCE_SEED
+
+
+def test_solve_keeps_estimates_from_noisy_to_clean(edm):
+    D = gaussian(edm["mu"])
+    images, path = diffusion.solve(D, edm["z"], "dpmpp2m-6", keep=3)
+    assert path.shape == (2, 3, *images.shape[1:])
+    torch.testing.assert_close(path[:, -1], images)
+    distances = [(path[:, k] - images).abs().mean() for k in range(3)]
+    assert distances == sorted(distances, reverse=True)
+
+
+@pytest.mark.parametrize(("name", "count"), [("heun-18", 35), ("dpmpp2m-8", 8)])
+def test_evaluations_are_counted_right(edm, name, count):
+    calls = []
+
+    def D(x, sigma):
+        calls.append(1)
+        return gaussian(edm["mu"])(x, sigma)
+
+    diffusion.solve(D, edm["z"], name)
+    assert len(calls) == count == diffusion.evaluations(name)
+
+
+@pytest.mark.parametrize("name", ["euler-8", "heun", "heun-1", "dpmpp2m-x"])
+def test_an_unknown_solver_is_named(name):
+    with pytest.raises(ValueError, match="unknown solver"):
+        diffusion.solver_of(name)
+
+
+def test_quantising_rounds_to_the_nearest():
+    assert diffusion.to_uint8(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(diffusion.to_uint8(diffusion.from_uint8(levels)), levels)

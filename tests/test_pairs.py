@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_STUDENT
+
+from lab import diffusion, pairs, teachers
+from lab.results import write_whole
+from lab.weights import sha256
+
+
+@pytest.fixture
+def made(taught):
+    what = pairs.pair_set(taught, "tiny", TINY_STUDENT.solver)
+    return taught, pairs.ensure(taught, what, 300)
+
+
+def test_the_same_seeds_give_the_same_shard_bit_for_bit(made):
+    store, first = made
+    digest = sha256(first.shard(0))
+    first.shard(0).unlink()
+    again = pairs.ensure(store, first.what, 300)
+    assert sha256(again.shard(0)) == digest == again.facts["shards"]["0000"]["sha256"]
+    assert pairs.verify_checksums(again) == []
+
+
+def test_shards_that_are_there_are_not_made_again(made, monkeypatch):
+    store, first = made
+    monkeypatch.setattr(teachers, "load", lambda *_, **__: pytest.fail("the teacher was asked"))
+    assert pairs.ensure(store, first.what, 300).missing(300) == []
+    assert first.missing(pairs.SHARD + 1) == [1]
+
+
+def test_a_pair_is_the_teachers_image_of_that_seed_alone(made):
+    store, first = made
+    reader = pairs.Reader(first, 300, shape=(1, 8, 8), num_classes=10)
+    batch = reader.batch(torch.tensor([7, 250]))
+    z, y = diffusion.noise_of([diffusion.PAIR_SEED + 7, diffusion.PAIR_SEED + 250], (1, 8, 8), 10)
+    assert torch.equal(batch.noise, z) and torch.equal(batch.y, y)
+    teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
+    expected = teacher.sample(z, y).images.clamp(-1, 1)
+    torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)  # 1/255 of uint8, and bfloat16 by batch
+
+
+def test_a_differing_checksum_is_a_notice_and_a_tolerance_check(made):
+    store, first = made
+    first.shard(0).unlink()
+    facts = first.facts
+    facts["shards"]["0000"]["sha256"] = "0" * 64
+    from lab.results import write_json
+
+    write_json(first.path / "pairs.json", facts)
+    with pytest.warns(UserWarning, match="shard 0000 of .* differs from the recorded checksum"):
+        pairs.ensure(store, first.what, 300)
+    assert "0000.npz" in pairs.verify_checksums(first)[0]
+    teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
+    assert pairs.check_shard(first, teacher, 0) <= pairs.TOLERANCE
+
+
+def test_a_shard_with_other_images_fails_the_tolerance_check(made):
+    store, first = made
+    import io
+
+    with np.load(first.shard(0)) as file:
+        arrays = dict(file) | {"images": 255 - file["images"]}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_whole(first.shard(0), buffer.getvalue())
+    teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
+    assert pairs.check_shard(first, teacher, 0) > pairs.TOLERANCE
+
+
+def test_the_path_is_kept_where_asked_for_and_ends_at_the_image(taught):
+    what = pairs.pair_set(taught, "tiny", TINY_STUDENT.solver, keep=2)
+    teacher = teachers.load("tiny", taught, solver=what.solver)
+    image, _, path = pairs.make(pairs.Pairs(taught.root, what), teacher, range(4))
+    assert path.shape == (4, 2, 1, 8, 8) and torch.equal(path[:, -1], image)
+    assert what.id != pairs.pair_set(taught, "tiny", TINY_STUDENT.solver).id
+
+
+def test_a_reader_of_some_classes_gives_only_those(made):
+    reader = pairs.Reader(made[1], 300, shape=(1, 8, 8), num_classes=10).only((2, 5))
+    assert set(reader.batch(torch.arange(len(reader.index))).y.tolist()) == {2, 5}
+    stream = reader.stream(batch=4, seed=0)
+    next(stream)
+    assert torch.equal(next(stream).noise, next(reader.stream(batch=4, seed=0, start=1)).noise)

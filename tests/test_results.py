@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from conftest import TINY_STUDENT
+
+from lab import experiment
+from lab.config import Recipe
+from lab.results import STALE_S, Store, write_whole
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_run_is_found_by_id_start_end_label_and_alias(taught):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    run.set_notes(label="the small one")
+    for name in [run.id, f"run:{run.id}", run.id[:-2], run.id[-8:], "the small one"]:
+        assert taught.get(name).id == run.id
+    assert taught.get("tiny").recipe.student.family == "unet"
+    with pytest.raises(LookupError, match="'digits' fits 2 runs"):
+        taught.get("digits")
+    with pytest.raises(LookupError, match="unknown run 'the smal one'; did you mean 'the small one'"):
+        taught.get("the smal one")
+
+
+def test_broken_folders_never_break_the_table(taught):
+    runs = taught.root / "runs"
+    good = next(runs.iterdir()).name
+    for name, recipe in [("cut", '{"steps": 1'), ("foreign", '{"stepz": 1}'), ("list", "[]")]:
+        write_whole(runs / name / "recipe.json", recipe)
+    write_whole(runs / "UPPER" / "recipe.json", "{}")  # no id of ours
+    write_whole(runs / "truncated" / "recipe.json", Recipe().to_json())
+    for file in ("status.json", "metrics.json", "cost.json", "notes.json", "student.json"):
+        write_whole(runs / "truncated" / file, '{"values": {"fd"')
+    table = taught.table().set_index("run")
+    assert set(table.index) == {good, "cut", "foreign", "list", "truncated"}
+    assert (table.loc[["cut", "foreign", "list"], "state"] == "unreadable").all()
+    assert "stepz" in table.loc["foreign", "error"]
+    assert table.loc["truncated", "state"] == "queued"
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path):
+    store = Store(tmp_path / "nothing")
+    assert store.table().empty and store.runs() == [] and store.teachers() == {}
+
+
+def test_a_heart_that_stopped_beating_reads_as_stale(taught):
+    run = taught.open(TINY_STUDENT)
+    run.set_status(state="running")
+    assert run.status().state == "running"
+    plain = json.loads((run.path / "status.json").read_text())
+    run.write("status", plain | {"heartbeat": time.time() - STALE_S - 1})
+    assert run.status().state == "stale" and run.status().resumable
+
+
+def test_a_cut_off_log_line_is_left_out_and_a_rewind_forgets_what_comes_after(taught):
+    run = taught.open(TINY_STUDENT)
+    for step in (1, 2, 3):
+        run.log(step=step, loss=step / 2)
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    assert [r["step"] for r in run.log_rows()] == [1, 2, 3]
+    run.rewind_log(2)
+    run.log(step=3, loss=0.0)
+    assert [r["step"] for r in run.log_rows()] == [1, 2, 3]
+
+
+def test_notes_live_outside_the_recipe(taught):
+    run = taught.open(TINY_STUDENT)
+    before = run.recipe.id
+    run.set_notes(label="a", pin=True)
+    run.set_notes(notes="b")
+    assert run.notes == {"label": "a", "notes": "b", "pin": True, "hide": False}
+    assert run.recipe.id == before and taught.table().set_index("run").loc[run.id, "label"] == "a"
+
+
+def test_an_alias_must_name_a_run(taught):
+    with pytest.raises(LookupError):
+        taught.name_teacher("x", "nobody")
+    with pytest.raises(ValueError, match="alias must match"):
+        taught.name_teacher("../x", taught.runs()[0].id)

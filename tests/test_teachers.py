@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY_STUDENT
+
+from lab import diffusion, experiment, teachers
+from lab.data import ImageSpec
+from lab.models.taps import Taps
+from lab.teachers import CallableTeacher, DiscreteDenoiser
+
+SPEC = ImageSpec(data="gaussian", size=8, channels=3, num_classes=0, sigma_data=0.5)
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """Small pipelines saved as users have them: DDPM and DDIM U-Nets, a class-conditional DiT, latent diffusion."""
+    import diffusers
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("pipelines")
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    for name, scheduler in [("ddpm", diffusers.DDPMScheduler()),
+                            ("ddim-v", diffusers.DDIMScheduler(prediction_type="v_prediction")),
+                            ("cosine-x0", diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")),
+                            ]:  # fmt: skip
+        diffusers.DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(root / name)
+    dit = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+        num_embeds_ada_norm=5, norm_eps=1e-6,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+    diffusers.DiTPipeline(transformer=dit, vae=vae, scheduler=diffusers.DDIMScheduler()).save_pretrained(root / "dit")
+    score = diffusers.ScoreSdeVeScheduler()
+    diffusers.ScoreSdeVePipeline(unet=unet, scheduler=score).save_pretrained(root / "sde-ve")
+    return root
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim-v", "cosine-x0"])
+def test_an_unconditional_pipeline_is_sampled_whatever_its_scheduler(pipelines, name):
+    teacher = teachers.load_pipeline(str(pipelines / name), solver="dpmpp2m-5")
+    z, _ = diffusion.noise_of([1, 2], teacher.spec.shape, 0)
+    first = teacher.sample(z, None).images
+    assert first.shape == (2, 3, 8, 8) and torch.isfinite(first).all()
+    assert torch.equal(teacher.sample(z, None).images, first), "an ODE teacher is deterministic"
+    one = teacher.sample(z[1:], None).images
+    torch.testing.assert_close(one, first[1:], atol=1e-4, rtol=1e-4)
+    assert teacher.spec.num_classes == 0 and teacher.evaluations == 5
+
+
+def test_a_class_conditional_dit_pipeline_is_a_teacher_with_classes(pipelines):
+    teacher = teachers.load_pipeline(str(pipelines / "dit"), solver="dpmpp2m-4")
+    assert teacher.spec.shape == (4, 8, 8) and teacher.spec.num_classes == 5
+    z, y = diffusion.noise_of([1, 2, 3], teacher.spec.shape, 5)
+    images = teacher.sample(z, y).images
+    assert torch.isfinite(images).all()
+    other = teacher.sample(z, (y + 1) % 5).images
+    assert not torch.allclose(images, other)
+
+
+def test_a_pipeline_without_a_discrete_schedule_is_refused_with_the_reason(pipelines):
+    with pytest.raises(ValueError, match="ScoreSdeVeScheduler.*needs a discrete schedule"):
+        teachers.load_pipeline(str(pipelines / "sde-ve"))
+
+
+def test_a_folder_that_is_no_pipeline_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match="no diffusers pipeline can be read from"):
+        teachers.load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_discrete_network_that_is_right_denoises_exactly(prediction):
+    # Data N(mu, sd^2): the perfect network for each kind of prediction is known in closed form.
+    mu, sd = 0.3, 0.5
+    a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    sigmas = ((1 - a) / a).sqrt()
+
+    class Perfect(torch.nn.Module):
+        class config:  # noqa: N801 - diffusers' name
+            num_class_embeds = None
+
+        def forward(self, x, t):
+            sigma = torch.exp(torch.from_numpy(_interp(t, sigmas.log()))).view(-1, 1, 1, 1)
+            alpha = 1 / (1 + sigma**2).sqrt()
+            x0 = (sd**2 * x / alpha + sigma**2 * mu) / (sd**2 + sigma**2)
+            eps = (x - alpha * x0) / (alpha * sigma)
+            out = {"sample": x0, "epsilon": eps, "v_prediction": alpha * eps - alpha * sigma * x0}[prediction]
+            return type("Out", (), {"sample": out})
+
+    D = DiscreteDenoiser(Perfect(), a, prediction)
+    x, sigma = torch.randn(4, 1, 3, 3, dtype=torch.float64), torch.tensor([0.05, 0.5, 5.0, 50.0])
+    s2 = sigma.double().view(-1, 1, 1, 1) ** 2
+    torch.testing.assert_close(D(x, sigma, None), (sd**2 * x + s2 * mu) / (sd**2 + s2), atol=2e-3, rtol=2e-3)
+
+
+def _interp(t, table):
+    import numpy as np
+
+    return np.interp(t.double().numpy(), np.arange(len(table)), table.numpy())
+
+
+def test_any_function_is_a_teacher():
+    teacher = CallableTeacher(lambda x, sigma, y: 0.25 / (0.25 + sigma.view(-1, 1, 1, 1) ** 2) * x, SPEC, "heun-60")
+    z = torch.randn(1000, 3, 8, 8)
+    images = teacher.sample(z, None).images
+    assert float(images.std()) == pytest.approx(0.5, rel=0.02)  # the exact denoiser of N(0, 0.5^2)
+    with pytest.raises(ValueError, match=r"noise must be \(B, 3, 8, 8\), got \(2, 3, 9, 9\)"):
+        teacher.sample(torch.randn(2, 3, 9, 9), None)
+
+
+def test_a_teacher_image_depends_on_its_seed_and_not_on_the_batch(taught):
+    teacher = teachers.load("tiny", taught, solver="dpmpp2m-4", dtype="float32")
+    z, y = diffusion.noise_of(range(6), teacher.spec.shape, 10)
+    whole = teacher.sample(z, y).images
+    torch.testing.assert_close(teacher.sample(z[4:5], y[4:5]).images, whole[4:5], atol=1e-4, rtol=0)
+
+
+def test_a_one_step_student_is_a_teacher_with_taps(taught):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    teacher = teachers.load(f"run:{run.id}", taught)
+    assert teacher.evaluations == 1 and not teacher.can_denoise and "block0" in teacher.taps
+    taps = Taps(["block1"])
+    z, y = diffusion.noise_of(range(3), teacher.spec.shape, 10)
+    answer = teacher.answer(z, None, y, taps)
+    torch.testing.assert_close(answer, teacher.sample(z, y).images)
+    assert taps["block1"].shape == (3, 4, 16)
+    with pytest.raises(ValueError, match="it has no path to keep"):
+        teacher.sample(z, y, keep=2)
+
+
+def test_unknown_teachers_name_the_nearest(taught):
+    with pytest.raises(LookupError, match="unknown run 'tinny'; did you mean 'tiny'"):
+        teachers.load("tinny", taught)

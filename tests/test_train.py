@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
+from safetensors.torch import load_file
+
+from lab import experiment, train
+from lab.config import Recipe, Use
+from lab.results import Busy, Store
+from lab.train import Diverged, Stopped, update_ema
+
+ROOT = Path(__file__).parent.parent
+
+
+def weights(run):
+    return load_file(run.path / "student.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_finished_recipe_is_not_done_again(taught, monkeypatch):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    monkeypatch.setattr(experiment, "_train", lambda *_: pytest.fail("trained again"))
+    assert experiment.run(TINY_STUDENT, taught, measure=False).id == run.id
+
+
+def test_a_run_leaves_what_the_pages_read(taught):
+    run = experiment.run(dataclasses.replace(TINY_STUDENT, keep=(96,)), taught, measure=False)
+    names = {p.name for p in run.path.iterdir()}
+    assert {"recipe.json", "env.json", "status.json", "log.jsonl", "student.safetensors", "student.json", "cost.json",
+            "samples.npz", "samples.png", "at-96.safetensors"} <= names  # fmt: skip
+    assert "state.pt" not in names
+    assert [images for images, _ in run.snapshots()][0] == 0
+    assert [images for images, _ in run.snapshots()][-1] == TINY_STUDENT.images
+    assert run.status().state == "done" and run.read("env")["sittings"][0]["torch"] == torch.__version__
+    assert weights(run)["head.weight"].dtype == torch.float16
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(taught, monkeypatch):
+    whole = experiment.run(TINY_STUDENT, Store(taught.root), measure=False)
+    expected, log = weights(whole), whole.log_rows()
+    for path in sorted(whole.path.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    whole.path.rmdir()
+
+    monkeypatch.setattr(train, "SAVE_EVERY_S", 0.0)  # save at every step
+    seen = []
+    original = train.update_ema
+
+    def stopping(*args):
+        original(*args)
+        seen.append(1)
+        if len(seen) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "update_ema", stopping)
+    with pytest.raises(Stopped):
+        experiment.run(TINY_STUDENT, taught, measure=False)
+    run = taught.get(whole.id)
+    assert run.status().state == "stopped" and run.status().step == 5
+    again = experiment.run(TINY_STUDENT, taught, measure=False)
+    assert same(weights(again), expected)
+    assert [r["step"] for r in again.log_rows()] == [r["step"] for r in log]
+    assert len(again.read("env")["sittings"]) == 2
+
+
+KILLED = """
+import sys, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from conftest import TINY_STUDENT
+from lab import experiment, train
+from lab.results import Store
+import dataclasses
+torch.set_num_threads(1)
+train.SAVE_EVERY_S = 0.0
+experiment.run(dataclasses.replace(TINY_STUDENT, steps=400), Store({store!r}), measure=False)
+"""
+
+
+def test_kill_9_at_any_step_loses_nothing(taught, tmp_path):
+    recipe = dataclasses.replace(TINY_STUDENT, steps=400)
+    import shutil
+
+    shutil.copytree(taught.root, tmp_path / "undisturbed")
+    expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), measure=False))
+    code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), store=str(taught.root))
+    run = taught.open(experiment.resolve(recipe, taught))
+    for kills in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and run.status().step < 40 * (kills + 1) and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert run.status().state != "done" and run.status().step >= 40 * (kills + 1)
+    done = experiment.run(recipe, taught, measure=False)
+    assert same(weights(done), expected)
+
+
+def test_two_processes_on_one_recipe_one_works_and_the_other_says_so(taught):
+    run = taught.open(experiment.resolve(TINY_STUDENT, taught))
+    with run.working():
+        run.set_status(state="running")
+        with pytest.raises(Busy, match=f"is being worked on by process {os.getpid()}"):
+            experiment.run(TINY_STUDENT, taught, measure=False)
+    assert experiment.run(TINY_STUDENT, taught, measure=False).status().state == "done"
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(taught, monkeypatch):
+    from lab.methods.pairs import Pairs
+
+    monkeypatch.setattr(Pairs, "loss", lambda self, step: {"l1": step.answer.sum() * float("nan")})
+    with pytest.raises(Diverged, match=r"loss is nan at step 0 of .*; terms: pairs/l1 nan"):
+        experiment.run(TINY_STUDENT, taught, measure=False)
+    run = next(r for r in taught.runs() if "pairs" in r.id)
+    assert run.status().state == "failed" and "nan at step 0" in run.status().error
+    assert run.status().resumable
+
+
+def test_the_ema_follows_its_closed_form():
+    student, ema = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        ema.weight.fill_(0.0)
+    expected = 0.0
+    for step, value in enumerate([1.0, 2.0, 4.0]):
+        with torch.no_grad():
+            student.weight.fill_(value)
+        update_ema(ema, student, 0.06, step)  # the ramp gives 1/20, then 2/21 > 0.06
+        d = min(0.06, (step + 1) / (step + 20))
+        expected = d * expected + (1 - d) * value
+        assert ema.weight.item() == pytest.approx(expected)
+
+
+def test_the_loss_is_frozen(taught):
+    run = experiment.run(dataclasses.replace(TINY_STUDENT, steps=5), taught, measure=False)
+    # A refactor of network, loop or optimizer must not move this; the teacher's images may, by rounding.
+    assert run.log_rows()[-1]["pairs/l1"] == pytest.approx(FROZEN_L1, rel=1e-3)
+
+
+FROZEN_L1 = 0.511779
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"methods": (Use("pears"),)}, "unknown method 'pears'; did you mean 'pairs'"),
+        ({"methods": (Use("pairs", {"l3": 1.0}),)}, "unknown option of method pairs 'l3'"),
+        ({"methods": (Use("pairs", {"l1": "x"}),)}, "pairs.l1 must be float"),
+        ({"methods": (Use("pairs"), Use("denoise"))}, r"one method that asks \(denoise, pairs\), got 2"),
+        ({"pairs": 0}, "set pairs to how many"),
+        ({"teacher": None}, "learns from a teacher"),
+        ({"teacher": "tinny"}, "did you mean 'tiny'"),
+        ({"solver": "euler-3"}, "unknown solver"),
+        ({"data": "mnist"}, "unknown data set"),
+        ({"student__image_size": 28}, "student.image_size is 28, the images of digits have 8"),
+        ({"student__time": True}, "set student.time to false"),
+    ],
+)
+def test_a_recipe_that_can_not_run_is_refused_in_a_sentence(taught, change, part):
+    with pytest.raises(ValueError, match=part):
+        experiment.run(TINY_STUDENT.with_(**change), taught, measure=False)
+
+
+def test_methods_options_are_written_out_before_the_id_is_taken(taught):
+    resolved = experiment.resolve(TINY_STUDENT, taught)
+    assert resolved.methods[0].options["l1"] == 1.0 and resolved.teacher.startswith("run:digits-unet")
+    explicit = TINY_STUDENT.with_(methods=(Use("pairs", {"l1": 1.0}),))
+    assert experiment.resolve(explicit, taught).id == resolved.id
+
+
+def test_a_compiled_run_learns_the_same(taught):
+    plain = experiment.run(TINY_STUDENT, taught, measure=False)
+    loss = plain.log_rows()[-1]["pairs/l1"]
+    for path in plain.path.glob("*.*"):
+        path.unlink()
+    compiled = experiment.run(TINY_STUDENT, taught, machine=experiment.Machine(compile=True), measure=False)
+    assert compiled.log_rows()[-1]["pairs/l1"] == pytest.approx(loss, rel=1e-3)
+
+
+test_a_compiled_run_learns_the_same = pytest.mark.slow(test_a_compiled_run_learns_the_same)
+
+
+def test_an_unconditional_student_of_a_conditional_teacher_trains(taught):
+    run = experiment.run(TINY_STUDENT.with_(student__num_classes=0), taught, measure=False)
+    assert run.status().state == "done"
+
+
+def test_zero_steps_build_and_measure_only(taught):
+    run = experiment.run(dataclasses.replace(TINY_STUDENT, steps=0), taught, measure=False)
+    assert run.status().state == "done" and weights(run)["head.weight"].abs().max() == 0
+
+
+def test_training_works_outside_the_main_thread(taught):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(experiment.run(TINY_STUDENT, taught, measure=False)))
+    thread.start()
+    thread.join()
+    assert done[0].status().state == "done"
+
+
+def test_a_student_starts_from_another_runs_weights(taught):
+    first = experiment.run(TINY_STUDENT, taught, measure=False)
+    second = experiment.run(TINY_STUDENT.with_(start=(first.id,), steps=0), taught, measure=False)
+    assert same(weights(second), weights(first))
+
+
+def test_the_recipe_in_the_folder_is_the_one_that_ran(taught):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    assert Recipe.from_json((run.path / "recipe.json").read_text()).id == run.id == run.recipe.id
+    assert json.loads((run.path / "student.json").read_text())["config"]["depth"] == TINY_DIT.depth
+    assert TINY_TEACHER.methods[0].method == "denoise"
