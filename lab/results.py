@@ -1,11 +1,11 @@
 """The results folder: runs as plain files, written whole or not at all. No torch here.
 
-    results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safetensors  student.json
-                         cost.json  metrics.json  samples.npz  samples.png  snapshots/*.png
-                         at-<images>.safetensors  notes.json            while it trains: state.pt  lock
-    results/teachers.json            alias -> run id
-    results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
-    results/devices/<report>.json    every timing, made here or on a board
+results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safetensors  student.json
+                     cost.json  metrics.json  samples.npz  samples.png  snapshots/*.png
+                     at-<images>.safetensors  notes.json            while it trains: state.pt  lock
+results/teachers.json            alias -> run id
+results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
+results/devices/<report>.json    every timing, made here or on a board
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Run:
         plain = self.read("status")
         if not isinstance(plain, dict):
             return Status()
-        known = {k: v for k, v in plain.items() if k in Status.__dataclass_fields__}
+        kinds = {k: (int, float) if isinstance(v, float) else type(v) for k, v in asdict(Status()).items()}
+        known = {k: v for k, v in plain.items() if k in kinds and isinstance(v, kinds[k])}
         status = Status(**known)
         if status.state == "running" and time.time() - status.heartbeat > STALE_S:
             return Status(**(known | {"state": "stale"}))
@@ -329,9 +330,11 @@ def _metric_columns(metrics: JSON) -> dict[str, JSON]:
     row: dict[str, JSON] = {k: metrics.get(k) for k in ("extractor", "samples")}
     row |= {"eval_seed": metrics.get("seed")}
     for name, found in metrics["values"].items():
+        if not isinstance(found, dict):
+            continue
         row[name] = found.get("value")
         row[f"{name}_reference"] = found.get("reference")
-        if ci := found.get("ci95"):
+        if isinstance(ci := found.get("ci95"), list) and len(ci) == 2:
             row[f"{name}_low"], row[f"{name}_high"] = ci
     return row
 

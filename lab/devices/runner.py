@@ -470,29 +470,40 @@ def compare(a: Callable[[], object], b: Callable[[], object], preset: Preset, *,
             clock: Clock = time.perf_counter_ns) -> Comparison:  # fmt: skip
     """Time two callables in turns; `around` is entered for the turn of each (a thread count, say)."""
     contenders = [(a, around[0]), (b, around[1])]
-    slowest = 1
     for call, context in contenders:
         with context:
             warm_up(call, preset, clock)
-            slowest = max(slowest, _once(call, clock))
-    calls = max(1, min(preset.iters, int(TURN_S * 1e9 / slowest)))
     rounds: list[tuple[list[int], list[int]]] = []
     start = clock()
     # Eight rounds at least: an interval drawn from fewer means little.
-    while len(rounds) < max(8, -(-preset.iters // (2 * calls))) or clock() - start < preset.seconds * 1e9:
+    while len(rounds) < 8 or clock() - start < preset.seconds * 1e9 or _fewest(rounds) < preset.iters:
         times: tuple[list[int], list[int]] = ([], [])
         for who in (0, 1, 1, 0):
             call, context = contenders[who]
             with context:
-                if calls > 1:
-                    call()  # untimed: the caches still hold what the other one left
-                times[who].extend(_once(call, clock) for _ in range(calls))
+                times[who].extend(_turn(call, preset.iters, clock))
         rounds.append(times)
     few = max(2, MAX_SAMPLES // len(rounds))  # a bootstrap of every single time would take minutes
     low, high = bootstrap([tuple(thin(t, few) for t in r) for r in rounds], _ratio)
     ratio = _ratio(rounds)
     medians = [_ms(statistics.median(itertools.chain(*(r[who] for r in rounds)))) for who in (0, 1)]
     return Comparison(ratio, (min(low, ratio), max(high, ratio)), *medians, len(rounds))
+
+
+def _turn(call: Callable[[], object], most: int, clock: Clock) -> list[int]:
+    """The times of one turn of about TURN_S."""
+    start, first = clock(), _once(call, clock)
+    if first >= TURN_S * 1e9:
+        return [first]
+    times = []  # without the first: the caches still held what the other one left
+    while not times or (len(times) < most and clock() - start < TURN_S * 1e9):
+        times.append(_once(call, clock))
+    return times
+
+
+def _fewest(rounds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+    """How many times the contender with fewer of them has."""
+    return min(sum(len(r[who]) for r in rounds) for who in (0, 1))
 
 
 def _ratio(rounds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:

@@ -1,0 +1,63 @@
+"""Recipes of equal wall-clock: how many updates fit into so many seconds on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+
+from lab import experiment, metrics
+from lab.config import Recipe
+from lab.experiment import Machine
+from lab.results import Run, Store, read_json, write_json
+
+TRIAL_STEPS = 200  # the first LOG_EVERY of them hold the compilation and are left out
+
+
+def speed(recipe: Recipe, store: Store, machine: Machine) -> float:
+    """Images per second of the loop on this recipe, from a short run of it that is thrown away."""
+    trial = dataclasses.replace(recipe, steps=TRIAL_STEPS, keep=(), seed=recipe.seed + 1_000_000)
+    shutil.rmtree(store.root / "runs" / experiment.resolve(trial, store).id, ignore_errors=True)
+    run = experiment.run(trial, store, machine=machine, measure=False)
+    rows = run.log_rows()
+    seconds = rows[-1]["seconds"] - rows[0]["seconds"]
+    shutil.rmtree(run.path)
+    return (rows[-1]["images"] - rows[0]["images"]) / seconds
+
+
+def fitted(recipe: Recipe, seconds: float, images_s: float) -> Recipe:
+    """The recipe with as many updates as `seconds` hold; warm-up at most a tenth of them."""
+    steps = max(1, round(seconds * images_s / recipe.batch))
+    return dataclasses.replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 10))
+
+
+def run(name: str, recipe: Recipe, seconds: float, store: Store, machine: Machine) -> dict[str, object]:
+    """One row of a table: the recipe trained for `seconds` and measured. A finished row is not done again."""
+    key = hashlib.sha256(f"{recipe.to_json()}|{seconds}".encode()).hexdigest()[:12]
+    path = store.root / "rows" / f"{key}.json"
+    if (row := read_json(path)) is None:
+        plan = read_json(path.with_suffix(".plan.json"))
+        images_s = plan["images_s"] if plan else speed(recipe, store, machine)
+        write_json(path.with_suffix(".plan.json"), {"images_s": images_s})  # the same run after a stop
+        done = experiment.run(fitted(recipe, seconds, images_s), store, machine=machine, measure=False)
+        row = _row(name, done, store, seconds, images_s)
+        write_json(path, row)
+    return row
+
+
+def _row(name: str, done: Run, store: Store, seconds: float, images_s: float) -> dict[str, object]:
+    found, last = metrics.evaluate(done, store), done.log_rows()[-1]
+    return {
+        "name": name, "run": done.id, "seed": done.recipe.seed, "budget_s": seconds, "trained_s": last["seconds"],
+        "images_s": round(images_s, 1), "updates": last["step"], "images": last["images"],
+        "fd": found["values"]["fd"]["value"], "teacher_l1": found["values"]["teacher_l1"]["value"],
+        "loss": {k: v for k, v in last.items() if "/" in k}, "extractor": found["extractor"],
+        "samples": found["samples"], "env": done.read("env")["sittings"][-1],
+    }  # fmt: skip
+
+
+def table(rows: list[dict], columns: list[str]) -> str:
+    """Rows as aligned text."""
+    cells = [columns] + [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in columns] for r in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)) for row in cells)

@@ -1,0 +1,143 @@
+"""How fast is the lab's training step? Images/s over diffusers' DiT with a plain AdamW loop.
+
+    python benchmarks/train_throughput.py --out results/benchmarks/train_throughput.json
+
+The same shape, batch and dtype, interleaved in one process (A B B A ...), medians of rounds with their
+spread. Ours is the loop's own step: batch from pairs, compiled forward and backward, gradient norm,
+Muon and AdamW, EMA. Theirs is eager, as its users run it, without EMA or clipping; a compiled one is
+timed too and reported beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils import clip_grad_norm_
+
+from lab import data, diffusion, models
+from lab.config import DiTConfig, Recipe, Use
+from lab.data import Batch, ImageSpec
+from lab.experiment import commit
+from lab.methods import create
+from lab.optim import rate
+from lab.results import write_json
+from lab.train import answer, seeded, start_state, update_ema
+
+SHAPES = {"64x4": DiTConfig(), "128x6": DiTConfig(width=128, depth=6, heads=4)}
+SPEC = ImageSpec(data="noise", size=28, channels=1, num_classes=10, sigma_data=0.7)
+PAIRS = 4096
+
+
+def batches(batch: int) -> Iterator[Batch]:
+    """Pairs as the lab reads them: uint8 images, noise drawn again from its seed."""
+    images = torch.randint(0, 256, (PAIRS, 1, 28, 28), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (PAIRS,))
+    for step in itertools.count():
+        index = data.order(PAIRS, batch, 0, step)
+        noise, _ = diffusion.noise_of(index.tolist(), SPEC.shape, 10)
+        yield Batch(diffusion.from_uint8(images[index]), labels[index], noise)
+
+
+def ours(config: DiTConfig, batch: int, dtype: str) -> Callable[[], None]:
+    """One update of lab.train.train."""
+    recipe = Recipe(student=config, batch=batch, dtype=dtype, methods=(Use("pairs"),))
+    method = create(recipe.methods[0])
+    student = method.prepare(models.build(config), SPEC, None, []).train()
+    state = start_state(student, [method], recipe)
+    student.compile()
+    stream, device = batches(batch), torch.device("cpu")
+
+    def step() -> None:
+        rng = seeded(0, state.step, device)
+        question = method.question(next(stream), rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            found = answer(question, student, None, (set(), set()), sigma_data=0.7, progress=0.0, rng=rng)
+        total = torch.stack([*method.loss(found).values()]).sum()
+        assert torch.isfinite(total)
+        state.optimizer.zero_grad()
+        total.backward()
+        assert torch.isfinite(clip_grad_norm_(state.optimizer.parameters, recipe.clip, foreach=True))
+        state.optimizer.set_lr(rate(recipe, state.step))
+        state.optimizer.step()
+        update_ema(state.ema, student, recipe.ema, state.step)
+        state.step += 1
+
+    return step
+
+
+def theirs(config: DiTConfig, batch: int, dtype: str, *, compiled: bool) -> Callable[[], None]:
+    """One update of DiTTransformer2DModel with AdamW on the same pairs."""
+    from diffusers import DiTTransformer2DModel
+
+    net = DiTTransformer2DModel(
+        num_attention_heads=config.heads, attention_head_dim=config.width // config.heads, in_channels=config.channels,
+        out_channels=config.channels, num_layers=config.depth, sample_size=config.image_size, patch_size=config.patch,
+        num_embeds_ada_norm=config.num_classes, norm_eps=1e-6,
+    ).train()  # fmt: skip
+    if compiled:
+        net.compile()
+    optimizer, stream = torch.optim.AdamW(net.parameters(), lr=1e-4), batches(batch)
+    t = torch.zeros(batch, dtype=torch.int64)
+
+    def step() -> None:
+        pair = next(stream)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            out = net(pair.noise, t, pair.y).sample
+        optimizer.zero_grad(set_to_none=True)
+        F.l1_loss(out.float(), pair.image).backward()
+        optimizer.step()
+
+    return step
+
+
+def race(steps: dict[str, Callable[[], None]], *, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Updates per second of each rival in each round; the order turns round every time."""
+    for step in steps.values():
+        for _ in range(5):  # compilation, allocator, caches
+            step()
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for r in range(rounds):
+        for name in list(steps)[:: 1 if r % 2 == 0 else -1]:
+            count, began = 0, time.perf_counter()
+            while (took := time.perf_counter() - began) < seconds:
+                steps[name]()
+                count += 1
+            found[name].append(count / took)
+    return found
+
+
+def main(out: Path, *, rounds: int, seconds: float) -> None:
+    rows = []
+    for dtype, (shape, config), batch in itertools.product(("float32", "bfloat16"), SHAPES.items(), (64, 128)):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        speeds = race(
+            {"lab": ours(config, batch, dtype), "diffusers": theirs(config, batch, dtype, compiled=False),
+             "diffusers compiled": theirs(config, batch, dtype, compiled=True)}, rounds=rounds, seconds=seconds,
+        )  # fmt: skip
+        row = {"shape": shape, "batch": batch, "dtype": dtype}
+        row |= {f"{name} images/s": batch * statistics.median(v) for name, v in speeds.items()}
+        for rival in ("diffusers", "diffusers compiled"):
+            ratios = sorted(a / b for a, b in zip(speeds["lab"], speeds[rival]))
+            row |= {f"lab / {rival}": statistics.median(ratios), f"lab / {rival} spread": [ratios[0], ratios[-1]]}
+        rows.append(row)
+        print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        write_json(out, {"rows": rows, "rounds": rounds, "seconds": seconds, "commit": commit(), "torch": torch.__version__,
+                         "threads": torch.get_num_threads(), "machine": platform.machine()})  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/train_throughput.json"))
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    args = parser.parse_args()
+    main(args.out, rounds=args.rounds, seconds=args.seconds)

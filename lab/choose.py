@@ -1,0 +1,678 @@
+"""Which student to ship: a budget and the store's tables in, a recommendation with its reason out. No torch here.
+
+    from lab.choose import Budget, recommend
+    from lab.results import Store
+    store = Store()
+    print(recommend(store.table(), store.reports(), Budget(params_m=0.35, latency_ms=1.0)).text)
+
+Only values of one protocol (extractor, samples, reference, seed) are compared, and only latencies of one
+device, batch, thread count and scope; what was left out is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lab.config import JSON, unknown
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column that can be compared: what it is called, its unit, and which way is better."""
+
+    title: str
+    unit: str = ""
+    more_is_better: bool = False
+
+    def say(self, value: float) -> str:
+        return f"{number(value)} {self.unit}".rstrip()
+
+
+METRICS = {
+    "fd": Quantity("Frechet distance"),
+    "kid": Quantity("Kernel distance"),
+    "fd_teacher": Quantity("Frechet distance to the teacher"),
+    "precision": Quantity("Precision", more_is_better=True),
+    "recall": Quantity("Recall", more_is_better=True),
+    "class_accuracy": Quantity("Class accuracy", more_is_better=True),
+    "teacher_l1": Quantity("L1 to the teacher's image"),
+    "teacher_perceptual": Quantity("Perceptual distance to the teacher's image"),
+}
+COSTS = {
+    "params_m": Quantity("Parameters", "M"),
+    "latency_ms": Quantity("Latency", "ms"),
+    "file_mb": Quantity("File", "MB"),
+    "macs_m": Quantity("MACs per image", "M"),
+}
+QUANTITIES = METRICS | COSTS | {
+    "speed_up": Quantity("Times faster than its teacher", more_is_better=True),
+    "depth": Quantity("Depth"),
+    "width": Quantity("Width"),
+    "train_seconds": Quantity("Training", "s"),
+}  # fmt: skip
+
+PERCENTILES = ("p50", "p90", "p99")
+SCOPES = ("core", "e2e")
+# The metrics are those of the weights as floating point numbers; an int8 engine draws other images.
+FLOATING = ("fp32", "tf32", "fp16", "bf16")
+WEAK = ("D", "E", "F")  # grades: unstable, published by others, estimated
+
+# What `Store.table()` lacks while no run has it: column -> value.
+_DEFAULTS = {"data": "", "state": "", "role": "student", "shape": "", "method": "", "label": "", "hide": False,
+             "pin": False, "time": False, "family": "", "extractor": "", "weights_sha256": "", "teacher": ""}  # fmt: skip
+# `precision` is a metric, so the number format of a timing is `timed_dtype`.
+_TIMED = ["weights_sha256", "latency_ms", "latency_low", "latency_high", "runtime", "timed_dtype", "grade", "provenance",
+          "device", "batch", "threads", "scope", "report_id"]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the device allows, and under which conditions it is looked at. None = no limit, or the most common."""
+
+    params_m: float | None = None  # millions of parameters of the finished network
+    latency_ms: float | None = None  # for one batch
+    file_mb: float | None = None  # of the committed weights
+    macs_m: float | None = None  # millions of multiply-adds per image
+    device: str | None = None
+    runtime: str = "fastest"  # or one by name
+    batch: int = 1
+    threads: int | None = None
+    scope: str = "core"  # the network alone; e2e = from noise to an image on the host
+    percentile: str = "p50"
+    metric: str = "fd"
+    protocol: str | None = None  # as `protocols` says it
+    weak: bool = False  # also use timings that were throttled or are of grade D, E or F
+
+    def __post_init__(self) -> None:
+        wrong = []
+        for name, known in [("percentile", PERCENTILES), ("metric", METRICS), ("scope", SCOPES)]:
+            if getattr(self, name) not in known:
+                wrong.append(unknown(name, getattr(self, name), known))
+        for name in COSTS:
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                wrong.append(f"{name} must be above 0, got {limit}")
+        if self.batch < 1:
+            wrong.append(f"batch must be at least 1, got {self.batch}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The costs that are limited, by column."""
+        return {name: getattr(self, name) for name in COSTS if getattr(self, name) is not None}
+
+    @property
+    def said(self) -> str:
+        """The limits in words, e.g. `at most 0.35 M parameters and 1 ms`."""
+        parts = [_limit(name, limit, self) for name, limit in self.limits.items()]
+        return "at most " + _listed(parts) if parts else "no limit"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to ship and why. Rows are plain dicts without NaN: what is missing is None."""
+
+    budget: Budget  # settled: device, threads and protocol are filled in
+    candidates: pd.DataFrame
+    pick: dict[str, JSON] | None = None
+    runner_up: dict[str, JSON] | None = None
+    best: dict[str, JSON] | None = None  # the best student, whatever it costs
+    teacher: dict[str, JSON] | None = None
+    headline: str = ""
+    reason: str = ""
+    loses: str = ""
+    sure: str = ""
+    marginal: pd.DataFrame = field(default_factory=pd.DataFrame)  # what one step more or less of each limit changes
+    misses: pd.DataFrame = field(default_factory=pd.DataFrame)  # where nothing fits: the nearest per limit
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The whole answer as plain lines."""
+        lines = [self.headline, self.reason, self.loses, self.sure, *self.left_out]
+        return "\n".join(line for line in lines if line)
+
+    def to_json(self) -> dict[str, JSON]:
+        plain = dataclasses.asdict(self)
+        for name in ("candidates", "marginal", "misses"):
+            plain[name] = [_plain(row) for _, row in getattr(self, name).iterrows()]
+        return plain
+
+
+# --- rows that can be compared ------------------------------------------------------------------
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """The store's table with every column that is read here, plus `protocol` and a short `name`; may be empty."""
+    if "protocol" in table and "name" in table:
+        return table
+    table = table.copy() if len(table) else pd.DataFrame({"run": pd.Series(dtype=str)})
+    for column, default in _DEFAULTS.items():
+        found = table[column] if column in table else pd.Series(default, index=table.index)
+        table[column] = found.where(found.notna(), default)
+    for column in ("hide", "pin", "time"):
+        table[column] = table[column].astype(bool)
+    table["time"] |= table["family"] == "unet"  # always a denoiser, so its recipe does not say it
+    table["protocol"] = protocols(table)
+    table["name"] = names(table)
+    return table
+
+
+def protocols(table: pd.DataFrame, metric: str = "fd") -> pd.Series:
+    """What each row's metric was measured with, in words; "" where it was not. Equal words may be compared."""
+    needed = (metric, f"{metric}_reference", "extractor", "samples", "eval_seed")
+    if any(column not in table for column in needed):
+        return pd.Series("", index=table.index, dtype=str)
+    said = [
+        "" if pd.isna(value) or pd.isna(samples) else
+        f"{extractor}, {samples:,.0f} samples, against {reference}, "
+        + ("seed not recorded" if pd.isna(seed) else f"seed {seed:.0f}")
+        for value, reference, extractor, samples, seed in zip(*(table[column] for column in needed))
+    ]  # fmt: skip
+    return pd.Series(said, index=table.index, dtype=str)
+
+
+def names(table: pd.DataFrame) -> pd.Series:
+    """A short name that tells the rows apart: the label a person gave, else shape, else with method, else with id."""
+    given = table["label"].where((table["label"] != table["run"]) & (table["label"] != ""), "")
+    shape = table["shape"].where(table["shape"] != "", table["run"])
+    method = shape + " " + table["method"]
+    name = shape.where(~_twice(shape), method)
+    name = name.where(~_twice(name), method + " " + table["run"].str[-8:])
+    said = given.where(given != "", name).astype(str)
+    return said.where(~_twice(said), said + " " + table["run"].str[-8:])  # two runs may bear one label
+
+
+def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget:
+    """The budget with protocol, device and threads filled in where they were left open: the most common ones."""
+    if budget.protocol is None:
+        found = complete(table)
+        said = protocols(found, budget.metric)[_students(found) & ~found["hide"]]
+        budget = dataclasses.replace(budget, protocol=_most(said[said != ""]))
+    if budget.device is None and "device.name" in reports:
+        budget = dataclasses.replace(budget, device=_most(reports["device.name"]))
+    if budget.threads is None and "state.threads" in reports:
+        here = reports[_at(reports, budget)]
+        threads = _most(here["state.threads"].dropna())
+        budget = dataclasses.replace(budget, threads=None if threads is None else int(threads))
+    return budget
+
+
+def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """One latency per network under the budget's conditions: per runtime the best graded, newest; then the fastest."""
+    if reports.empty:
+        return pd.DataFrame(columns=_TIMED)
+    here = reports[_at(reports, budget) & _sound(reports, budget)]
+    ci = _column(here, "timing.p50_ci95") if budget.percentile == "p50" else pd.Series(None, index=here.index)
+    found = pd.DataFrame({
+        "weights_sha256": here["model.weights_sha256"],
+        "latency_ms": here[f"timing.{budget.percentile}"],
+        "latency_low": [pair[0] if isinstance(pair, list) else math.nan for pair in ci],
+        "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
+        "runtime": here["software.runtime"], "timed_dtype": here["model.precision"],
+        "grade": _column(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
+        "device": here["device.name"], "batch": here["workload.batch"], "threads": _column(here, "state.threads"),
+        "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
+    })  # fmt: skip
+    found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
+    found = found.sort_values("grade", kind="stable").drop_duplicates(["weights_sha256", "runtime", "timed_dtype"])
+    return found.sort_values("latency_ms", kind="stable").drop_duplicates("weights_sha256")[_TIMED]
+
+
+def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """The students that may be compared, each with its latency, speed-up over its teacher, and whether it `fits`.
+
+    Added columns: params_m, macs_m, latency_ms and its conditions, teacher_ms, speed_up, teacher_value (the
+    teacher's metric), fits, why_not.
+    """
+    table = complete(table)
+    budget = settle(table, reports, budget)
+    return _comparable(with_latency(table, reports, budget), budget)
+
+
+def _comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """The students among the rows of `with_latency` that share the budget's protocol."""
+    same = (protocols(frame, budget.metric) == (budget.protocol or None)) & ~frame["hide"]
+    frame = frame[same & _students(frame)].reset_index(drop=True)
+    frame["why_not"] = [_why_not(row, budget) for row in frame.to_dict("records")]
+    frame["fits"] = frame["why_not"] == ""
+    return frame
+
+
+def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """Every row of the table, teachers too, with its costs in the units of a budget and its latency."""
+    frame = complete(table).copy()
+    for column in ("params", "macs_image", "file_mb", budget.metric, f"{budget.metric}_low", f"{budget.metric}_high"):
+        frame[column] = pd.to_numeric(_column(frame, column), errors="coerce")
+    frame["params_m"], frame["macs_m"] = frame["params"] / 1e6, frame["macs_image"] / 1e6
+    frame = frame.drop(columns=[c for c in _TIMED[1:] if c in frame and c != "batch"])
+    frame = frame.rename(columns={"batch": "train_batch"}).merge(timings(reports, budget), "left", on="weights_sha256")
+    for column in ("latency_ms", "latency_low", "latency_high", "batch", "threads"):
+        frame[column] = pd.to_numeric(frame[column], errors="coerce")
+    by_run = frame.drop_duplicates("run").set_index("run")
+    teacher = frame["teacher"].map(_teacher_ids(frame))
+    same = protocols(by_run, budget.metric) == (budget.protocol or None)
+    frame["teacher_run"] = teacher
+    frame["teacher_ms"] = teacher.map(by_run["latency_ms"]).astype(float)
+    frame["teacher_value"] = teacher.map(by_run[budget.metric].where(same)).astype(float)
+    frame["percentile"] = budget.percentile
+    frame["speed_up"] = frame["teacher_ms"] / frame["latency_ms"]
+    return frame
+
+
+def _students(table: pd.DataFrame) -> pd.Series:
+    # A one-step network that teaches another is a student still.
+    return ~((table["role"] == "teacher") & table["time"])
+
+
+def _teacher_ids(table: pd.DataFrame) -> dict[str, str]:
+    """What a recipe may call its teacher -> run id."""
+    ids = {f"run:{run}": run for run in table["run"]}
+    if "aliases" in table:
+        for run, aliases in zip(table["run"], table["aliases"]):
+            ids |= {alias: run for alias in aliases} if isinstance(aliases, list) else {}
+    return ids
+
+
+def _at(reports: pd.DataFrame, budget: Budget) -> pd.Series:
+    """Which reports were made under the budget's conditions."""
+    kept = (reports["workload.batch"] == budget.batch) & (reports["workload.scope"] == budget.scope)
+    kept &= reports["model.precision"].isin(FLOATING)
+    if budget.device is not None:
+        kept &= reports["device.name"] == budget.device
+    if budget.threads is not None:
+        kept &= _column(reports, "state.threads") == budget.threads
+    if budget.runtime != "fastest":
+        kept &= reports["software.runtime"] == budget.runtime
+    return kept
+
+
+def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
+    """Which reports can be trusted. A wrong image is never allowed: it makes an engine fast and useless."""
+    right = _column(reports, "checks.output_ok").ne(False)
+    weak = _column(reports, "state.throttled").eq(True) | _column(reports, "grade").isin(WEAK)
+    return right & (~weak | budget.weak)
+
+
+# --- fronts -------------------------------------------------------------------------------------
+
+
+def front(frame: pd.DataFrame, minimise: Sequence[str], maximise: Sequence[str] = ()) -> pd.Series:
+    """Which rows no other row beats: none is at least as good in all columns and better in one.
+
+    Equal rows are all on the front; a row with a missing value is not.
+    """
+    if frame.empty:
+        return pd.Series(dtype=bool, index=frame.index)
+    values = np.column_stack([frame[c].to_numpy(float) for c in minimise] + [-frame[c].to_numpy(float) for c in maximise])
+    known = ~np.isnan(values).any(1)
+    on = known.copy()
+    for k in np.flatnonzero(known):
+        beaten_by = (values[known] <= values[k]).all(1) & (values[known] < values[k]).any(1)
+        on[k] = not beaten_by.any()
+    return pd.Series(on, index=frame.index)
+
+
+def front_of(frame: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """The front of two columns, each in its better direction."""
+    more = [c for c in (x, y) if c in QUANTITIES and QUANTITIES[c].more_is_better]
+    return front(frame, [c for c in (x, y) if c not in more], more)
+
+
+def knee(frame: pd.DataFrame, x: str, y: str) -> Hashable | None:
+    """The index of the front's point farthest below the line between its ends; None for fewer than three points.
+
+    Both axes are logarithmic where all values are positive, as costs are.
+    """
+    points = frame[front(frame, [x, y])].sort_values(x)
+    if len(points) < 3:
+        return None
+    columns = [points[c].to_numpy(float) for c in (x, y)]
+    u, v = (np.log(c) if (c > 0).all() else c for c in columns)
+    if u[0] == u[-1] or v[0] == v[-1]:
+        return None
+    below = 1 - (u - u[0]) / (u[-1] - u[0]) - (v - v[-1]) / (v[0] - v[-1])
+    return points.index[int(below.argmax())] if below.max() > 0 else None
+
+
+def dominators(frame: pd.DataFrame, run: str, minimise: Sequence[str], maximise: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows that are at least as good as `run` in every column and better in one."""
+    me = frame[frame["run"] == run]
+    if me.empty:
+        return frame.iloc[:0]
+    better = pd.Series(True, index=frame.index)
+    strictly = pd.Series(False, index=frame.index)
+    for columns, sign in [(minimise, 1), (maximise, -1)]:
+        for column in columns:
+            gap = sign * (frame[column] - me[column].iloc[0])
+            better &= gap <= 0
+            strictly |= gap < 0
+    return frame[better & strictly]
+
+
+def start(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget:
+    """The budget with limits at a round figure above the median student, where a choice is hardest."""
+    found = candidates(table, reports, budget)
+    median = found["params_m"].median()
+    limited = dataclasses.replace(budget, params_m=None if pd.isna(median) else _round_above(median))
+    median = found["latency_ms"].median()
+    if pd.isna(median):
+        return limited
+    both = dataclasses.replace(limited, latency_ms=_round_above(median))
+    return both if _fits(found, both.limits).any() else limited
+
+
+def command(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> str:
+    """The shell command that gives the same answer; what it would take by itself is not written."""
+    open_ = {"device": None, "threads": None, "protocol": None}
+    alone = dataclasses.asdict(settle(table, reports, dataclasses.replace(budget, **open_)))
+    words = ["python -m lab choose"]
+    for option in dataclasses.fields(budget):
+        value = getattr(budget, option.name)
+        if value == option.default or (option.name in open_ and value == alone[option.name]):
+            continue
+        flag = "--" + option.name.replace("_", "-")
+        words.append(flag if value is True else f"{flag} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}")
+    return " ".join(words)
+
+
+def _round_above(value: float) -> float:
+    """The next of 1, 1.5, 2, 2.5, 3.5, 5, 7.5 times a power of ten above a value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(round(step * power, 12) for step in (1.5, 2, 2.5, 3.5, 5, 7.5, 10) if step * power > value)
+
+
+# --- the recommendation -------------------------------------------------------------------------
+
+
+def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Recommendation:
+    """The best student within the budget, with its reason, or the nearest misses where none fits."""
+    table = complete(table)
+    budget = settle(table, reports, budget)
+    rows = with_latency(table, reports, budget)
+    found = _best_first(_comparable(rows, budget), budget)
+    left_out = _left_out(table, reports, budget, found)
+    if found.empty:
+        reason = f"No student is measured by {budget.metric} yet." if not budget.protocol else (
+            f"No student is measured by the protocol {budget.protocol}.")  # fmt: skip
+        return Recommendation(budget, found, headline="Nothing to choose from.", reason=reason, left_out=left_out)
+    fitting = found[found.fits]
+    best, teacher = _plain(found.iloc[0]), _teacher(rows, budget, found)
+    if fitting.empty:
+        misses = _misses(found, budget)
+        return Recommendation(
+            budget, found, best=best, teacher=teacher, headline=f"Nothing fits {budget.said}.",
+            reason=" ".join(misses["sentence"]), misses=misses, left_out=left_out,
+        )  # fmt: skip
+    pick = _plain(fitting.iloc[0])
+    runner_up = _plain(fitting.iloc[1]) if len(fitting) > 1 else None
+    return Recommendation(
+        budget, found, pick, runner_up, best, teacher,
+        headline=f"Ship {pick['name']}: {facts(pick, budget)}.",
+        reason=_reason(fitting, found, budget), loses=_loses(pick, best, teacher, budget),
+        sure=_sure(fitting, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
+    )  # fmt: skip
+
+
+def facts(row: dict[str, JSON], budget: Budget) -> str:
+    """A row's metric and costs in words; what is not known is not said."""
+    parts = [f"{short(budget.metric)} {number(row[budget.metric])}{_interval(row, budget.metric)}"]
+    if row.get("params_m") is not None:
+        parts.append(f"{number(row['params_m'])} M parameters")
+    if row.get("latency_ms") is not None:
+        parts.append(f"{number(row['latency_ms'])} ms {budget.percentile}")
+    if row.get("file_mb") is not None:
+        parts.append(f"{number(row['file_mb'])} MB")
+    return ", ".join(parts)
+
+
+def timing_said(row: dict[str, JSON]) -> str:
+    """The conditions of a row's latency, e.g. `measured, eager, batch 1, 2 threads, grade C`; "" where untimed."""
+    if row.get("latency_ms") is None:
+        return ""
+    threads = [f"{row['threads']:.0f} threads"] if row.get("threads") is not None else []
+    grade = [f"grade {row['grade']}"] if row.get("grade") else ["not graded"]
+    return ", ".join([row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade])
+
+
+def _best_first(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """By the metric; equal ones by parameters, then by name, so that the answer never depends on the folder's order."""
+    up = not METRICS[budget.metric].more_is_better
+    return found.sort_values([budget.metric, "params_m", "name"], ascending=[up, True, True]).reset_index(drop=True)
+
+
+def _reason(fitting: pd.DataFrame, found: pd.DataFrame, budget: Budget) -> str:
+    word = "highest" if METRICS[budget.metric].more_is_better else "lowest"
+    of = f"the {len(found)} measured students"
+    if len(fitting) < len(found):
+        of = f"the {len(fitting)} students, out of {len(found)}, that need {budget.said}"
+    said = f"It has the {word} {short(budget.metric)} of {of}."
+    if len(fitting) == 1:
+        said = f"It is the only one of {len(found)} students that needs {budget.said}."
+    if len(fitting) > 1:
+        second = _plain(fitting.iloc[1])
+        said += f" Next: {second['name']}, {facts(second, budget)}."
+    return said
+
+
+def _loses(pick: dict[str, JSON], best: dict[str, JSON], teacher: dict[str, JSON] | None, budget: Budget) -> str:
+    metric, said = budget.metric, []
+    if best["run"] == pick["run"]:
+        said.append("Nothing against the best student: it is the best measured.")
+    else:
+        said.append(f"Against the best student, {best['name']} ({_costs(best)}): "
+                    f"{short(metric)} {number(pick[metric])} instead of {number(best[metric])}.")  # fmt: skip
+    if teacher and teacher.get(metric) is not None:
+        ratio = pick[metric] / teacher[metric] if teacher[metric] else None
+        times = f", {number(ratio)} times" if ratio and not METRICS[metric].more_is_better else ""
+        said.append(f"Against its teacher: {short(metric)} {number(pick[metric])}{times or ' instead of'} "
+                    f"{number(teacher[metric])}.")  # fmt: skip
+    if pick.get("speed_up") is not None:
+        said.append(f"It is {number(pick['speed_up'])} times as fast as its teacher ({number(pick['teacher_ms'])} ms).")
+    return " ".join(said)
+
+
+def _sure(fitting: pd.DataFrame, budget: Budget) -> str:
+    metric, pick = budget.metric, _plain(fitting.iloc[0])
+    if len(fitting) == 1:
+        return "There is no other to confuse it with within this budget."
+    rest = fitting.iloc[1:]
+    low, high = pick[f"{metric}_low"], pick[f"{metric}_high"]
+    others = rest.dropna(subset=[f"{metric}_low", f"{metric}_high"])
+    if low is None or high is None or others.empty:
+        return f"The error of {short(metric)} was not measured, so the order may be chance."
+    tied = others[(others[f"{metric}_low"] <= high) & (others[f"{metric}_high"] >= low)]
+    if tied.empty:
+        return (f"The 95 % interval of its {short(metric)} overlaps no other's within the budget "
+                "(drawing of samples; the training seed is not in it).")  # fmt: skip
+    order = _cheapness(pd.concat([fitting.iloc[:1], tied]))
+    cheapest = _plain(fitting.loc[order.idxmin()])
+    count = f"{len(tied)} other{'s' if len(tied) > 1 else ''}"
+    said = f"A tie within the error with {count} ({_listed(list(tied['name'][:3]), more=len(tied) - 3)}): "
+    if cheapest["run"] == pick["run"]:
+        return said + f"{pick['name']} is also the cheapest of them, at {_costs(pick)}."
+    return said + f"{cheapest['name']} is the cheapest of them, at {_costs(cheapest)} instead of {_costs(pick)}."
+
+
+def _cheapness(frame: pd.DataFrame) -> pd.Series:
+    """Latency where all have one, else parameters."""
+    return frame["latency_ms"] if frame["latency_ms"].notna().all() else frame["params_m"]
+
+
+def _marginal(found: pd.DataFrame, pick: dict[str, JSON], budget: Budget) -> pd.DataFrame:
+    """The next better student if one limit is raised, and the best one left if it is lowered below the pick."""
+    rows = []
+    for name, limit in budget.limits.items():
+        others = _fits(found, {k: v for k, v in budget.limits.items() if k != name})
+        better = others & found[name].gt(limit) & _gain(found, pick, budget).gt(0)
+        if better.any():
+            rows.append(_step("raise", name, found.loc[found.loc[better, name].idxmin()], pick, budget))
+        less = others & found[name].lt(pick[name])
+        if less.any():
+            rows.append(_step("lower", name, found[less].iloc[0], pick, budget))  # best first
+    return pd.DataFrame(rows, columns=["change", "limit", "from", "to", "run", "name", "value", "gain", "gain_per_unit"])
+
+
+def _step(change: str, name: str, row: pd.Series, pick: dict[str, JSON], budget: Budget) -> dict[str, JSON]:
+    # A raised limit starts from the limit, a lowered one from what the pick needs.
+    start = budget.limits[name] if change == "raise" else pick[name]
+    gain = float(_gain(row, pick, budget))
+    return {"change": change, "limit": name, "from": start, "to": float(row[name]), "run": row["run"], "name": row["name"],
+            "value": float(row[budget.metric]), "gain": gain, "gain_per_unit": gain / (float(row[name]) - start)}  # fmt: skip
+
+
+def _gain(rows: pd.DataFrame | pd.Series, pick: dict[str, JSON], budget: Budget) -> pd.Series | float:
+    """How much better than the pick; below 0 where worse."""
+    sign = 1 if METRICS[budget.metric].more_is_better else -1
+    return sign * (rows[budget.metric] - pick[budget.metric])
+
+
+def _misses(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+    """Per limit the student that would fit but for this one and is the least over it; else the nearest over all."""
+    rows = []
+    for name, limit in budget.limits.items():
+        others = _fits(found, {k: v for k, v in budget.limits.items() if k != name}) & found[name].notna()
+        if others.any():
+            rows.append(_miss(found.loc[found.loc[others, name].idxmin()], name, limit, budget))
+    if not rows:
+        worst = pd.DataFrame({name: found[name] / limit for name, limit in budget.limits.items()}).max(axis=1, skipna=False)
+        if worst.notna().any():
+            nearest = found.loc[worst.idxmin()]
+            rows = [_miss(nearest, n, v, budget) for n, v in budget.limits.items() if nearest[n] > v]
+        else:
+            rows = [{"sentence": f"No student is timed under these conditions ({_conditions_said(budget)})."}]
+    return pd.DataFrame(rows, columns=["limit", "allowed", "needed", "over", "run", "name", "value", "sentence"])
+
+
+def _miss(row: pd.Series, name: str, limit: float, budget: Budget) -> dict[str, JSON]:
+    value, unit = float(row[name]), COSTS[name].unit
+    over = value - limit
+    sentence = (f"Nearest on {COSTS[name].title.lower()}: {row['name']} with {number(value)} {unit}, "
+                f"{number(over)} {unit} ({over / limit:.0%}) over, {short(budget.metric)} {number(row[budget.metric])}.")  # fmt: skip
+    return {"limit": name, "allowed": limit, "needed": value, "over": over, "run": row["run"], "name": row["name"],
+            "value": float(row[budget.metric]), "sentence": sentence}  # fmt: skip
+
+
+def _fits(frame: pd.DataFrame, limits: dict[str, float]) -> pd.Series:
+    kept = pd.Series(True, index=frame.index)
+    for name, limit in limits.items():
+        kept &= frame[name].le(limit)
+    return kept
+
+
+def _why_not(row: dict[str, JSON], budget: Budget) -> str:
+    """The limits that a row breaks, in words; "" where it fits."""
+    said = []
+    for name, limit in budget.limits.items():
+        if pd.isna(row[name]):
+            said.append(f"{COSTS[name].title.lower()} not known")
+        elif row[name] > limit:
+            said.append(f"{number(row[name])} {COSTS[name].unit} is above {limit:g}")
+    return ", ".join(said)
+
+
+def _teacher(rows: pd.DataFrame, budget: Budget, found: pd.DataFrame) -> dict[str, JSON] | None:
+    """The row of the teacher that most candidates had, if the store has it measured alike."""
+    run = _most(found["teacher_run"].dropna())
+    rows = rows[(rows["run"] == run) & (protocols(rows, budget.metric) == budget.protocol)]
+    return _plain(rows.iloc[0]) if len(rows) else None
+
+
+def _left_out(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found: pd.DataFrame) -> list[str]:
+    """What is not compared and why, each a sentence with a count and names."""
+    students = table[_students(table)]
+    said_by = protocols(students, budget.metric)
+    said = [
+        _counted(students[(said_by == "") & ~students["hide"]]["name"], "run", "without a measured value"),
+        _counted(students[(said_by != "") & (said_by != budget.protocol) & ~students["hide"]]["name"], "run",
+                 "measured by another protocol"),
+        _counted(students[students["hide"]]["name"], "run", "hidden"),
+        _counted(found[found["latency_ms"].isna()]["name"], "student", f"not timed ({_conditions_said(budget)})")
+        if len(reports) or "latency_ms" in budget.limits else "",
+    ]  # fmt: skip
+    if len(reports):
+        here = reports[_at(reports, budget)]
+        by_hash = table.drop_duplicates("weights_sha256").set_index("weights_sha256")["name"]
+        whose = here["model.weights_sha256"].map(by_hash).fillna(here["model.model_id"])
+        broken = _column(here, "checks.output_ok").eq(False)
+        said.append(_counted(whose[broken], "timing", "that drew a wrong image"))
+        said.append(_counted(whose[~broken & ~_sound(here, budget)], "timing", "throttled or of grade D, E or F"))
+    return [sentence for sentence in said if sentence]
+
+
+def _counted(who: pd.Series, noun: str, why: str) -> str:
+    if not len(who):
+        return ""
+    listed = _listed(list(who[:3]), more=len(who) - 3)
+    return f"Left out: {len(who)} {noun}{'s' if len(who) > 1 else ''} {why} ({listed})."
+
+
+def _conditions_said(budget: Budget) -> str:
+    threads = [f"{budget.threads} threads"] if budget.threads is not None else []
+    runtime = [] if budget.runtime == "fastest" else [budget.runtime]
+    return ", ".join([budget.device or "no device", *runtime, f"batch {budget.batch}", *threads, budget.scope])
+
+
+# --- words and numbers --------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Three figures, e.g. 0.0842, 2.91, 38.0, 1,240."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def short(metric: str) -> str:
+    """A metric's name inside a sentence."""
+    return {"fd": "FD", "kid": "KID", "fd_teacher": "FD to the teacher"}.get(metric, METRICS[metric].title.lower())
+
+
+def _interval(row: dict[str, JSON], metric: str) -> str:
+    low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+    return "" if low is None or high is None else f" ({number(low)} to {number(high)})"
+
+
+def _costs(row: dict[str, JSON]) -> str:
+    said = [COSTS[name].say(row[name]) for name in ("params_m", "latency_ms") if row.get(name) is not None]
+    return ", ".join(said) or "unknown cost"
+
+
+def _limit(name: str, limit: float, budget: Budget) -> str:
+    noun = {"params_m": " parameters", "macs_m": " MACs", "latency_ms": f" {budget.percentile}"}.get(name, "")
+    return f"{limit:g} {COSTS[name].unit}{noun}"
+
+
+def _listed(parts: list[str], more: int = 0) -> str:
+    if more > 0:
+        return ", ".join(parts) + f" and {more} more"
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _most(values: pd.Series) -> str | float | None:
+    counts = values.value_counts()
+    return None if counts.empty else sorted(counts.index[counts == counts.iloc[0]])[0]
+
+
+def _plain(row: pd.Series) -> dict[str, JSON]:
+    """A row as JSON: NaN is None, numpy's numbers are Python's."""
+    plain = {}
+    for key, value in row.items():
+        value = value.item() if isinstance(value, np.generic) else value
+        missing = value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value))
+        plain[str(key)] = None if missing else value
+    return plain
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return frame[name] if name in frame else pd.Series(None, index=frame.index, dtype=object)
+
+
+def _twice(column: pd.Series) -> pd.Series:
+    return column.duplicated(keep=False)

@@ -1,0 +1,270 @@
+"""Commands that make runs: pairs, run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.cli.frame import (
+    Answer,
+    Parser,
+    Usage,
+    as_usage,
+    command,
+    count_of,
+    get_run,
+    list_of,
+    machine_of,
+    machine_options,
+    open_store,
+)
+from lab.cli.text import RUN_COLUMNS, record_text, some
+
+if TYPE_CHECKING:
+    from lab.config import Recipe
+    from lab.results import Store
+
+
+def add_pairs(commands: Any) -> None:
+    made = command(
+        commands,
+        pairs,
+        "make a teacher's noise-image pairs; goes on where it was stopped",
+        "pairs fashion --count 100000",
+        "pairs fashion --count 4096 --solver heun-18",
+        takes="TEACHER --count N",
+    )
+    made.add("teacher", metavar="TEACHER", help="an alias of teachers.json, a run, or pipeline:<folder or hub id>")
+    made.add("--count", type=count_of(1), required=True, help="at least so many; whole shards are made")
+    made.add("--solver", default="dpmpp2m-8", help="name-steps: dpmpp2m-8 (default), heun-18, ...")
+    made.add("--keep", type=count_of(0), default=0, help="estimates kept along each path (default 0)")
+    machine_options(made)
+
+
+def pairs(args: argparse.Namespace) -> Answer:
+    from lab import pairs as pair_sets
+
+    store, machine = open_store(args), machine_of(args)
+    if not args.teacher.startswith("pipeline:"):
+        get_run(store, args.teacher)
+    with as_usage():
+        what = pair_sets.pair_set(store, args.teacher, args.solver, keep=args.keep)
+    missing = len(pair_sets.Pairs(store.root, what).missing(args.count))
+    try:
+        made = pair_sets.ensure(store, what, args.count, device=machine.torch_device())
+    except KeyboardInterrupt:
+        raise RuntimeError(f"stopped; finished shards are kept in {store.root / 'pairs' / what.id} and the same "
+                           "command goes on with the next one") from None  # fmt: skip
+    shards = sorted(made.path.glob("*.npz"))
+    value = {"id": what.id, "folder": str(made.path), "pairs": len(shards) * pair_sets.SHARD, "made_now": missing,
+             "mb": round(sum(s.stat().st_size for s in shards) / 1e6, 1)}  # fmt: skip
+    return Answer(value, f"{value['pairs']} pairs ({value['mb']} MB, {missing} shards made now) in {made.path}")
+
+
+# Options of `run` that are fields of a Recipe, with how to read them; the same for its student.
+RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "steps": count_of(0), "batch": count_of(1),
+    "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0), "schedule": str, "clip": float,
+    "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str), "keep": list_of(int), "seed": int,
+}  # fmt: skip
+STUDENT_OPTIONS = ("depth", "width", "heads", "patch", "mlp")
+RECIPE_HELP = {
+    "data": "digits, fashion-mnist, cifar10 or folder:<path>; default: the teacher's",
+    "teacher": "an alias of teachers.json, a run, or pipeline:<folder or hub id>",
+    "pairs": "how many of the teacher's pairs to learn from",
+    "solver": "how the pairs are made: name-steps, such as heun-18",
+    "steps": "updates; 0 = build and measure only",
+    "batch": "images per update",
+    "optimizer": "muon or adamw",
+    "lr": "learning rate",
+    "betas": "of AdamW, comma separated",
+    "warmup": "updates over which the rate rises",
+    "schedule": "linear (to zero over the second half), constant or cosine",
+    "clip": "largest gradient norm; 0 = no clipping",
+    "ema": "decay of the averaged weights",
+    "dtype": "float32 or bfloat16",
+    "classes": "train on these classes only, comma separated",
+    "start": "runs whose weights this one begins with, comma separated",
+    "keep": "images seen at which a checkpoint is kept, comma separated",
+    "seed": "of weights, batches and noise",
+}
+STUDENT_HELP = {"depth": "blocks", "width": "of a token", "heads": "of attention", "patch": "side of a token in pixels",
+                "mlp": "hidden width of the MLP; default 4 x width"}  # fmt: skip
+
+
+def add_run(commands: Any) -> None:
+    made = command(
+        commands, run, "do one recipe to its end; goes on if it was stopped, does nothing if it is done",
+        "run recipes/fashion-teacher.json --name-teacher fashion",
+        "run --teacher fashion --pairs 100000 --depth 4 --width 64 --steps 12500",
+        "run --teacher fashion --pairs 4096 --option pairs.l1=0.5 --option pairs.l2=1 --dry-run",
+        "run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher",
+        takes="[RECIPE]",
+    )  # fmt: skip
+    made.add(
+        "recipe", nargs="?", metavar="RECIPE", help="a recipe file or the name of a run; options change its fields"
+    )
+    made.add("--dry-run", action="store_true", help="print the recipe, its id, its cost and what would be done")
+    made.add("--name-teacher", metavar="ALIAS", help="afterwards enter the run in teachers.json under this alias")
+    made.add("--no-measure", action="store_true", help="leave the distances to `python -m lab eval`")
+    made.add("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: where it pays)")
+    machine_options(made)
+    _recipe_options(made)
+
+
+def _recipe_options(made: Parser) -> None:
+    from lab.config import DiTConfig, Recipe
+
+    fields = made.add_argument_group("fields of the recipe")
+    for name, kind in RECIPE_OPTIONS.items():
+        default = getattr(Recipe, name)
+        said = f" (default {default})" if isinstance(default, (int, float, str)) and default and name != "data" else ""
+        fields.add_argument(f"--{name}", type=kind, metavar="X", help=RECIPE_HELP[name] + said)
+    fields.add_argument("--method", type=list_of(str), metavar="NAMES", help="comma separated (default pairs)")
+    fields.add_argument("--option", action="append", default=[], metavar="METHOD.NAME=X", help="an option of a method")
+    student = made.add_argument_group("the student")
+    for name, about in STUDENT_HELP.items():
+        default = getattr(DiTConfig, name, None)
+        said = f" (default {default})" if default else ""
+        student.add_argument(f"--{name}", type=count_of(0), metavar="N", help=about + said)
+    student.add_argument("--unet", type=list_of(int), metavar="WIDTHS", help="a U-Net of these widths (teachers)")
+    student.add_argument("--time", action="store_true", help="a DiT that takes a noise level (a denoiser)")
+    student.add_argument("--size", type=count_of(1), metavar="N", help="image side for folder: data (default 32)")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    from lab import experiment
+    from lab.train import Stopped
+
+    store, machine = open_store(args, new=True), machine_of(args, args.compile)
+    with as_usage():
+        planned = experiment.plan(recipe_of(args, store), store)
+    if args.dry_run:
+        return _planned(planned, store)
+    try:
+        for recipe in planned:
+            done = experiment.run(recipe, store, machine=machine, measure=not args.no_measure)
+    except (Stopped, KeyboardInterrupt):
+        folder = store.root / "runs" / recipe.id
+        raise RuntimeError(f"stopped at step {store.open(recipe).status().step} of {recipe.steps}; go on with: "
+                           f"python -m lab run {folder / 'recipe.json'}") from None  # fmt: skip
+    if args.name_teacher:
+        with as_usage():
+            store.name_teacher(args.name_teacher, done.id)
+    table = store.table()
+    row = table[table["run"] == done.id].to_dict("records")[0]
+    named = f"\nteacher {args.name_teacher!r} is now this run" if args.name_teacher else ""
+    return Answer(row, record_text(some(row, RUN_COLUMNS)) + f"\nfolder: {done.path}{named}")
+
+
+def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
+    """The recipe that the arguments describe.
+
+    Raises Usage or ValueError for what can't be meant, LookupError for data that are not here.
+    """
+    from lab.config import Recipe, Use
+
+    recipe = _recipe_file(args.recipe, store) if args.recipe else _recipe_for_data(args, store)
+    changes = {k: getattr(args, k) for k in RECIPE_OPTIONS if getattr(args, k) is not None}
+    names = {"mlp": "mlp_hidden"}
+    shape = {names.get(k, k): getattr(args, k) for k in STUDENT_OPTIONS if getattr(args, k) is not None}
+    if shape and recipe.student.family != "dit":
+        raise Usage(f"--{next(iter(shape))} shapes a DiT, the student of this recipe is a {recipe.student.family}")
+    recipe = recipe.with_(**changes, **{f"student__{k}": v for k, v in shape.items()})
+    options = _method_options(args.option)
+    uses = [Use(name) for name in args.method] if args.method else list(recipe.methods)
+    if stray := set(options) - {use.method for use in uses}:
+        raise Usage(f"--option names method {min(stray)!r}, the recipe uses {', '.join(u.method for u in uses)}")
+    uses = [Use(use.method, {**use.options, **options.get(use.method, {})}) for use in uses]
+    return Recipe(**{**vars(recipe), "methods": tuple(uses)})
+
+
+def _recipe_file(name: str, store: Store) -> Recipe:
+    from lab.config import Recipe
+
+    path = Path(name)
+    if path.is_dir():
+        path = path / "recipe.json"
+    if path.is_file():
+        return Recipe.from_json(path.read_text())
+    if path.suffix == ".json":
+        raise Usage(f"there is no recipe file {name!r}")
+    return get_run(store, name).recipe
+
+
+def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
+    """The default recipe with a student that fits the teacher's images, or the data's."""
+    from lab import data, weights
+    from lab.config import DiTConfig, Recipe, UNetConfig
+
+    if args.teacher and not args.teacher.startswith("pipeline:"):
+        teacher = get_run(store, args.teacher)
+        spec, name = weights.spec_of_run(teacher), args.data or teacher.recipe.data
+    elif args.teacher:
+        from lab import teachers
+
+        spec = teachers.load(args.teacher, store).spec
+        name = args.data or "digits"
+    else:
+        name = args.data or "digits"
+        spec = data.spec_of(name, data.load(name, "train", size=args.size))
+    image = {"image_size": spec.size, "channels": spec.channels, "num_classes": spec.num_classes}
+    if args.unet:
+        return Recipe(data=name, student=UNetConfig(**image, widths=args.unet, attention=(len(args.unet) - 1,)))
+    return Recipe(data=name, student=DiTConfig(**image, time=args.time))
+
+
+def _method_options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`pairs.l1=0.5` as {"pairs": {"l1": 0.5}}; a value is read as JSON where it is JSON."""
+    options: dict[str, dict[str, Any]] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot and method and option):
+            raise Usage(f"--option must be METHOD.NAME=VALUE, such as pairs.l1=0.5; got {text!r}")
+        try:
+            read = json.loads(value)
+        except json.JSONDecodeError:
+            read = value
+        options.setdefault(method, {})[option] = read
+    return options
+
+
+def _planned(planned: Sequence[Recipe], store: Store) -> Answer:
+    """What `run` would do, without doing it."""
+    from lab import cost, pairs
+    from lab.results import Run
+
+    value, texts = [], []
+    for recipe in planned:
+        state = Run(store.root / "runs" / recipe.id).status().state
+        what, missing = None, 0
+        if recipe.pairs:
+            what = pairs.pair_set(store, recipe.teacher, recipe.solver)
+            missing = len(pairs.Pairs(store.root, what).missing(recipe.pairs))
+        entry = {
+            "id": recipe.id,
+            "state": state,
+            "recipe": json.loads(recipe.to_json()),
+            "images": recipe.images,
+            "cost": cost.of_config(recipe.student),
+            "pairs": what and what.id,
+            "shards_to_make": missing,
+        }
+        value.append(entry)
+        would = {**entry["cost"], "would do": _todo(recipe, state, missing)}
+        texts.append(record_text({"id": recipe.id, "state": state, **would}) + "\n" + recipe.to_json())
+    return Answer(value if len(value) > 1 else value[0], "\n\n".join(texts))
+
+
+def _todo(recipe: Recipe, state: str, missing: int) -> str:
+    """What is left of a run, in words."""
+    if state == "done":
+        return "nothing, it is finished"
+    if state == "running":
+        return "nothing, another process works on it"
+    shards = f"; {missing} shard{'s' * (missing > 1)} of pairs first" if missing else ""
+    return f"{recipe.steps} updates, {recipe.images:,} images{shards}"

@@ -1,0 +1,153 @@
+"""Commands that look at shapes and results: count, ls, choose."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lab.cli.frame import (
+    FAILED,
+    MISSING,
+    OK,
+    Answer,
+    Usage,
+    as_usage,
+    command,
+    count_of,
+    get_run,
+    list_of,
+    open_store,
+    positive,
+)
+from lab.cli.text import RUN_COLUMNS, table_text
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_count(commands: Any) -> None:
+    made = command(
+        commands,
+        count,
+        "count parameters, multiply-adds and bytes of a shape, without training",
+        "count --depth 4 --width 64 --heads 4 --patch 4",
+        "count d4w64h4p4 fashion",
+        takes="[RUN ...]",
+    )
+    made.add("runs", nargs="*", metavar="RUN", help="count the networks of these runs instead")
+    for name, default in [("depth", 4), ("width", 64), ("heads", 4), ("patch", 4)]:
+        made.add(f"--{name}", type=count_of(0), default=default, help=f"default {default}")
+    made.add("--mlp", type=count_of(1), help="hidden width of the MLP (default 4 x width)")
+    made.add("--size", type=count_of(1), default=28, help="image side (default 28)")
+    made.add("--channels", type=count_of(1), default=1, help="default 1")
+    made.add("--classes", type=count_of(0), default=10, help="default 10; 0 = unconditional")
+    made.add("--time", action="store_true", help="with timestep parameters (a denoiser)")
+
+
+def count(args: argparse.Namespace) -> Answer:
+    from lab import cost
+    from lab.config import DiTConfig
+
+    configs = {name: get_run(open_store(args), name).recipe.student for name in args.runs}
+    if not configs:
+        made = DiTConfig(
+            depth=args.depth,
+            width=args.width,
+            heads=args.heads,
+            patch=args.patch,
+            mlp_hidden=args.mlp,
+            image_size=args.size,
+            channels=args.channels,
+            num_classes=args.classes,
+            time=args.time,
+        )
+        configs = {made.shape: made}
+    for config in configs.values():
+        if wrong := config.check():
+            raise Usage("; ".join(wrong))
+    value = {name: cost.of_config(config) for name, config in configs.items()}
+    rows = [{"net": name, **counted} for name, counted in value.items()]
+    return Answer(value if args.runs else next(iter(value.values())), table_text(rows))
+
+
+def add_ls(commands: Any) -> None:
+    made = command(commands, ls, "list runs with their cost and distances",
+                    "ls --sort fd", "ls --columns label,params,macs,fd,fd_low,fd_high --csv > runs.csv")  # fmt: skip
+    made.add("--columns", type=list_of(str), help=f"comma separated, or `all` (default {','.join(RUN_COLUMNS)})")
+    made.add("--sort", metavar="COLUMN", help="smallest first; -COLUMN (as --sort=-params) for largest first")
+    made.add("--hidden", action="store_true", help="also runs that were hidden")
+    made.add("--csv", action="store_true", help="comma separated values")
+
+
+def ls(args: argparse.Namespace) -> Answer:
+    import pandas as pd
+
+    from lab.config import unknown
+
+    store = open_store(args)
+    table = store.table()
+    if table.empty:
+        return Answer([], f"no run in {store.root}; start with `python -m lab run --help`")
+    if not args.hidden and "hide" in table:
+        table = table[table["hide"].map(lambda hidden: hidden is not True)]
+    chosen = list(args.columns or (c for c in RUN_COLUMNS if c in table))
+    chosen = list(table.columns) if chosen == ["all"] else chosen
+    sort = (args.sort or "").removeprefix("-")
+    for name in [*chosen, *([sort] if sort else [])]:
+        if name not in table:
+            raise Usage(unknown("column", name, table.columns))
+    if sort:
+        key = pd.to_numeric(table[sort], errors="coerce")
+        key = table[sort].astype(str) if key.isna().all() else key
+        table = table.loc[key.sort_values(ascending=not args.sort.startswith("-"), na_position="last").index]
+    table = table[["run", *(c for c in chosen if c != "run")]] if args.json else table[chosen]
+    rows = table.to_dict("records")
+    return Answer(rows, table.to_csv(index=False).rstrip("\n") if args.csv else table_text(rows))
+
+
+# Options of `choose` that are fields of lab.choose.Budget (a test holds them to it), which needs pandas.
+BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "params_m": (positive, "largest number of parameters, in millions"),
+    "latency_ms": (positive, "longest time for one batch, in milliseconds"),
+    "file_mb": (positive, "largest file of weights, in megabytes"),
+    "macs_m": (positive, "most multiply-adds for one image, in millions"),
+    "device": (str, "the device of the timings, as its reports name it (default: the most common)"),
+    "runtime": (str, "eager, compiled, ...; default: the fastest for each student"),
+    "batch": (count_of(1), "batch size of the timings (default 1)"),
+    "threads": (count_of(1), "CPU threads of the timings (default: the most common)"),
+    "scope": (str, "core (the network alone, default) or e2e (noise to image)"),
+    "percentile": (str, "p50 (default), p90 or p99"),
+    "metric": (str, "what to choose by (default fd)"),
+    "protocol": (str, "how the metric was measured (default: the most common)"),
+}
+
+
+def add_choose(commands: Any) -> None:
+    made = command(
+        commands,
+        choose,
+        "name the best student within a budget, with the reason and what it loses",
+        "choose --params-m 0.35 --latency-ms 1",
+        "choose --latency-ms 2 --batch 16 --percentile p90 --json",
+    )
+    for name, (kind, about) in BUDGET_OPTIONS.items():
+        made.add(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
+    made.add(
+        "--weak", action="store_true", default=None, help="also use timings that throttled or are of grade D, E or F"
+    )
+
+
+def choose(args: argparse.Namespace) -> Answer:
+    """The same answer as the page; 1 if nothing fits, 3 if nothing is measured."""
+    from lab.choose import Budget, recommend
+
+    store = open_store(args)
+    given = {name: getattr(args, name) for name in [*BUDGET_OPTIONS, "weak"] if getattr(args, name) is not None}
+    with as_usage():
+        found = recommend(store.table(), store.reports(), Budget(**given))
+    code = OK if found.pick else FAILED if found.best else MISSING
+    text = found.text
+    if len(found.marginal):
+        text += "\n\n" + table_text(found.marginal.drop(columns="run").to_dict("records"))
+    return Answer(found.to_json(), text, code)

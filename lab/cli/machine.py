@@ -1,0 +1,72 @@
+"""Commands about this machine: doctor, fetch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from lab.cli.frame import (
+    FAILED,
+    OK,
+    Answer,
+    Usage,
+    command,
+)
+from lab.cli.text import table_text
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_doctor(commands: Any) -> None:
+    command(commands, doctor, "check this machine: versions, devices, disk, data, results", "doctor", "doctor --json")
+
+
+def doctor(args: argparse.Namespace) -> Answer:
+    from lab.doctor import examine
+    from lab.results import Store
+
+    found = examine(Store(args.results))
+    rows = [{"check": f.check, "state": f.state, "found": f.found} for f in found]
+    mends = [f"{f.check}: {f.mend}" for f in found if f.mend]
+    text = table_text(rows) + ("\n\n" + "\n".join(mends) if mends else "")
+    return Answer([vars(f) for f in found], text, FAILED if any(f.state == "wrong" for f in found) else OK)
+
+
+def add_fetch(commands: Any) -> None:
+    made = command(commands, fetch, "bring data sets and weights to this machine, with checksums",
+                    "fetch fashion-mnist", "fetch cifar10 inception", takes="NAME [NAME ...]")  # fmt: skip
+    made.add(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="digits, fashion-mnist, cifar10, folder:<path>; inception (weights for distances of natural images)",
+    )
+
+
+def fetch(args: argparse.Namespace) -> Answer:
+    from lab import data
+    from lab.config import unknown
+
+    known = [*data.DATASETS, "inception"]
+    for name in args.names:
+        if name not in known and not name.startswith("folder:"):
+            raise Usage(unknown("data set", name, [*known, "folder:<path>"]))
+    rows = [_fetch_one(name) for name in args.names]
+    return Answer(rows, table_text(rows))
+
+
+def _fetch_one(name: str) -> dict[str, Any]:
+    from lab import data
+
+    if name == "inception":
+        from lab import metrics
+
+        metrics.create(metrics.INCEPTION, "cpu")
+        return {"name": name, "train": "", "test": "", "size": "299x299x3", "classes": "", "skipped": ""}
+    train, test = data.load(name, "train"), data.load(name, "test")
+    _, channels, side, _ = train.images.shape
+    return {
+        "name": name, "train": len(train.images), "test": len(test.images), "size": f"{side}x{side}x{channels}",
+        "classes": len(train.class_names), "skipped": len(train.skipped),
+    }  # fmt: skip

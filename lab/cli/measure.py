@@ -1,0 +1,235 @@
+"""Commands that measure runs: eval, sample, bench, verify."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.cli.frame import (
+    FAILED,
+    OK,
+    Answer,
+    Usage,
+    as_usage,
+    command,
+    count_of,
+    finished,
+    get_run,
+    list_of,
+    machine_of,
+    machine_options,
+    one_of,
+    open_store,
+)
+from lab.cli.text import table_text
+
+if TYPE_CHECKING:
+    from lab.results import Run, Store
+
+
+def add_eval(commands: Any) -> None:
+    made = command(commands, eval_, "measure distances of runs from their kept weights",
+                    "eval d4w64h4p4", "eval --force --samples 2000 --json", takes="[RUN ...]")  # fmt: skip
+    made.add("runs", nargs="*", metavar="RUN", help="ids, starts of ids, labels or aliases; default: all finished runs")
+    made.add("--samples", type=count_of(2), help="how many samples (default: by the pinned protocol of the data)")
+    made.add("--seed", type=count_of(0), help="first noise seed (default: by the pinned protocol)")
+    made.add("--force", action="store_true", help="measure again what is measured already")
+    machine_options(made)
+
+
+def eval_(args: argparse.Namespace) -> Answer:
+    from lab import metrics
+
+    store, machine = open_store(args), machine_of(args)
+    chosen = {k: getattr(args, k) for k in ("samples", "seed") if getattr(args, k) is not None}
+    value, rows = {}, []
+    for found in finished(store, args.runs):
+        value[found.id] = metrics.evaluate(found, store, force=args.force, device=machine.torch_device(), **chosen)
+        rows += [
+            {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
+            for name, m in value[found.id]["values"].items()
+        ]
+    return Answer(value, table_text(rows))
+
+
+def add_sample(commands: Any) -> None:
+    made = command(
+        commands,
+        sample,
+        "draw images with a run's network as one PNG (or .npz)",
+        "sample d4w64h4p4 --count 64 --out sheet.png",
+        "sample fashion --seed 7 --count 8 --class 9 --json",
+        takes="RUN",
+    )
+    made.add("run", metavar="RUN", help="an id, a start of one, a label or a teacher's alias")
+    made.add("--count", type=count_of(1), default=64, help="how many images (default 64)")
+    made.add("--seed", type=count_of(0), default=0, help="the first noise seed; image k has seed SEED + k (default 0)")
+    made.add("--class", dest="label", metavar="CLASS", help="a class by number or name (default: all in turn)")
+    made.add("--columns", type=count_of(1), default=8, help="images per row (default 8)")
+    made.add("--out", default="samples.png", metavar="FILE", help="where to write, .png or .npz (default samples.png)")
+    machine_options(made)
+
+
+def sample(args: argparse.Namespace) -> Answer:
+    import numpy as np
+
+    from lab import sheets
+    from lab.results import write_whole
+    from lab.sampling import load
+
+    out = Path(args.out)
+    if out.suffix not in (".png", ".npz"):
+        raise Usage(f"--out must end with .png or .npz, got {args.out!r}")
+    store, machine = open_store(args), machine_of(args)
+    student = load(get_run(store, args.run).id, store, device=machine.torch_device())
+    seeds = range(args.seed, args.seed + args.count)
+    y = _classes(args, student.spec)
+    images = student.sample(seeds, y).numpy()
+    if out.suffix == ".png":
+        write_whole(out, sheets.png(images, args.columns))
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(out, images=images, classes=np.array(y or [0] * args.count), seeds=np.array(seeds))
+    value = {"run": student.run.id, "file": str(out), "seeds": [seeds[0], seeds[-1]], "classes": y}
+    return Answer(value, f"{args.count} images of {student.run.label} (noise seeds {seeds[0]} to {seeds[-1]}) in {out}")
+
+
+def _classes(args: argparse.Namespace, spec: Any) -> list[int] | None:
+    """One class for all, or every class in turn; None for an unconditional data set."""
+    from lab.config import unknown
+
+    if not spec.num_classes:
+        if args.label is not None:
+            raise Usage(f"{spec.data} has no classes; leave --class out")
+        return None
+    if args.label is None:
+        return [k % spec.num_classes for k in range(args.count)]
+    names = {name.lower(): i for i, name in enumerate(spec.class_names)} | {str(i): i for i in range(spec.num_classes)}
+    if args.label.lower() not in names:
+        raise Usage(unknown("class", args.label, names))
+    return [names[args.label.lower()]] * args.count
+
+
+def add_bench(commands: Any) -> None:
+    made = command(commands, bench, "time runs on this machine and keep device reports",
+                    "bench fashion d4w64h4p4 --batch 1,16,64 --runtime eager,compiled",
+                    "bench --preset publishable --threads 2", takes="[RUN ...]")  # fmt: skip
+    made.add("runs", nargs="*", metavar="RUN", help="default: all finished runs")
+    made.add("--runtime", type=list_of(str), default=("eager",), help="comma separated (default eager)")
+    made.add("--batch", type=list_of(count_of(1)), default=(1,), help="comma separated (default 1)")
+    made.add("--scope", type=list_of(one_of("core", "e2e")), default=("core",),
+             help="core (the network alone), e2e (noise to image) or both, comma separated (default core)")  # fmt: skip
+    made.add("--preset", choices=["quick", "publishable"], default="quick", help="default quick")
+    made.add("--force", action="store_true", help="time again what has a report already")
+    made.add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
+    made.add("--threads", type=list_of(count_of(1)), default=(None,),
+             help="CPU threads, comma separated (default: as many as torch takes)")  # fmt: skip
+
+
+def bench(args: argparse.Namespace) -> Answer:
+    from lab import bench as timing
+    from lab import runtimes
+
+    store, machine = open_store(args), machine_of(args)
+    with as_usage():
+        for name in args.runtime:
+            runtimes.get(name)
+    made = timing.sweep(
+        finished(store, args.runs), store, runtimes=args.runtime, batches=args.batch, scopes=args.scope,
+        threads=args.threads, preset=args.preset, device=str(machine.torch_device()), force=args.force,
+    )  # fmt: skip
+    text = table_text([_timing(report, store) for report in made]) if made else (
+        "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
+    return Answer(made, text)
+
+
+def _timing(report: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """A device report as one line."""
+    from lab.devices.report import grade
+
+    timing, work = report["timing"], report["workload"]
+    return {
+        "run": store.get(report["model"]["model_id"]).label, "runtime": report["software"]["runtime"],
+        "batch": work["batch"], "threads": report["state"]["threads"], "scope": work["scope"], "p50 ms": timing["p50"],
+        "p90 ms": timing["p90"], "p99 ms": timing["p99"], "first ms": timing["first_ms"], "grade": str(grade(report)),
+    }  # fmt: skip
+
+
+def add_verify(commands: Any) -> None:
+    made = command(commands, verify, "recompute what is stored: weights' hashes, distances, pairs' checksums",
+                    "verify", "verify d4w64h4p4 --json", "verify --quick", takes="[RUN ...]")  # fmt: skip
+    made.add("runs", nargs="*", metavar="RUN", help="default: all finished runs, and all pairs on disk")
+    made.add("--quick", action="store_true", help="hashes and checksums only, no distances")
+    machine_options(made)
+
+
+def verify(args: argparse.Namespace) -> Answer:
+    store = open_store(args)
+    device = str(machine_of(args).torch_device())
+    rows = [row for found in finished(store, args.runs)
+            for row in _verify_run(found, store, quick=args.quick, device=device)]  # fmt: skip
+    if not args.runs:
+        made = sorted((store.root / "pairs").glob("*/pairs.json"))
+        rows += [row for facts in made for row in _verify_pairs(facts, store)]
+    wrong = [row for row in rows if row["state"] == "differs"]
+    text = table_text(rows) + (
+        f"\n\n{len(wrong)} of {len(rows)} checks differ" if wrong else f"\n\nall {len(rows)} checks hold"
+    )
+    return Answer(rows, text, FAILED if wrong else OK)
+
+
+def _verify_run(found: Run, store: Store, *, quick: bool, device: str) -> list[dict[str, Any]]:
+    """The run's weights against their hash, and its distance recomputed from them."""
+    from lab import metrics
+    from lab.weights import sha256
+
+    facts, path = found.read("student"), found.path / "student.safetensors"
+    if not isinstance(facts, dict) or not path.exists():
+        raise LookupError(f"run {found.id} has no finished network; its state is {found.status().state!r}")
+    digest = sha256(path)
+    same = digest == facts["weights_sha256"]
+    rows = [_check(found.label, "weights", facts["weights_sha256"][:8], digest[:8], same)]
+    if quick or not same:
+        return rows
+    if not isinstance(found.read("metrics"), dict):
+        return [*rows, _check(found.label, "fd", None, None, None, note="not measured; `python -m lab eval` does")]
+    try:
+        checked = metrics.verify(found, store, device=device)
+    except ValueError as error:  # the stored figure belongs to other weights or another extractor
+        return [
+            *rows,
+            _check(found.label, "fd", found.read("metrics")["values"]["fd"]["value"], None, False, note=str(error)),
+        ]
+    note = f"{100 * checked.difference:.2g} % apart, allowed {100 * metrics.TOLERANCE:g} %"
+    return [*rows, _check(found.label, "fd", checked.stored, checked.recomputed, checked.ok, note=note)]
+
+
+def _verify_pairs(facts: Path, store: Store) -> list[dict[str, Any]]:
+    """The shards on disk against their checksums; where one differs, 64 pairs by value."""
+    from lab import pairs, teachers
+
+    kept = json.loads(facts.read_text())["what"]
+    what = pairs.PairSet(**kept | {"classes": kept["classes"] and tuple(kept["classes"])})
+    made = pairs.Pairs(store.root, what)
+    shards = sorted(made.path.glob("*.npz"))
+    if not shards:
+        return []
+    differing = pairs.verify_checksums(made)
+    rows = [_check(what.id, "checksums", len(shards), len(shards) - len(differing), not differing or None)]
+    if not differing:
+        return rows
+    teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype)
+    for name in differing:
+        index = int(name[:4])
+        gap = pairs.check_shard(made, teacher, index)
+        note = f"largest difference of 64 pairs, allowed {pairs.TOLERANCE} of 255"
+        rows.append(_check(what.id, f"shard {index:04d}", 0, gap, gap <= pairs.TOLERANCE, note=note))
+    return rows
+
+
+def _check(name: str, check: str, stored: Any, found: Any, ok: bool | None, *, note: str = "") -> dict[str, Any]:
+    state = {True: "holds", False: "differs", None: "notice"}[ok]
+    return {"name": name, "check": check, "stored": stored, "found": found, "state": state, "note": note}

@@ -1,0 +1,262 @@
+"""What do the pictures look like, same noise and same class?"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from lab import choose, figures, jobs, sheets
+from lab.dashboard import frame, pictures
+from lab.results import Run, read_json
+
+TITLE = "Gallery"
+ORDER = 30
+ICON = ":material/photo_library:"
+URL = "/gallery"
+
+MOST = 6  # models beside each other
+FIRST = 4  # of them when the page opens
+MODES = {"grid": "Grid", "swipe": "Swipe", "blink": "Blink", "difference": "Difference", "learn": "Watch it learn"}
+GAIN = 2.0  # of the difference picture
+TILE_PX = 112  # how large an image is shown at first
+
+
+def in_order(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Teachers first, then pinned runs, then the front of size and FD, then the rest; and the names to begin with.
+
+    One begins with a teacher, the pinned runs and students along the whole front, from small to large.
+    """
+    student = runs["role"] == "student"
+    on_front = student & choose.front(runs[["params_m", "fd"]].where(student), ["params_m", "fd"])
+    rank = np.select([~student, runs["pin"], on_front], [0, 1, 2], 3)
+    runs = runs.assign(rank=rank).sort_values(["rank", "params_m", "fd"], kind="stable").reset_index(drop=True)
+    teachers, pinned, front, rest = (runs["name"][runs["rank"] == k].tolist() for k in range(4))
+    first = [*teachers[:1], *pinned][:FIRST]
+    free = FIRST - len(first)
+    spread = np.unique(np.linspace(0, len(front) - 1, min(free, len(front))).round().astype(int))
+    first += [front[k] for k in spread]
+    first += rest[: FIRST - len(first)]
+    return runs, first
+
+
+def class_names(runs: Sequence[Run]) -> list[str]:
+    """Names of the classes, by the first run that knows them; [] where images have no class."""
+    for run in runs:
+        student = read_json(run.path / "student.json")
+        spec = student.get("spec") if isinstance(student, dict) else None
+        if isinstance(spec, dict):
+            names, count = spec.get("class_names"), spec.get("num_classes")
+            return [str(n) for n in names] if names else [str(k) for k in range(count or 0)]
+    return []
+
+
+def make_command(run: Run) -> str:
+    """What makes the samples of a run that has none."""
+    if not (run.path / "student.safetensors").exists():
+        return jobs.command(run)
+    return f"python -m lab sample {run.id} --out {run.path / 'samples.npz'}"
+
+
+def by_difference(found: Sequence[sheets.Samples | None], chosen: list[int]) -> list[int]:
+    """Places in order of how far the models lie apart from the first one, farthest first."""
+    first, *others = [f.images.astype(np.float32) for f in found if f is not None]
+    apart = sum((np.abs(o - first).mean((1, 2, 3)) for o in others if o.shape == first.shape), np.zeros(len(first)))
+    return sorted(chosen, key=lambda k: -apart[k] if k < len(apart) else 0.0)
+
+
+def lines_of(chosen: list[int], across: int) -> list[list[int]]:
+    return [chosen[i : i + across] for i in range(0, len(chosen), across)]
+
+
+def line_title(line: Sequence[int], shown: sheets.Samples, names: Sequence[str]) -> str:
+    """Seed and class of a line with one image, the seeds of a longer one."""
+    if len(line) > 1:
+        return (
+            f"{shown.seeds[line[0]]} to {shown.seeds[line[-1]]}"
+            if line == sorted(line)
+            else "seeds " + ", ".join(map(str, line))
+        )
+    c = int(shown.classes[line[0]])
+    said = names[c] if 0 <= c < len(names) else ""
+    return f"seed {shown.seeds[line[0]]}" + (f"\nclass {said}" if said.isdigit() else f"\n{said}" if said else "")
+
+
+def columns_of(
+    rows: pd.DataFrame, runs: Sequence[Run], found: Sequence[sheets.Samples | None]
+) -> list[pictures.Column]:
+    """The models as columns, with parameters, FD and milliseconds above each."""
+    return [
+        pictures.Column(row["name"] + (" (teacher)" if row["role"] == "teacher" else ""), figures.caption(row),
+                        None if f is None else f.images, make_command(run))
+        for row, run, f in zip(rows.to_dict("records"), runs, found, strict=True)
+    ]  # fmt: skip
+
+
+def as_differences(columns: list[pictures.Column]) -> list[pictures.Column]:
+    """The first column as it is, the others as their signed difference from it."""
+    reference = columns[0].images
+    shown = [columns[0]]
+    for c in columns[1:]:
+        if c.images is None or reference is None or c.images.shape != reference.shape:
+            shown.append(pictures.Column(c.title, c.caption, None, c.command))
+            continue
+        apart = np.abs(c.images.astype(np.float32) - reference).mean() / 127.5
+        shown.append(pictures.Column(c.title, f"{c.caption}\nmean difference {apart:.3f} of [-1, 1]".strip(),
+                                     figures.difference(c.images, reference, GAIN)))  # fmt: skip
+    return shown
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+view = frame.view()
+finished = view.runs[view.runs["state"] == "done"] if len(view.runs) else view.runs
+st.title("The same noise, drawn by each model")
+if finished.empty:
+    frame.empty("No finished run to look at yet. This trains a teacher; its students follow.",
+                "python -m lab run recipes/fashion-teacher.json --name-teacher fashion-teacher")  # fmt: skip
+
+# FD of another protocol can't stand beside these.
+finished = finished.assign(
+    fd=pd.to_numeric(finished.get("fd"), errors="coerce").where(finished["protocol"] == view.protocol)
+)
+budget = choose.Budget(device=view.device or None, protocol=view.protocol or None)
+table, first = in_order(choose.with_latency(finished, view.reports, budget))
+known = table["name"].tolist()
+
+chosen = st.multiselect(
+    f"Models, 2 to {MOST}: the first one is what the others are compared with", known, default=first,
+    max_selections=MOST, key="models", bind="query-params",
+)  # fmt: skip
+if not chosen:
+    st.info("Choose at least one model.")
+    st.stop()
+rows = table.set_index("name", drop=False).loc[chosen]
+runs = [Run(view.store.root / "runs" / r) for r in rows["run"]]
+found = [pictures.samples(run) for run in runs]
+names = class_names(runs)
+shown = next((f for f in found if f is not None), None)
+
+mode = st.segmented_control("View", list(MODES), default="grid", required=True, format_func=MODES.get, key="gallery",
+                            bind="query-params")  # fmt: skip
+side = shown.images.shape[-1] if shown is not None else 28
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    px, zoom_key = (TILE_PX // 2, "learn_zoom") if mode == "learn" else (TILE_PX, "zoom")
+    zoom = st.slider("Zoom", 1, 16, max(1, round(px / side)), key=zoom_key, bind="query-params", width=150,
+                     help="Screen pixels per image pixel")  # fmt: skip
+    if mode != "learn":
+        label = st.selectbox("Class", ["all", *names], key="class", bind="query-params", width=150) if names else "all"
+        count = st.select_slider("Noises", [5, 10, 20, 40, 64], 20, key="noises", bind="query-params", width=150)
+        start, across_key = (1, "across") if mode in ("grid", "difference") else (8, "sheet")
+        across = st.slider("Images per line", 1, 8, start, key=across_key, bind="query-params", width=140)
+        order = st.selectbox(
+            "Order", ["by seed", "farthest from the first"], key="order", bind="query-params", width=200
+        )
+
+
+@st.fragment
+def learn() -> None:
+    """The snapshots of the chosen runs at one point of their training, and the curves beside them."""
+    shots = {run.id: run.snapshots() for run in runs}
+    moments = sorted({images for found in shots.values() for images, _ in found})
+    if len(moments) < 2:
+        st.info("The chosen runs kept no snapshots on the way. A run keeps about ten while it trains.")
+        return
+    moment = st.select_slider(
+        "Images seen", moments, moments[-1], format_func=lambda n: f"{n:,}", key="moment", bind="query-params"
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        for row, run in zip(rows.to_dict("records"), runs):
+            shot = _shot(row, run, shots[run.id], moment)
+            pictures.show(
+                [shot], [range(8), range(8, 16)], ["seeds 0 to 7", "8 to 15"], zoom=zoom, key=f"shots-{run.id}"
+            )
+    with right:
+        logs = {row["name"]: pictures.log_of(run) for row, run in zip(rows.to_dict("records"), runs)}
+        terms = figures.terms(logs)
+        if not terms:
+            st.info("The chosen runs have no readable log.")
+            return
+        term = st.selectbox("Curve", terms, key="curve", bind="query-params")
+        figure = figures.learning_curves(logs, term=term, mark=moment)
+        st.plotly_chart(figure, key="curves", config={"displaylogo": False}, alt=f"Learning curves of {term}")
+        if silent := [name for name, log in logs.items() if not len(figures.curve(log, "images", term)[0])]:
+            st.caption(frame.plain(f"Without {term} in the log, so not drawn: {', '.join(silent)}."))
+
+
+def _shot(row: dict[str, object], run: Run, shots: list[tuple[int, Path]], moment: int) -> pictures.Column:
+    """The last snapshot up to a moment."""
+    past = [(images, path) for images, path in shots if images <= moment]
+    if not past:
+        return pictures.Column(str(row["name"]), "no snapshot so early")
+    images, path = past[-1]
+    try:
+        picture = sheets.read_png(path.read_bytes())
+        return pictures.Column(
+            str(row["name"]), f"{images:,} images seen", sheets.untile(picture, picture.shape[0] // 2)
+        )
+    except (OSError, ValueError):
+        return pictures.Column(str(row["name"]), f"the snapshot at {images:,} images can't be read")
+
+
+if mode == "learn":
+    learn()
+    st.stop()
+
+places = list(range(64 if shown is None else len(shown.images)))
+if label != "all" and shown is not None:
+    places = [k for k in places if int(shown.classes[k]) == names.index(label)]
+if order != "by seed" and shown is not None:
+    places = by_difference(found, places)
+lines = lines_of(places[:count], across)
+titles = [line_title(line, shown, names) for line in lines] if shown is not None else [str(line[0]) for line in lines]
+columns = columns_of(rows, runs, found)
+if mode == "difference":
+    columns = as_differences(columns)
+if mode in ("swipe", "blink"):
+    if len(columns) < 2:
+        st.info("Swipe and blink need two models; choose one more above.")
+        st.stop()
+    with st.container(horizontal=True):
+        a = st.selectbox("Left" if mode == "swipe" else "First", chosen, 0, key="a", bind="query-params", width=240)
+        b = st.selectbox("Right" if mode == "swipe" else "Second", chosen, 1, key="b", bind="query-params", width=240)
+    columns = [columns[chosen.index(a)], columns[chosen.index(b)]]
+
+pictures.show(columns, lines, titles, zoom=zoom, mode="grid" if mode == "difference" else mode, key=f"pictures-{mode}")
+
+
+def as_png() -> bytes:
+    """What is shown, as one picture."""
+    picture = figures.side_by_side(
+        [c.images for c in columns], [c.title for c in columns], [c.caption for c in columns],
+        rows=places[:count], across=across, row_titles=[t.replace("\n", ", ") for t in titles], zoom=zoom,
+    )  # fmt: skip
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+file_name = re.sub(r"[^a-z0-9]+", "-", f"gallery-{view.data}-{mode}".lower()) + ".png"
+st.download_button(
+    "Download this picture", as_png, file_name, "image/png", icon=":material/download:", on_click="ignore"
+)
+said = [
+    "Image k comes from noise seed k and class k mod 10 in every model, drawn with the kept half-precision weights."
+]
+if mode == "difference":
+    said.append(f"White: equal to {chosen[0]}; orange: brighter; blue: darker.")
+    said.append(f"Full colour from {255 / GAIN:.0f} of 255 grey levels on.")
+if rows["latency_ms"].notna().any():
+    timed = rows[rows["latency_ms"].notna()]
+    said.append(
+        "Milliseconds: "
+        + "; ".join(f"{row['name']} {choose.timing_said(row)}" for row in timed.to_dict("records"))
+        + "."
+    )
+st.caption(frame.plain(" ".join(said)))

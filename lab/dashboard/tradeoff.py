@@ -1,0 +1,107 @@
+"""How size, speed and quality trade against each other."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from lab import choose, figures
+from lab.choose import METRICS, QUANTITIES, number
+from lab.dashboard import frame
+
+TITLE = "Trade-off"
+ORDER = 20
+ICON = ":material/scatter_plot:"
+URL = "/tradeoff"
+
+VIEWS = ("2-D", "3-D", "Table")
+COLUMNS = ("name", "method", "params_m", "macs_m", "file_mb", "latency_ms", "runtime", "grade", "speed_up",
+           *METRICS, "fd_low", "fd_high", "on_front", "run")  # fmt: skip
+
+
+def axes(rows: pd.DataFrame, names: str) -> list[str]:
+    """Choosers for the quantities of the axes `xy` or `xyz`."""
+    known = [q for q in QUANTITIES if q in rows and pd.to_numeric(rows[q], errors="coerce").notna().any()]
+    first = {"x": "latency_ms" if "latency_ms" in known else "params_m", "y": "fd", "z": "params_m"}
+    chosen = []
+    for axis in names:
+        at = known.index(first[axis]) if first[axis] in known else 0
+        chosen.append(st.selectbox(f"Axis {axis}", known, at, key=axis, bind="query-params", format_func=lambda q: QUANTITIES[q].title))
+    return chosen
+
+
+def explain(rows: pd.DataFrame, run: str, x: str, y: str) -> None:
+    """Which students beat the selected one on both axes, or that none does."""
+    row = rows[rows["run"] == run]
+    if row.empty:
+        return
+    row = row.iloc[0]
+    more = [c for c in (x, y) if QUANTITIES[c].more_is_better]
+    better = choose.dominators(rows, run, [c for c in (x, y) if c not in more], more)
+    values = ", ".join(f"{QUANTITIES[q].title} {QUANTITIES[q].say(row[q])}" for q in (x, y) if pd.notna(row[q]))
+    with st.container(border=True):
+        st.markdown(f"**{frame.plain(row['name'])}**: {frame.plain(values)}")
+        if better.empty:
+            st.markdown("On the front: no other student is at least as good on both axes and better on one.")
+            return
+        listed = [f"{b['name']} ({number(b[x])}, {number(b[y])})" for b in better.head(5).to_dict("records")]
+        more_than = f" and {len(better) - 5} more" if len(better) > 5 else ""
+        st.markdown(f"Beaten by {frame.plain(', '.join(listed))}{more_than}.")
+
+
+def selected(key: str) -> str | None:
+    """The run id of the point that was clicked."""
+    points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
+    data = points[0].get("customdata") if points else None
+    return data[0] if isinstance(data, (list, tuple)) else data
+
+
+view = frame.view()
+st.title("How do size, speed and quality trade?", anchor=False)
+if view.measured.empty:
+    frame.empty("No finished and measured run yet. This makes a small one on the embedded digits:",
+                "python -m lab run recipes/digits-student.json")  # fmt: skip
+
+with st.container(border=True):
+    shape = st.segmented_control("View", VIEWS, default="2-D", required=True, key="view", bind="query-params",
+                                 label_visibility="collapsed")  # fmt: skip
+    places, switches = st.grid(3, min_column_width=140), st.container(horizontal=True)
+    with st.expander("Timing conditions", icon=":material/tune:"):
+        conditions = frame.conditions(view, "fd")
+budget = choose.settle(view.runs, view.reports, conditions)
+rows = choose.candidates(view.runs, view.reports, budget)
+if rows.empty:
+    frame.empty("No student is measured under this protocol; the sidebar chooses another.", "python -m lab ls")
+with places:
+    x, y, *z = axes(rows, "xyz" if shape == "3-D" else "xy")
+with switches:
+    log_x = st.toggle("Logarithmic x", value=True, key="log_x", bind="query-params")
+    log_y = st.toggle("Logarithmic y", key="log_y", bind="query-params")
+
+rows["on_front"] = choose.front_of(rows, x, y)
+everyone = choose.with_latency(view.measured, view.reports, budget)
+teacher = everyone[everyone["run"].isin(rows["teacher_run"].dropna())]
+try:
+    if shape == "2-D":
+        chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y)
+        st.plotly_chart(chart, key="tradeoff_chart", on_select="rerun", selection_mode="points", config={"displaylogo": False},
+                        alt=f"{QUANTITIES[y].title} against {QUANTITIES[x].title} of {len(rows)} students")  # fmt: skip
+        if run := selected("tradeoff_chart"):
+            explain(rows, run, x, y)
+        else:
+            st.caption("Click a point to see which students beat it.")
+    elif shape == "3-D":
+        log = [c for c, on in [(x, log_x), (y, log_y)] if on]
+        st.plotly_chart(figures.tradeoff_3d(rows, x, y, z[0], log=log), key="tradeoff_3d", config={"displaylogo": False},
+                        alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students")  # fmt: skip
+except ValueError as mixed:
+    st.warning(frame.plain(str(mixed)), icon=":material/block:")
+table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
+if shape == "Table":
+    st.dataframe(table, hide_index=True, key="tradeoff_table", alt="Every student with its costs and qualities")
+out = choose.recommend(view.runs, view.reports, budget).left_out
+st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
+left, right = st.columns([1, 3], vertical_alignment="center")
+left.download_button("Data as CSV", lambda: table.to_csv(index=False), "tradeoff.csv", "text/csv", on_click="ignore",
+                     icon=":material/download:")  # fmt: skip
+right.code(choose.command(frame.all_runs(), view.reports, budget), language="bash", wrap_lines=True)

@@ -1,0 +1,145 @@
+"""What this machine has for the lab, what it lacks, and the command that mends it. Nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.results import Store
+
+REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
+EDGE = ("onnx", "onnxruntime", "openvino", "tensorrt")  # optional runtimes
+DISK_GB = 5  # 100,000 pairs of 28x28, their runs and a cache of samples
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: str  # fine, note (something is left out), wrong (the lab can't work)
+    found: str
+    mend: str = ""
+
+
+def examine(store: Store) -> list[Finding]:
+    """Everything that the lab needs, in the order in which it would fail."""
+    software = [_python(), *_packages(), _torchvision()]
+    return [*software, _device(), _memory(), *_data(), _results(store), _disk(store), _edge()]
+
+
+def _python() -> Finding:
+    return Finding("python", "fine", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _packages() -> list[Finding]:
+    return [_package(line) for line in required() if not line.startswith("torchvision")]
+
+
+def required(path: Path = REQUIREMENTS) -> list[str]:
+    """The lines of requirements.txt that name a package; empty where the lab was installed without it."""
+    if not path.exists():
+        return []
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def _package(line: str) -> Finding:
+    name, bounds = re.fullmatch(r"([\w.-]+)(.*)", line).groups()
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "wrong", "not installed", "python -m pip install -r requirements.txt")
+    for relation, bound in re.findall(r"(>=|<)\s*([\d.]+)", bounds):
+        if (_release(version) >= _release(bound)) != (relation == ">="):
+            return Finding(name, "note", f"{version}, tried with {bounds}", f"python -m pip install '{line}'")
+    return Finding(name, "fine", version)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version without trailing zeros, so that 3.0 equals 3."""
+    numbers = [int(n) for n in re.match(r"\d+(\.\d+)*", version)[0].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _torchvision() -> Finding:
+    # Its compiled part fits exactly one torch; a CUDA build beside a CPU torch fails on import.
+    try:
+        found = importlib.import_module("torchvision")
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("torchvision", "wrong", f"can't be imported: {error}",
+                       "install torch and torchvision of one build, from one place")  # fmt: skip
+    return Finding("torchvision", "fine", found.__version__)
+
+
+def _device() -> Finding:
+    import torch
+
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs, {torch.backends.cpu.get_cpu_capability()}"
+    if torch.cuda.is_available():
+        return Finding("device", "fine", f"{torch.cuda.get_device_name()} (cuda); {threads}")
+    if torch.backends.mps.is_available():
+        return Finding("device", "fine", f"mps; {threads}")
+    return Finding("device", "fine", f"cpu; {threads}")
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (ValueError, OSError, AttributeError):
+        return Finding("memory", "note", "unknown")
+    if total < 4:
+        return Finding("memory", "note", f"{total:.1f} GB", "measure fewer samples: python -m lab eval --samples 2000")
+    return Finding("memory", "fine", f"{total:.1f} GB")
+
+
+def _data() -> list[Finding]:
+    from lab import data
+
+    return [
+        Finding(name, "fine", "on this machine") if data.present(name)
+        else Finding(name, "note", f"not on this machine (cache: {data.cache_dir()})", f"python -m lab fetch {name}")
+        for name in data.DATASETS
+    ]  # fmt: skip
+
+
+def _results(store: Store) -> Finding:
+    folder = store.root if store.root.exists() else store.root.absolute().parent
+    if not os.access(folder, os.W_OK):
+        return Finding("results", "wrong", f"{folder} can't be written", "name another folder by --results")
+    runs = store.runs()
+    done = sum(isinstance(run.read("student"), dict) for run in runs)
+    teachers = [alias for alias, target in store.teachers().items() if (store.root / "runs" / target).exists()]
+    broken = [alias for alias in store.teachers() if alias not in teachers]
+    found = f"{store.root}: {len(runs)} runs, {done} finished; teachers: {', '.join(teachers) or 'none'}"
+    if broken:
+        return Finding("results", "note", found, f"teachers.json names runs that are not there: {', '.join(broken)}")
+    return Finding("results", "fine", found)
+
+
+def _disk(store: Store) -> Finding:
+    folder = next(p for p in [store.root.absolute(), *store.root.absolute().parents] if p.exists())
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < DISK_GB:
+        return Finding(
+            "disk", "note", f"{free:.1f} GB free at {folder}", f"a study's pairs and caches take {DISK_GB} GB"
+        )
+    return Finding("disk", "fine", f"{free:.1f} GB free at {folder}")
+
+
+def _edge() -> Finding:
+    there = [name for name in EDGE if importlib.util.find_spec(name)]
+    if len(there) == len(EDGE):
+        return Finding("edge runtimes", "fine", ", ".join(there))
+    lacking = ", ".join(name for name in EDGE if name not in there)
+    return Finding("edge runtimes", "note", f"{', '.join(there) or 'none'}; optional and not here: {lacking}",
+                   "python -m pip install -e '.[edge]' (tensorrt: its maker's package)")  # fmt: skip

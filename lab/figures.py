@@ -1,0 +1,552 @@
+"""Tables in, plotly figures out: pure, the same for pages and notebooks. No torch here.
+
+Colour is never alone: the marker's shape says the method too, its area the parameters, and a hollow grey
+marker what does not fit. Values measured under different conditions are refused, not drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image, ImageDraw, ImageFont
+
+from lab import choose
+from lab.choose import METRICS, QUANTITIES, number
+from lab.config import Recipe, unknown
+from lab.results import Run
+from lab.sheets import read_samples
+
+# Okabe and Ito's palette; each is told from the others, and from white and near-black, by the colour-blind.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "hexagon")
+GREY = "#8C8C8C"
+TEXT = "#76808C"  # reads on white and on near-black, for where no theme sets its own
+
+TEMPLATE = go.layout.Template(
+    layout=dict(
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", colorway=COLOURS,
+        font=dict(size=14, color=TEXT), margin=dict(l=8, r=8, t=24, b=8), hovermode="closest",
+        xaxis=dict(automargin=True, gridcolor="rgba(128,128,128,0.22)", zeroline=False, ticks="outside"),
+        yaxis=dict(automargin=True, gridcolor="rgba(128,128,128,0.22)", zeroline=False, ticks="outside"),
+        legend=dict(orientation="h", yanchor="bottom", y=1.02, xanchor="left", x=0, itemsizing="constant"),
+    )
+)  # fmt: skip
+
+MOST_NAMES = 8  # beside markers; the rest is in the hover box
+_DEVICE = ("device", "batch", "threads", "scope", "percentile")
+
+
+# --- size, speed and quality --------------------------------------------------------------------
+
+
+def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, runner_up: str | None = None,
+             teacher: pd.DataFrame | None = None, limit: float | None = None, log_x: bool = False,
+             log_y: bool = False) -> go.Figure:  # fmt: skip
+    """One quantity against another over rows of `choose.candidates`, with the front no other student beats.
+
+    `teacher` is a frame of rows of `choose.with_latency`; `limit` the budget on x. Every point's customdata is
+    its run id. Raises ValueError where the rows' values may not be compared.
+    """
+    _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
+    shown = frame.dropna(subset=[x, y])
+    fits = shown["fits"] if "fits" in shown else pd.Series(True, index=shown.index)
+    figure = go.Figure()
+    # The front is of what may be chosen: a staircase, since what lies between two points does not exist.
+    line = shown[fits & choose.front_of(shown[fits], x, y).reindex(shown.index, fill_value=False)].sort_values(x)
+    if len(line) > 1:
+        figure.add_scatter(x=line[x], y=line[y], mode="lines", name="front", hoverinfo="skip",
+                           line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
+    methods = sorted(frame["method"].unique())
+    named = _named(shown, line, x, y, first=[pick, runner_up], log_x=log_x, log_y=log_y)
+    for k, method in enumerate(methods):
+        rows = shown[fits & (shown["method"] == method)]
+        _points(figure, rows, x, y, name=method, shape=SHAPES[k % len(SHAPES)], colour=COLOURS[k % len(COLOURS)], named=named)
+        rows = shown[~fits & (shown["method"] == method)]
+        _points(figure, rows, x, y, name=f"{method}, over the budget", shape=f"{SHAPES[k % len(SHAPES)]}-open", colour=GREY)
+    _ring(figure, shown[shown["run"] == pick], x, y)
+    if teacher is not None:
+        _teacher(figure, teacher, x, y, log_x=log_x, students=shown)
+    if limit is not None:
+        figure.add_vline(x=limit, line=dict(color=GREY, width=1, dash="dash"))
+        # On a logarithmic axis an annotation stands at the logarithm, a line at the value.
+        figure.add_annotation(x=np.log10(limit) if log_x else limit, y=1, yref="paper", text=f"limit {limit:g}",
+                              showarrow=False, xanchor="left", yanchor="top", xshift=4)  # fmt: skip
+    figure.update_xaxes(title=axis_title(shown, x), **_axis(shown, x, log=log_x))
+    figure.update_yaxes(title=axis_title(shown, y), **_axis(shown, y, log=log_y))
+    return figure.update_layout(template=TEMPLATE, height=480)
+
+
+def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None = None, log: Sequence[str] = ()
+                ) -> go.Figure:  # fmt: skip
+    """Three quantities at once; `log` names those with a logarithmic axis. Raises ValueError as `tradeoff`."""
+    _refuse_mixed(frame, (x, y, z))
+    shown = frame.dropna(subset=[x, y, z])
+    more = [c for c in (x, y, z) if QUANTITIES[c].more_is_better]
+    on = choose.front(shown, [c for c in (x, y, z) if c not in more], more)
+    figure = go.Figure()
+    for rows, name, colour, shape in [(shown[on], "on the front", COLOURS[0], "circle"),
+                                      (shown[~on], "beaten by another", GREY, "circle-open")]:  # fmt: skip
+        figure.add_scatter3d(
+            x=rows[x], y=rows[y], z=rows[z], mode="markers+text" if len(rows) <= 20 else "markers", name=name,
+            text=[_safe(n) for n in rows["name"]], textfont=dict(size=11), customdata=rows[["run"]].to_numpy(),
+            hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text",
+            marker=dict(size=[14 if run == pick else 8 for run in rows["run"]], color=colour, symbol=shape),
+        )  # fmt: skip
+    axes = {a: dict(title=" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip(), type="log" if c in log else "linear") for a, c in zip("xyz", (x, y, z))}
+    return figure.update_layout(template=TEMPLATE, height=620, showlegend=True, scene={f"{a}axis": v for a, v in axes.items()})
+
+
+def axis_title(frame: pd.DataFrame, column: str) -> str:
+    """A quantity's name with its unit, its conditions and which way is better, e.g. for an axis."""
+    quantity, extra = QUANTITIES[column], []
+    if column in METRICS and (samples := _only(frame, "samples")) is not None:
+        extra.append(f"{samples:,.0f} samples")
+    if column == "latency_ms" and len(frame):
+        extra += [f"ms, {_only(frame, 'percentile') or 'p50'}"] + [f"batch {b:.0f}" for b in [_only(frame, "batch")] if b]
+    elif quantity.unit:
+        extra.append(quantity.unit)
+    if column in METRICS:
+        extra.append("higher is better" if quantity.more_is_better else "lower is better")
+    return f"{quantity.title} ({', '.join(extra)})" if extra else quantity.title
+
+
+def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = "fd") -> str:
+    """How a figure's values were measured, in sentences, with what was left out and why."""
+    said = [f"{METRICS[metric].title}: {p}." for p in sorted(set(choose.protocols(frame, metric)) - {""})]
+    if f"{metric}_low" in frame and frame[f"{metric}_low"].notna().any():
+        said[-1:] = [said[-1][:-1] + "; bars are 95 % intervals."] if said else []
+    timed = frame.dropna(subset=["latency_ms"]) if "latency_ms" in frame else frame.iloc[:0]
+    if len(timed):
+        threads = _counts(timed["threads"].dropna().map("{:.0f} threads".format))
+        graded = _counts("grade " + timed["grade"][timed["grade"] != ""]) or "not graded"
+        parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
+                 _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
+                 _counts(timed["provenance"])]  # fmt: skip
+        said.append(f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":") + ", ".join(p for p in parts if p) + ".")
+    return " ".join([*said, *left_out])
+
+
+def hover(row: dict[str, object]) -> str:
+    """The facts of one row as a hover box; labels are people's text, so escaped."""
+    lines = [f"<b>{_safe(str(row['name']))}</b>", _safe(str(row["method"]) if row["name"] == row["shape"] else f"{row['shape']}, {row['method']}")]
+    for column in ("fd", "class_accuracy"):
+        if _known(row, column):
+            low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+            ci = f" ({number(low)} to {number(high)})" if _known(row, f"{column}_low") else ""
+            lines.append(f"{METRICS[column].title} {number(row[column])}{ci}")
+    costs = [f"{number(row[c])} M {what}" for c, what in [("params_m", "parameters"), ("macs_m", "MACs")] if _known(row, c)]
+    lines.append(", ".join(costs))
+    if _known(row, "latency_ms"):
+        grade = f", grade {row['grade']}" if row["grade"] else ""
+        lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}, {row['runtime']}{grade}")
+    if _known(row, "speed_up"):
+        lines.append(f"{number(row['speed_up'])} times as fast as its teacher")
+    if row.get("why_not"):
+        lines.append(_safe(f"Over the budget: {row['why_not']}"))
+    return "<br>".join(line for line in lines if line)
+
+
+def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shape: str, colour: str,
+            named: dict[str, str] | None = None) -> None:  # fmt: skip
+    if rows.empty:
+        return
+    named = named or {}
+    figure.add_scatter(
+        x=rows[x], y=rows[y], mode="markers+text", name=name, customdata=rows[["run"]].to_numpy(),
+        text=[_safe(n) if run in named else "" for n, run in zip(rows["name"], rows["run"])],
+        textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
+        hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text", error_y=_bars(rows, y, colour),
+        marker=dict(symbol=shape, color=colour, size=_sizes(rows), opacity=1 if colour != GREY else 0.7,
+                    line=dict(width=1.5 if shape.endswith("open") else 0.5, color=colour)),
+        selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)),
+    )  # fmt: skip
+
+
+def _sizes(rows: pd.DataFrame) -> np.ndarray:
+    """Marker diameters whose area grows with the parameters, between 9 and 26 pixels."""
+    params = rows["params_m"].fillna(0.1).to_numpy(float)
+    return np.clip(22 * np.sqrt(np.maximum(params, 0)), 9, 26)
+
+
+def _bars(rows: pd.DataFrame, y: str, colour: str) -> dict[str, object] | None:
+    if f"{y}_low" not in rows or not rows[f"{y}_low"].notna().any():
+        return None
+    up, down = rows[f"{y}_high"] - rows[y], rows[y] - rows[f"{y}_low"]
+    return dict(type="data", symmetric=False, array=up, arrayminus=down, color=colour, thickness=1.2, width=3)
+
+
+def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str) -> None:
+    if len(rows):
+        figure.add_scatter(x=rows[x], y=rows[y], mode="markers", name="the pick", hoverinfo="skip",
+                           marker=dict(symbol="circle-open", size=_sizes(rows) + 12, color=COLOURS[1], line=dict(width=2.5)))  # fmt: skip
+
+
+def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None], log_x: bool,
+           log_y: bool) -> dict[str, str]:  # fmt: skip
+    """Run -> where its name stands: those in `first` and of the front those whose names don't cover each other."""
+    places: dict[str, str] = {}
+    taken: list[tuple[float, float]] = []
+    at = {c: np.log(shown[c]) if log else shown[c] for c, log in [(x, log_x), (y, log_y)]}
+    at = {c: (v - v.min()) / ((v.max() - v.min()) or 1) for c, v in at.items()}
+    below = "top" if choose.QUANTITIES[y].more_is_better else "bottom"  # no student lies on that side of the front
+    for run in [r for r in first if r] + list(line["run"]):
+        where = shown.index[shown["run"] == run]
+        if run in places or not len(where) or len(places) >= MOST_NAMES:
+            continue
+        here = float(at[x][where[0]]), float(at[y][where[0]])
+        if run in first or all(abs(here[0] - u) > 0.3 or abs(here[1] - v) > 0.06 for u, v in taken):
+            places[run] = f"{below} left" if here[0] > 0.15 else "top right"
+            taken.append(here)
+    return places
+
+
+def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x: bool, students: pd.DataFrame) -> None:
+    """A dashed line at the teacher's height, and a star on it unless it lies far beyond the students."""
+    # A teacher forty times slower would squeeze all students into one corner.
+    reach = (4 if log_x else 2) * students[x].max()
+    for _, row in teacher.dropna(subset=[y]).iterrows():
+        figure.add_hline(y=row[y], line=dict(color=COLOURS[4], width=1.2, dash="dash"))
+        if row[x] <= reach:
+            continue
+        far = f", {QUANTITIES[x].say(row[x])} (beyond this axis)" if pd.notna(row[x]) else ""
+        figure.add_annotation(x=1, xref="paper", y=row[y], text=f"teacher{far}", showarrow=False, xanchor="right", yanchor="bottom")
+    rows = teacher.dropna(subset=[x, y])
+    rows = rows[rows[x] <= reach]
+    if len(rows):
+        figure.add_scatter(
+            x=rows[x], y=rows[y], mode="markers+text", name="teacher", customdata=rows[["run"]].to_numpy(),
+            text=["teacher"] * len(rows), textposition="top left",
+            hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text",
+            marker=dict(symbol="star", size=16, color=COLOURS[4]),
+        )  # fmt: skip
+
+
+def _axis(rows: pd.DataFrame, column: str, *, log: bool) -> dict[str, object]:
+    """A linear axis, or a logarithmic one whose ticks are written out: plotly would show bare leading digits."""
+    values = rows[column][rows[column] > 0]
+    if not log or values.empty:
+        return {"type": "linear"}
+    low, high = float(values.min()), float(values.max())
+    steps = (1, 2, 5) if high > 12 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 3)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
+
+
+def _refuse_mixed(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column in METRICS:
+            found = sorted(set(choose.protocols(frame.dropna(subset=[column]), column)) - {""})
+            _only_one(found, f"{METRICS[column].title} values of different protocols")
+        elif column in ("latency_ms", "speed_up") and "latency_ms" in frame:
+            timed = frame.dropna(subset=["latency_ms"])
+            for name in _DEVICE:
+                found = sorted(map(str, timed[name].dropna().unique())) if name in timed else []
+                _only_one(found, f"latencies of different {name}")
+
+
+def _only_one(found: list[str], what: str) -> None:
+    if len(found) > 1:
+        raise ValueError(f"{what} can't share an axis; choose one of: {'; '.join(found)}")
+
+
+def _only(frame: pd.DataFrame, column: str) -> object | None:
+    values = frame[column].dropna().unique() if column in frame else []
+    return values[0] if len(values) == 1 else None
+
+
+def _counts(values: pd.Series) -> str:
+    """The values in words, each with its count where there are several: `compiled (11), eager (3)`."""
+    counts = values[values != ""].value_counts()
+    return counts.index[0] if len(counts) == 1 else ", ".join(f"{v} ({n})" for v, n in counts.items())
+
+
+def _known(row: dict[str, object], column: str) -> bool:
+    return column in row and row[column] is not None and not pd.isna(row[column])
+
+
+def _safe(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+# --- pictures and curves ------------------------------------------------------------------------
+
+EMPTY = (205, 205, 205)  # a tile that is not there
+LINES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+CURVE_POINTS = 2000
+INK, FAINT, PAPER = (27, 31, 36), (96, 104, 114), (255, 255, 255)
+
+
+def side_by_side(
+    pictures: Sequence[Run | np.ndarray | None],
+    titles: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+    *,
+    rows: Sequence[int] = range(10),  # which images, by their place in the sheet
+    row_titles: Sequence[str] | None = None,  # one for each line of the picture; None = the place
+    across: int = 1,  # images of one model beside each other
+    zoom: int = 4,  # screen pixels per image pixel, so every pixel stays square and sharp
+) -> Image.Image:
+    """Sheets of several models as one picture: a column per model, in each line the same noise and class.
+
+    A sheet is a run (its samples.npz), an array (N, C, H, W) uint8, or None for one that is not
+    there: it becomes grey tiles. Titles and captions of runs default to label, parameters and FD.
+    """
+    if not pictures:
+        raise ValueError("side_by_side needs at least one sheet, got none")
+    sheets = [_images_of(p) for p in pictures]
+    there = [s for s in sheets if s is not None]
+    side = there[0].shape[-1] if there else 28
+    titles = titles if titles is not None else [p.label if isinstance(p, Run) else "" for p in pictures]
+    captions = captions if captions is not None else [_caption_of(p) for p in pictures]
+    for name, given in [("titles", titles), ("captions", captions)]:
+        if len(given) != len(pictures):
+            raise ValueError(f"side_by_side got {len(pictures)} sheets and {len(given)} {name}; give one for each")
+    lines = [list(rows[i : i + across]) for i in range(0, len(rows), across)]
+    if row_titles is None:
+        row_titles = [f"{line[0]}" if across == 1 else f"{line[0]}-{line[-1]}" for line in lines]
+    blocks = [_block(s, lines, across, zoom, side) for s in sheets]
+    return _compose(blocks, titles, captions, row_titles, zoom * side)
+
+
+def caption(facts: Mapping[str, object]) -> str:
+    """Parameters, FD and milliseconds of one row of a table, as far as they are known, in a line each."""
+    params, fd, ms, speed_up = (_number(facts.get(k)) for k in ("params", "fd", "latency_ms", "speed_up"))
+    lines = []
+    if params is not None:
+        lines.append(f"{params / 1e6:.2f} M parameters" if params >= 1e5 else f"{params / 1e3:.1f} k parameters")
+    if fd is not None:
+        lines.append(f"FD {fd:.3g}")
+    if ms is not None:
+        lines.append(f"{ms:.3g} ms")
+    if speed_up is not None and speed_up != 1:
+        lines.append(f"{speed_up:.3g}x as fast as its teacher")
+    return "\n".join(lines)
+
+
+def difference(images: np.ndarray, reference: np.ndarray, gain: float = 2.0) -> np.ndarray:
+    """Signed difference of two sheets as colours, (N, 3, H, W) uint8: white equal, orange brighter, blue darker.
+
+    Full colour stands for 255 / gain grey levels; colour channels are averaged.
+    """
+    if images.shape[-2:] != reference.shape[-2:] or len(images) != len(reference):
+        raise ValueError(f"two sheets of one shape are needed, got {images.shape} and {reference.shape}")
+    d = (images.astype(np.float32).mean(1) - reference.astype(np.float32).mean(1)) * gain / 255
+    d = d.clip(-1, 1)[:, None]
+    far = np.where(d > 0, _rgb(COLOURS[1]), _rgb(COLOURS[0]))  # (N, 3, H, W)
+    return np.rint(255 + (far - 255) * np.abs(d)).astype(np.uint8)
+
+
+def learning_curves(
+    logs: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    x: str = "images",  # images, seconds, step
+    term: str | None = None,  # "pairs/l1", "grad_norm", ...; None = the sum of the loss's terms
+    mark: float | None = None,  # a place on the x axis
+) -> go.Figure:
+    """Logged values of several runs over training, with a log y axis and each run's lowest point marked.
+
+    Long logs are thinned to 2,000 points that keep the line's shape; the lowest point is of all.
+    """
+    names = {"images": "images seen", "seconds": "training time (s)", "step": "updates"}
+    if x not in names:
+        raise ValueError(unknown("x axis of learning curves", x, names))
+    if term is None:
+        sums = {tuple(t for t in terms({name: rows}) if "/" in t) for name, rows in logs.items()} - {()}
+        if len(sums) > 1:
+            said = " and ".join(" + ".join(s) for s in sorted(sums))
+            raise ValueError(f"these runs add up different loss terms: {said}; name one with term=")
+    figure = go.Figure()
+    for k, (name, rows) in enumerate(logs.items()):
+        xs, ys = curve(rows, x, term)
+        if not len(xs):
+            continue
+        color, low = COLOURS[k % len(COLOURS)], int(ys.argmin())
+        kept = lttb(xs, np.log(ys), CURVE_POINTS)
+        figure.add_scatter(
+            x=xs[kept], y=ys[kept], name=_safe(name), mode="lines" if len(kept) > 1 else "markers",
+            line={"color": color, "dash": LINES[k % len(LINES)], "width": 2},
+            hovertemplate="%{y:.4g} at %{x:,.4~s}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[xs[low]], y=[ys[low]], name=f"{_safe(name)}, lowest", showlegend=False, mode="markers",
+            marker={"color": color, "size": 9, "symbol": "diamond"},
+            hovertemplate="lowest: %{y:.4g} at %{x:,.4~s}<extra>" + _safe(name).replace("%{", "% {") + "</extra>",
+        )  # fmt: skip
+    if mark is not None:
+        figure.add_vline(x=mark, line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.update_xaxes(title=names[x], rangemode="tozero")
+    ticks = _log_ticks([y for trace in figure.data for y in trace.y])
+    figure.update_yaxes(title=term or "loss (sum of its terms, mean of 50 updates)", type="log",
+                        tickvals=ticks, ticktext=[f"{t:.10g}" for t in ticks])  # fmt: skip
+    return figure.update_layout(template=TEMPLATE, height=380)
+
+
+def _log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2, 5, 10, ... around some positive values; only powers of ten where they span more than three decades."""
+    if not len(values):
+        return []
+    low, high = math.log10(min(values)), math.log10(max(values))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    return [float(f"{m}e{k}") for k in range(math.floor(low) - 1, math.ceil(high) + 1) for m in steps]
+
+
+def terms(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+    """What the logs hold besides the axes: loss terms first, those of most runs first, then rate and norm."""
+    axes, seen = {"step", "images", "seconds"}, Counter()
+    for rows in logs.values():
+        seen.update({k for row in rows if isinstance(row, Mapping) for k in row} - axes)
+    return sorted(seen, key=lambda k: ("/" not in k, -seen[k], k))
+
+
+def curve(rows: Sequence[Mapping[str, float]], x: str, term: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """The finite, positive points of a log; lines that a crash or a hand has spoilt are left out."""
+    points = []
+    for row in rows:
+        if isinstance(row, Mapping):
+            values = [row.get(term)] if term else [v for k, v in row.items() if "/" in k]
+            at, numbers = _number(row.get(x)), [_number(v) for v in values]
+            if at is not None and numbers and None not in numbers and sum(numbers) > 0:
+                points.append((at, sum(numbers)))
+    xs, ys = np.array(points, float).reshape(-1, 2).T
+    return xs, ys
+
+
+def lttb(x: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at most `count` points that keep a line's shape (largest-triangle-three-buckets, Steinarsson 2013)."""
+    if len(x) <= count:
+        return np.arange(len(x))
+    edges = np.linspace(1, len(x) - 1, count - 1).astype(int)
+    kept = [0]
+    for low, high, after in zip(edges[:-1], edges[1:], [*edges[2:], len(x)]):
+        a, b = kept[-1], slice(high, after)  # the last point kept, the bucket that follows
+        area = (x[a] - x[b].mean()) * (y[low:high] - y[a]) - (x[a] - x[low:high]) * (y[b].mean() - y[a])
+        kept.append(low + int(np.abs(area).argmax()))
+    return np.array([*kept, len(x) - 1])
+
+
+def config_difference(runs: Sequence[Run]) -> pd.DataFrame:
+    """Only the recipe fields in which runs differ: a row per field, a column per run, values as text.
+
+    A run whose recipe can't be read is left out.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for run in runs:
+        try:
+            plain = _flat_recipe(run.recipe)
+        except (OSError, ValueError):
+            continue
+        columns[run.label if run.label not in columns else run.id] = plain
+    fields = list(dict.fromkeys(name for plain in columns.values() for name in plain))
+    frame = pd.DataFrame({c: [plain.get(f, "") for f in fields] for c, plain in columns.items()}, index=fields)
+    return frame[frame.nunique(axis=1) > 1]
+
+
+def _flat_recipe(recipe: Recipe) -> dict[str, str]:
+    """student.depth, pairs.l1, ... -> value as text."""
+    plain = json.loads(recipe.to_json())
+    flat = {f"student.{k}": v for k, v in plain.pop("student").items()}
+    methods = plain.pop("methods")
+    flat = {"method": "+".join(m["method"] for m in methods)} | flat | plain
+    flat |= {f"{m['method']}.{k}": v for m in methods for k, v in m["options"].items()}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat.items()}
+
+
+def _images_of(picture: Run | np.ndarray | None) -> np.ndarray | None:
+    if isinstance(picture, Run):
+        found = read_samples(picture.path / "samples.npz")
+        return None if found is None else found.images
+    if picture is None:
+        return None
+    images = np.asarray(picture)
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3):
+        raise ValueError(f"a sheet must be uint8 (N, 1 or 3, H, W), got {images.dtype} {images.shape}")
+    return images
+
+
+def _caption_of(picture: Run | np.ndarray | None) -> str:
+    """What a run's own files say about it."""
+    if not isinstance(picture, Run):
+        return ""
+    cost, metrics = picture.read("cost"), picture.read("metrics")
+    facts = dict(cost) if isinstance(cost, dict) else {}
+    with contextlib.suppress(KeyError, TypeError):
+        facts["fd"] = metrics["values"]["fd"]["value"]
+    if not (picture.path / "samples.npz").exists():
+        return f"no samples; python -m lab sample {picture.id}"
+    return caption(facts)
+
+
+def _block(sheet: np.ndarray | None, lines: list[list[int]], across: int, zoom: int, side: int) -> Image.Image:
+    """One model's images, enlarged; grey where the sheet has none."""
+    gap, tile = 2, zoom * side
+    block = Image.new("RGB", (across * (tile + gap) - gap, len(lines) * (tile + gap) - gap), PAPER)
+    empty = Image.new("RGB", (tile, tile), EMPTY)
+    for row, line in enumerate(lines):
+        for column, index in enumerate(line):
+            picture = empty
+            if sheet is not None and index < len(sheet):
+                pixels = sheet[index].transpose(1, 2, 0)
+                picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+                picture = picture.resize((tile, tile), Image.Resampling.NEAREST)
+            block.paste(picture, (column * (tile + gap), row * (tile + gap)))
+    return block
+
+
+def _compose(blocks: list[Image.Image], titles: Sequence[str], captions: Sequence[str],
+             row_titles: Sequence[str], tile: int) -> Image.Image:  # fmt: skip
+    """Blocks in a row, with headings above and the lines' titles at the left."""
+    big, small, pad = ImageFont.load_default(15), ImageFont.load_default(12), 14
+    column = max(blocks[0].width, 132)
+    heads = [_wrap(t, big, column) for t in titles]
+    notes = [[w for part in c.split("\n") for w in _wrap(part, small, column)] if c else [] for c in captions]
+    title_h, note_h = 20 * max(map(len, heads)), 16 * max(map(len, notes))
+    left = pad + max([math.ceil(small.getlength(t)) for t in row_titles] + [0]) + pad
+    top = pad + title_h + note_h + 8
+    picture = Image.new("RGB", (left + len(blocks) * (column + pad), top + blocks[0].height + pad), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for k, block in enumerate(blocks):
+        x = left + k * (column + pad)
+        for i, line in enumerate(heads[k]):
+            draw.text((x, pad + title_h - 20 * (len(heads[k]) - i)), line, INK, big)
+        for i, line in enumerate(notes[k]):
+            draw.text((x, pad + title_h + 16 * i + 2), line, FAINT, small)
+        picture.paste(block, (x, top))
+    for i, title in enumerate(row_titles):
+        draw.text((pad, top + i * (tile + 2) + tile // 2), title, FAINT, small, anchor="lm")
+    return picture
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines no wider than `width`; a word that is too long is broken where it must."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+            continue
+        while font.getlength(word) > width:
+            fits = next(i for i in range(len(word), 0, -1) if i == 1 or font.getlength(word[:i]) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        lines.append(word)
+    return [line for line in lines if line]
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _rgb(color: str) -> np.ndarray:
+    """(3, 1, 1) float of #RRGGBB."""
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)[:, None, None]

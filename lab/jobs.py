@@ -1,0 +1,157 @@
+"""Runs as processes: start one, stop one, see how far it is. No torch here.
+
+A job is not kept anywhere of its own: the run's folder says all (status.json, log.jsonl), so any
+page or terminal finds it again, also after the one that started it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.results import Run, read_json
+
+HERE = Path(__file__).parent.parent
+TAIL_BYTES = 8192  # about 30 lines of a log
+RATE_LINES = 10  # logged lines over which a speed is taken
+_children: dict[int, subprocess.Popen] = {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, by the last lines of its log."""
+
+    step: int
+    steps: int
+    images: int
+    images_per_s: float | None  # over the last ten logged lines; None before two of them
+    eta_s: float | None
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.step / self.steps) if self.steps else 0.0
+
+
+def progress(run: Run) -> Progress:
+    """Step, speed and time to go; the log is newer than status.json, which is written once a minute."""
+    status, rows = run.status(), tail(run.path / "log.jsonl")
+    last = rows[-1] if rows else {"step": 0.0, "images": 0.0, "seconds": 0.0}
+    step = max(status.step, int(last["step"]))
+    images_per_s = eta_s = None
+    if len(rows) > 1:
+        first = rows[-RATE_LINES:][0]
+        steps, seconds = last["step"] - first["step"], last["seconds"] - first["seconds"]
+        if steps > 0 and seconds > 0:
+            images_per_s = (last["images"] - first["images"]) / seconds
+            eta_s = max(0, status.steps - step) * seconds / steps
+    return Progress(step, status.steps, int(last["images"]), images_per_s, eta_s)
+
+
+def tail(path: Path) -> list[dict[str, float]]:
+    """The last whole lines of a log that hold step, images and seconds."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    rows = [_row(line) for line in (lines[1:] if size > TAIL_BYTES else lines)]
+    return [r for r in rows if r is not None]
+
+
+def _row(line: bytes) -> dict[str, float] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    wanted = ("step", "images", "seconds")
+    if not isinstance(row, Mapping) or not all(isinstance(row.get(k), (int, float)) for k in wanted):
+        return None
+    return row if all(math.isfinite(row[k]) for k in wanted) else None
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+def command(run: Run) -> str:
+    """What starts or resumes a run in a terminal, from the repository's folder."""
+    root = run.path.parent.parent
+    recipe = run.path / "recipe.json"
+    shown = recipe.relative_to(HERE) if recipe.is_relative_to(HERE) else recipe
+    named = "" if root.resolve() == (HERE / "results").resolve() else f"LAB_RESULTS={shlex.quote(str(root))} "
+    return f"{named}python -m lab run {shlex.quote(str(shown))}"
+
+
+def start(run: Run) -> int:
+    """Start or resume a run as a process that outlives this one; gives its pid. Its output goes to process.log.
+
+    Raises ValueError if the run is finished or being worked on.
+    """
+    status = run.status()
+    if not status.resumable:
+        raise ValueError(
+            f"run {run.id} is {status.state}; only one that is queued, stopped, stale or failed can be started"
+        )
+    with open(run.path / "process.log", "ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab", "run", str(run.path.resolve() / "recipe.json")],
+            cwd=HERE, env=os.environ | {"LAB_RESULTS": str(run.path.resolve().parent.parent)},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    _children[process.pid] = process
+    return process.pid
+
+
+def alive(pid: int) -> bool:
+    """Whether a process that `start` gave is still there."""
+    return pid in _children and _children[pid].poll() is None  # poll also lets an ended child go
+
+
+def stop(run: Run) -> int:
+    """Ask a running run to save its state and end; gives the pid that was asked.
+
+    Raises LookupError if no process on this machine works on it: a pid alone may long belong to another.
+    """
+    pid = process_of(run)
+    if pid is None:
+        raise LookupError(f"no process on this machine works on run {run.id}; it is {run.status().state}")
+    os.kill(pid, signal.SIGTERM)
+    return pid
+
+
+def process_of(run: Run) -> int | None:
+    """The pid that status.json names, if that process holds the run's lock file open; else None."""
+    plain = read_json(run.path / "status.json")
+    pid = plain.get("pid") if isinstance(plain, dict) else None
+    if not isinstance(pid, int) or pid <= 1 or pid == os.getpid():
+        return None
+    lock = run.path / "lock"
+    try:
+        if Path("/proc/self/fd").is_dir():
+            opened = [os.stat(fd.path) for fd in os.scandir(f"/proc/{pid}/fd") if os.path.exists(fd.path)]
+            mine = os.stat(lock)
+            return pid if any((o.st_ino, o.st_dev) == (mine.st_ino, mine.st_dev) for o in opened) else None
+        # No /proc (macOS): lsof lists who has a file open.
+        found = subprocess.run(["lsof", "-t", str(lock)], capture_output=True, text=True).stdout.split()
+        return pid if str(pid) in found else None
+    except OSError:
+        return None
+
+
+def last_words(run: Run, lines: int = 12) -> str:
+    """The end of what the process wrote, with progress bars reduced to their last state."""
+    try:
+        text = (run.path / "process.log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""
+    said = [line.rstrip().split("\r")[-1] for line in text.split("\n") if line.strip()]
+    return "\n".join(said[-lines:])

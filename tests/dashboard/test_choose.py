@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dashboard.conftest import LABEL, add_report, add_student, report
+from streamlit.testing.v1 import AppTest
+
+from lab.results import Store
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+def page(**query: str) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=30)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    return " ".join(e.value for e in [*at.header, *at.markdown, *at.caption, *at.warning, *at.info]).replace("\\", "")
+
+
+def test_the_page_opens_with_a_recommendation(demo: Store) -> None:
+    at = page()
+    assert at.header[0].value.startswith("Ship d")
+    assert "What you lose" in text(at) and "How sure" in text(at)
+    assert len(at.get("plotly_chart")) == 1
+    assert len(at.get("image")) == 3  # pick, runner-up, teacher
+    assert "1 run without a measured value" in text(at)
+
+
+def test_the_answer_stands_above_the_controls_and_the_chart(demo: Store) -> None:
+    kinds = [element.type for element in page().main]
+    assert kinds.index("header") < kinds.index("number_input") < kinds.index("plotly_chart")
+
+
+def test_a_smaller_budget_changes_the_pick(demo: Store) -> None:
+    at = page()
+    before = at.header[0].value
+    at.number_input(key="params_m").set_value(0.12).run()
+    assert at.header[0].value != before
+    assert "at most 0.12 M parameters" in text(at)
+
+
+def test_the_budget_is_read_from_the_url(demo: Store) -> None:
+    at = page(params_m="0.12", percentile="p99")
+    assert at.number_input(key="params_m").value == 0.12
+    assert "ms p99" in text(at)
+    assert at.code[0].value.startswith("python -m lab choose --params-m 0.12")
+
+
+def test_a_limit_of_nothing_is_no_limit(demo: Store) -> None:
+    at = page(params_m="0")
+    at.number_input(key="latency_ms").set_value(0.0).run()
+    assert "of the 14 measured students" in text(at)
+
+
+def test_nothing_fits_shows_the_nearest_miss(demo: Store) -> None:
+    at = page(params_m="0.01")
+    assert at.header[0].value.replace("\\", "").startswith("Nothing fits at most 0.01 M parameters")
+    assert "Nearest on parameters" in text(at) and "over" in text(at)
+    assert len(at.table[0].value) == 1
+
+
+def test_an_empty_folder_prints_the_command(nothing: Store) -> None:
+    at = page()
+    assert "No run in the results folder yet" in text(at)
+    assert at.code[0].value.startswith("python -m lab run ")
+
+
+def test_a_store_without_timings_still_recommends(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=3)
+    for path in (store.root / "devices").glob("*.json"):
+        path.unlink()
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page()
+    assert at.header[0].value.startswith("Ship ")
+    assert "nan" not in text(at).lower()
+
+
+def test_two_protocols_are_split_not_mixed(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=3)
+    add_student(store, depth=9, width=100, samples=2000)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page()
+    assert len(at.selectbox(key="protocol").options) == 2
+    assert "10,000 samples" in at.selectbox(key="protocol").value
+    assert "measured by another protocol (d9w100h4p4)" in text(at)
+    at.selectbox(key="protocol").select_index(1).run()
+    assert not at.exception and "d9w100h4p4" in at.header[0].value
+
+
+def test_a_label_is_shown_as_it_was_typed(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=1)
+    store.get(LABEL).set_notes(label="**best** [x](http://y) <b>")
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    shown = page().header[0].value
+    assert shown == r"Ship \*\*best\*\* \[x\]\(http\://y\) \<b\>"
+
+
+def test_a_hidden_run_leaves_the_page_at_once(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page(params_m="0", latency_ms="0")
+    first = at.header[0].value
+    run = next(r for r in store.runs() if "broken" not in r.id and r.label in first or r.id.split("-")[2] in first)
+    run.set_notes(hide=True)
+    at.run()
+    assert not at.exception and at.header[0].value != first
+
+
+def test_a_new_report_is_seen_without_a_restart(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page()
+    assert at.selectbox(key="device").options == ["test bench CPU"]
+    add_report(store, report(store.get(LABEL), ms=5.0, device="my board"))
+    at.run()
+    assert at.selectbox(key="device").options == ["test bench CPU", "my board"]
+
+
+def test_two_thousand_runs_are_shown(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    from lab.dashboard import frame
+
+    store = make_store(tmp_path, students=2)
+    table, reports = store.table(), store.reports()
+    many = pd.concat([table.assign(run=table["run"] + f"-{k}") for k in range(500)], ignore_index=True)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    monkeypatch.setattr(Store, "table", lambda self: many)
+    monkeypatch.setattr(Store, "reports", lambda self: reports)
+    frame.clear()
+    at = page()
+    frame.clear()
+    assert at.header[0].value.startswith("Ship ")
+
+
+def test_choose_and_tradeoff_load_no_torch(demo: Store) -> None:
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"at = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
+        "at.switch_page('lab/dashboard/tradeoff.py').run()\n"
+        "assert not at.exception and at.title[0].value.startswith('How')\n"
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=APP.parent, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

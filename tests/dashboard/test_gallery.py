@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dashboard.conftest import LABEL, add_student
+from streamlit.testing.v1 import AppTest
+
+from lab.results import Run, Store
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+def page(**query: str | list[str]) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=30)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.switch_page("lab/dashboard/gallery.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def shown(at: AppTest) -> list[dict]:
+    """What the browser is told to draw."""
+    return [json.loads(c.proto.json) for c in at.get("bidi_component")]
+
+
+def titles(at: AppTest) -> list[str]:
+    return [c["title"] for c in shown(at)[0]["columns"]]
+
+
+def test_the_teacher_stands_first_and_students_from_small_to_large_beside_it(demo: Store):
+    (data,) = shown(page())
+    first, *students = data["columns"]
+    assert first["title"].endswith("(teacher)") and len(students) == 3
+    assert all(any(line.endswith("x as fast as its teacher") for line in s["caption"]) for s in students)
+    assert all(c["src"].startswith("data:image/png;base64,") for c in data["columns"])
+
+
+def test_lines_are_noises_with_seed_and_class(demo: Store):
+    (data,) = shown(page())
+    assert data["lines"][3] == {"title": "seed 3\nclass 3", "tiles": [3]}
+    assert len(data["lines"]) == 20
+
+
+def test_a_class_alone_leaves_its_noises(demo: Store):
+    at = page()
+    at.selectbox(key="class").set_value("4").run()
+    assert [line["tiles"][0] for line in shown(at)[0]["lines"]] == [4, 14, 24, 34, 44, 54]
+
+
+def test_models_and_view_are_read_from_the_url(demo: Store):
+    at = page(models=["d4w64h4p4", "d6w56h4p4"], gallery="Swipe", zoom="6")
+    (data,) = shown(at)
+    assert (data["mode"], data["zoom"]) == ("swipe", 6)
+    assert titles(at) == ["d4w64h4p4", "d6w56h4p4"]
+
+
+def test_swipe_takes_any_two_of_the_chosen(demo: Store):
+    at = page(gallery="Blink")
+    names = at.multiselect(key="models").value
+    at.selectbox(key="a").set_value(names[2]).run()
+    assert titles(at) == [names[2], names[1]]
+
+
+def test_one_model_cannot_be_swiped(demo: Store):
+    at = page(models=["d4w64h4p4"], gallery="Swipe")
+    assert "two models" in at.info[0].value and not shown(at)
+
+
+def test_differences_stand_beside_the_first_model_s_own_images(demo: Store):
+    plain, differences = shown(page())[0], shown(page(gallery="Difference"))[0]
+    assert differences["columns"][0]["src"] == plain["columns"][0]["src"]
+    assert all(a["src"] != b["src"] for a, b in zip(differences["columns"][1:], plain["columns"][1:]))
+    assert all("mean difference" in c["caption"][-1] for c in differences["columns"][1:])
+
+
+def test_the_slider_shows_what_a_run_drew_then(demo: Store):
+    at = page(gallery="Watch it learn")
+    late = shown(at)[1]["columns"][0]
+    at.select_slider(key="moment").set_value(6400).run()
+    early = shown(at)[1]["columns"][0]
+    assert early["caption"] == ["6,400 images seen"] and late["caption"] == ["800,000 images seen"]
+    assert early["src"] != late["src"]
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_page_of_six_models_is_small(demo: Store):
+    at = page()
+    at.multiselect(key="models").set_value(at.multiselect(key="models").options[:6]).run()
+    assert sum(len(c.proto.json) for c in at.get("bidi_component")) < 1_500_000
+
+
+def test_a_model_without_samples_is_grey_with_its_command(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    run = add_student(store, depth=3, width=48)
+    (run.path / "student.safetensors").touch()
+    (run.path / "samples.npz").write_bytes(b"cut off")
+    (data,) = shown(page(models=["d8w32h2p4", "d3w48h4p4", LABEL]))
+    (gone,) = [c for c in data["columns"] if not c["src"]]
+    assert gone["command"].startswith(f"python -m lab sample {run.id} --out ")
+
+
+def test_a_label_reaches_the_page_as_text(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    label = "<img src=x onerror=alert(1)> $x$ [a](b)"
+    add_student(store, depth=3, width=48).set_notes(label=label, pin=True)
+    at = page()
+    assert label in titles(at)  # set as textContent by the component
+    assert "[a](b)" not in at.caption[0].value and r"\[a\]\(b\)" in at.caption[0].value
+
+
+def test_pinned_runs_are_among_the_first(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, students=6)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    worst = add_student(store, depth=1, width=16)
+    worst.set_notes(pin=True)
+    assert titles(page())[1] == "d1w16h4p4"
+
+
+def test_two_runs_of_one_label_can_both_be_chosen(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, students=4)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    for run in store.runs():
+        if "w44" in run.id or "w52" in run.id:
+            run.set_notes(label="twin", pin=True)
+    assert len({t for t in titles(page()) if t.startswith("twin")}) == 2
+
+
+def test_only_an_image_of_another_size_stands_in_the_way(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    for run in store.runs():
+        (run.path / "log.jsonl").unlink(missing_ok=True)
+        for _, snapshot in run.snapshots():
+            snapshot.write_bytes(b"no png")
+    at = page(gallery="Watch it learn")
+    assert all("can't be read" in c["columns"][0]["caption"][0] for c in shown(at))
+    assert "no readable log" in at.info[0].value
+
+
+def test_an_empty_folder_says_what_to_do(nothing: Store):
+    at = page()
+    assert "No finished run" in at.info[0].value
+    assert at.code[0].value.startswith("python -m lab run recipes/")
+
+
+def test_the_pages_load_no_torch(demo: Store):
+    pages = "".join(f"at.switch_page('lab/dashboard/{p}.py').run();" for p in ("gallery", "runs", "try_it"))
+    code = (f"from streamlit.testing.v1 import AppTest; import sys; at = AppTest.from_file({str(APP)!r});"
+            f"at.default_timeout = 60; {pages} assert not at.exception; assert 'torch' not in sys.modules")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=APP.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+
+
+def test_the_unfinished_and_the_broken_run_are_not_shown(demo: Store):
+    options = page().multiselect(key="models").options
+    unfinished = [r for r in Store(demo.root).runs() if not (r.path / "student.json").exists()]
+    assert len(unfinished) == 2 and len(options) == 15
+    assert all(isinstance(r, Run) for r in unfinished)

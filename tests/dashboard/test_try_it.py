@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from lab import experiment, pairs
+from lab.config import DiTConfig, Recipe, UNetConfig, Use
+from lab.results import Store
+
+APP = Path(__file__).parents[2] / "app.py"
+MACHINE = experiment.Machine(compile=False)
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a digits teacher of a few updates and one student of it."""
+    torch.set_num_threads(1)
+    store = Store(tmp_path_factory.mktemp("drawn"))
+    net = UNetConfig(image_size=8, widths=(8, 16), attention=(), groups=4)
+    recipe = Recipe(data="digits", student=net, methods=(Use("denoise"),), steps=2, batch=8, optimizer="adamw")
+    teacher = experiment.run(recipe, store, machine=MACHINE, measure=False)
+    store.name_teacher("tiny", teacher.id)
+    net = DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)
+    recipe = Recipe(data="digits", teacher="tiny", pairs=64, solver="dpmpp2m-2", student=net, steps=2, batch=8)
+    pairs.ensure(store, pairs.pair_set(store, "tiny", recipe.solver), recipe.pairs)
+    experiment.run(recipe, store, machine=MACHINE, measure=False)
+    return store.root
+
+
+@pytest.fixture
+def store(drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("LAB_RESULTS", str(drawn_root))
+    return Store(drawn_root)
+
+
+def page(**query: str) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=60)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.switch_page("lab/dashboard/try_it.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def generate(at: AppTest) -> AppTest:
+    at.button[0].click().run()
+    assert not at.exception, at.exception
+    return at
+
+
+def shown(at: AppTest) -> list[dict]:
+    return [json.loads(c.proto.json) for c in at.get("bidi_component")]
+
+
+def test_a_student_draws_and_is_timed_cold_and_warm(store: Store):
+    at = generate(page(also_teacher="false"))
+    (data,) = shown(at)
+    assert [c["title"] for c in data["columns"]] == ["d1w16h2p4"]
+    assert sum(len(line["tiles"]) for line in data["lines"]) == 16
+    assert [m.label for m in at.metric] == ["Cold start", "Warm", "Per image"]
+    assert all(m.value.endswith((" ms", " s")) for m in at.metric)
+    assert "fastest" in at.caption[0].value and "90 % within" in at.caption[0].value
+
+
+def test_the_teacher_stands_beside_it_with_the_speed_up(store: Store):
+    at = generate(page(count="2"))
+    assert [c["title"] for c in shown(at)[0]["columns"]] == ["d1w16h2p4", "unet8x16 (teacher)"]
+    (speed_up,) = [m for m in at.metric if m.label == "Speed-up"]
+    assert speed_up.value.endswith("x") and "times (" in speed_up.help
+
+
+def test_image_k_depends_on_its_seed_alone(store: Store):
+    four = shown(generate(page(also_teacher="false", count="4", seed="0", draw_class="3")))[0]["columns"][0]["src"]
+    again = shown(generate(page(also_teacher="false", count="4", seed="0", draw_class="3")))[0]["columns"][0]["src"]
+    other = shown(generate(page(also_teacher="false", count="4", seed="1", draw_class="3")))[0]["columns"][0]["src"]
+    assert four == again != other
+
+
+def test_the_code_to_copy_runs_and_draws_the_same_classes(store: Store):
+    at = page(count="3", seed="5", draw_class="7")
+    names: dict[str, object] = {}
+    exec(at.code[0].value, names)
+    assert names["images"].shape == (3, 1, 8, 8)
+    assert at.code[1].value.endswith("--count 3 --seed 5 --class 7 --device cpu --out samples.png")
+
+
+def test_the_number_of_threads_is_put_back(store: Store):
+    torch.set_num_threads(1)
+    generate(page(count="1", threads_here="2", also_teacher="false"))
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_said(store: Store):
+    at = generate(page(device_here="cuda", also_teacher="false"))
+    assert "no CUDA device" in at.error[0].value and not shown(at)
+
+
+def test_out_of_memory_names_a_smaller_number(store: Store, monkeypatch: pytest.MonkeyPatch):
+    from lab import diffusion
+
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(diffusion, "noise_of", full)
+    at = generate(page(count="12", also_teacher="false"))
+    assert "Out of memory with 12 images at once" in at.error[0].value and "Try 6" in at.error[0].value
+
+
+def test_images_that_are_not_finite_are_said(store: Store, monkeypatch: pytest.MonkeyPatch):
+    from lab.sampling import Student
+
+    monkeypatch.setattr(Student, "__call__", lambda self, z, y=None: torch.full_like(z, float("nan")))
+    at = generate(page(also_teacher="false"))
+    assert "NaN or infinite" in at.error[0].value
+
+
+def test_weights_that_were_changed_are_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import shutil
+
+    shutil.copytree(store.root, tmp_path / "copy")
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "copy"))
+    run = next(r for r in Store(tmp_path / "copy").runs() if "pairs" in r.id)
+    run.write("student", run.read("student") | {"weights_sha256": "0" * 64})
+    assert "does not have the sha256" in generate(page(also_teacher="false")).error[0].value.replace("\\", "")
+
+
+def test_changed_settings_are_said_to_be_newer_than_the_picture(store: Store):
+    at = generate(page(count="2", also_teacher="false"))
+    at.number_input(key="seed").set_value(9).run()
+    assert "settings have changed" in at.warning[0].value
+    assert len(shown(at)) == 1
+
+
+def test_the_teacher_can_be_drawn_with_too(store: Store):
+    at = page(model="unet8x16")
+    assert not at.checkbox  # it has no teacher itself
+    assert [c["title"] for c in shown(generate(at))[0]["columns"]] == ["unet8x16"]
+
+
+def test_runs_without_weights_are_not_offered(demo: Store):
+    at = page()
+    assert "No finished network" in at.info[0].value and at.code[0].value.startswith("python -m lab run")
+
+
+def test_an_empty_folder_says_what_to_do(nothing: Store):
+    assert "No finished network" in page().info[0].value
+
+
+def test_a_broken_run_does_not_break_the_page(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import shutil
+
+    shutil.copytree(store.root, tmp_path / "copy")
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "copy"))
+    runs = Store(tmp_path / "copy").runs()
+    (next(r for r in runs if "denoise" in r.id).path / "recipe.json").write_text("{")
+    (next(r for r in runs if "pairs" in r.id).path / "student.json").write_text("[]")
+    at = page()
+    assert at.selectbox(key="model").options == ["d1w16h2p4"]
+    assert dataclasses.is_dataclass(Store(tmp_path / "copy").runs()[0].status())

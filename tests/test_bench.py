@@ -1,0 +1,202 @@
+"""Timing runs of the store: what a report says, and what a sweep leaves out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab import bench, experiment, runtimes
+from lab.config import DiTConfig, Recipe, Use
+from lab.devices import runner
+from lab.devices.report import check
+from lab.devices.runner import Preset
+from lab.results import Run, Store
+from lab.runtimes.base import TorchSession
+from lab.runtimes.eager import Eager
+from tests.conftest import TINY_STUDENT
+
+BRIEF = Preset(iters=6, seconds=0.0, warmup_iters=1, warmup_s=0.0, warmup_cap_s=0.05)
+
+
+@pytest.fixture(scope="module")
+def trained(taught_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a one-step student and its teacher; the tests here write their reports elsewhere."""
+    import shutil
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("bench") / "results"
+    shutil.copytree(taught_root, root)
+    store = Store(root)
+    experiment.run(TINY_STUDENT, store, measure=False).set_notes(label="student")
+    return store
+
+
+@pytest.fixture
+def student(trained: Store) -> Run:
+    return trained.get("student")
+
+
+@pytest.fixture
+def teacher(trained: Store) -> Run:
+    return trained.get("tiny")
+
+
+# --- one timing ---
+
+
+@pytest.mark.parametrize("scope", bench.SCOPES)
+def test_a_timing_is_stored_as_a_report_that_passes_the_check(store: Store, student: Run, scope: str) -> None:
+    report = bench.measure(student, store, batch=3, threads=1, scope=scope, preset=BRIEF)
+    assert check(report) == []
+    assert json.loads((store.root / "devices" / f"{report['report_id']}.json").read_text()) == report
+    assert report["workload"] == {"scope": scope, "batch": 3, "height": 8, "width": 8, "nfe": 1}
+    assert report["state"]["threads"] == 1 and report["timing"]["iters"] == 6
+    assert report["checks"]["output_ok"] is True and report["checks"]["max_abs_vs_ref"] == 0
+    assert report["timing"]["load_ms"] > 0 and report["timing"]["first_ms"] > 0
+    assert report["timing"]["build_ms"] is None  # eager builds nothing
+
+
+def test_a_report_joins_its_run_by_the_hash_of_the_weights(store: Store, student: Run) -> None:
+    bench.measure(student, store, preset=BRIEF)
+    row = store.reports().iloc[0]
+    assert row["model.weights_sha256"] == student.read("student")["weights_sha256"]
+    assert row["model.model_id"] == student.id and row["runner.preset"] == "custom" and row["grade"] in "CD"
+
+
+def test_a_denoiser_is_timed_as_its_whole_sampler(store: Store, teacher: Run) -> None:
+    report = bench.measure(teacher, store, solver="heun-3", preset=BRIEF)
+    assert report["workload"]["nfe"] == 5 and "solver=heun-3" in report["software"]["flags"]
+
+
+def test_the_end_to_end_image_starts_at_fresh_noise_each_time(student: Run) -> None:
+    session = runtimes.get("eager").open(student.path)
+    call = bench.call_of(session, "e2e", 2)
+    first, second = call(), call()
+    assert first.dtype == np.uint8 and first.shape == (2, 1, 8, 8) and not np.array_equal(first, second)
+
+
+def test_the_process_keeps_its_own_thread_count(store: Store, student: Run) -> None:
+    torch.set_num_threads(2)
+    assert bench.measure(student, store, threads=1, preset=BRIEF)["state"]["threads"] == 1
+    assert torch.get_num_threads() == 2
+    assert bench.measure(student, store, preset=BRIEF)["state"]["threads"] == 2
+
+
+class Broken(TorchSession):
+    """Fast and wrong: every image is a constant."""
+
+    value = 0.5
+
+    def run(self, inputs: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
+        return torch.full_like(inputs[0], self.value)
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")])
+def test_a_fast_but_wrong_engine_is_found_out(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    class Wrong(Eager):
+        name = "packed"
+
+        def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
+                 solver: str = bench.SOLVER) -> TorchSession:  # fmt: skip
+            return Broken(path, device=device, threads=threads, precision=precision, solver=solver)
+
+    monkeypatch.setattr(Broken, "value", value)
+    monkeypatch.setitem(runtimes.RUNTIMES, "packed", Wrong())
+    report = bench.measure(student, store, runtime="packed", preset=BRIEF)
+    assert report["checks"]["output_ok"] is False
+    assert "the output is wrong" in store.reports()["grade_reasons"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"runtime": "eagre"}, "unknown runtime 'eagre'; did you mean 'eager'"),
+        ({"scope": "code"}, "unknown scope 'code'; did you mean 'core'"),
+        ({"preset": "fast"}, "unknown preset 'fast'. Known: quick, publishable"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"solver": "euler-3"}, "unknown solver 'euler-3'"),
+    ],
+)
+def test_a_wrong_name_or_number_is_a_sentence_and_leaves_no_report(
+    store: Store, teacher: Run, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+        bench.measure(teacher, store, **({"preset": BRIEF} | options))
+    assert store.reports().empty
+
+
+def test_a_run_without_weights_is_a_sentence(store: Store) -> None:
+    run = store.open(Recipe(student=DiTConfig(image_size=8), methods=(Use("denoise"),)))
+    with pytest.raises(LookupError, match="no finished network"):
+        bench.measure(run, store, preset=BRIEF)
+    with pytest.raises(LookupError, match="no finished network to time; its state is 'queued'"):
+        bench.sweep([run], store, preset=BRIEF)
+
+
+def test_publishable_is_refused_while_the_machine_is_busy(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.Machine, "load", lambda self: 99.0)
+    with pytest.raises(runner.Refused, match=r"the load is 99\.00"):
+        bench.measure(student, store, preset="publishable")
+    assert store.reports().empty
+
+
+# --- many ---
+
+
+def test_a_sweep_times_each_combination_once(store: Store, student: Run, teacher: Run) -> None:
+    options = {"batches": (1, 2), "scopes": ("core", "e2e"), "preset": BRIEF}
+    assert len(bench.sweep([student], store, batches=(2,), preset=BRIEF)) == 1
+    assert len(bench.sweep([student, teacher], store, **options)) == 7
+    assert bench.sweep([student, teacher, student], store, **options) == []
+    table = store.reports()
+    assert len(table) == 8 and not table.duplicated(["model.model_id", "workload.batch", "workload.scope"]).any()
+
+
+def test_other_conditions_are_timed_anew(store: Store, teacher: Run) -> None:
+    def count(**options: object) -> int:
+        return len(bench.sweep([teacher], store, **({"preset": BRIEF, "solver": "heun-2"} | options)))
+
+    assert [count(), count()] == [1, 0]
+    assert count(threads=(1, 2)) == 1  # one thread is what the first two had
+    assert count(solver="heun-3") == 1
+    assert count(precision="bf16") == 1
+    assert count(force=True) == 1
+
+
+def test_a_report_of_another_machine_does_not_stand_for_this_one(store: Store, student: Run) -> None:
+    report = bench.measure(student, store, preset=BRIEF)
+    (store.root / "devices" / f"{report['report_id']}.json").unlink()
+    store.add_report(report | {"device": report["device"] | {"name": "another board"}})
+    assert len(bench.sweep([student], store, preset=BRIEF)) == 1
+
+
+def test_a_sweep_with_an_unknown_runtime_times_nothing(store: Store, student: Run) -> None:
+    with pytest.raises(ValueError, match="unknown runtime"):
+        bench.sweep([student], store, runtimes=("eager", "onyx"), preset=BRIEF)
+    assert store.reports().empty
+
+
+# --- two against each other ---
+
+
+def test_more_work_is_found_to_take_longer(student: Run, teacher: Run) -> None:
+    slow, fast = (runtimes.get("eager").open(run.path, threads=1) for run in (teacher, student))
+    found = bench.compare(slow, fast, preset=BRIEF)
+    assert found.faster == "b" and found.ratio > 2
+
+
+@pytest.fixture(autouse=True)
+def threads_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

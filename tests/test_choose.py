@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab import choose
+from lab.choose import Budget, recommend
+
+
+def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame:
+    """A store's table with students (shape, params in millions, fd) of one protocol and a teacher."""
+    frame = pd.DataFrame([
+        {"run": f"toy-{shape}-pairs-{k:08d}", "label": f"toy-{shape}-pairs-{k:08d}", "data": "toy", "shape": shape,
+         "method": "pairs", "role": "student", "state": "done", "family": "dit", "teacher": "master", "time": False,
+         "aliases": [], "params": params * 1e6, "macs_image": params * 1e8, "file_mb": 2 * params, "fd": fd,
+         "fd_low": fd - 0.05, "fd_high": fd + 0.05, "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0,
+         "eval_seed": 7.0, "weights_sha256": f"hash-{shape}", "hide": False}
+        for k, (shape, params, fd) in enumerate(rows)
+    ])  # fmt: skip
+    teacher = {"run": "toy-master", "label": "toy-master", "data": "toy", "shape": "unet", "method": "denoise",
+               "role": "teacher", "state": "done", "family": "unet", "aliases": ["master"], "params": 5e6, "fd": 1.0,
+               "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0, "eval_seed": 7.0,
+               "weights_sha256": "hash-master", "hide": False}  # fmt: skip
+    frame = pd.concat([frame, pd.DataFrame([teacher])], ignore_index=True)
+    return frame.assign(**columns)
+
+
+def timed(shape: str, ms: float, **changes: object) -> dict[str, object]:
+    """A row of the store's reports."""
+    return {
+        "report_id": f"{shape}-{ms}-{changes}", "created_utc": "2026-11-20T10:00:00Z", "provenance": "measured",
+        "device.name": "bench", "software.runtime": "eager", "state.threads": 2, "state.throttled": False,
+        "model.model_id": f"toy-{shape}", "model.weights_sha256": f"hash-{shape}", "model.precision": "fp32",
+        "workload.scope": "core", "workload.batch": 1, "timing.p50": ms, "timing.p50_ci95": [ms * 0.9, ms * 1.1],
+        "timing.p90": ms * 2, "timing.p99": ms * 3, "checks.output_ok": True, "grade": "C",
+    } | changes  # fmt: skip
+
+
+SMALL, MIDDLE, LARGE = ("small", 0.1, 3.0), ("middle", 0.3, 2.0), ("large", 1.0, 1.5)
+TABLE = students(SMALL, MIDDLE, LARGE)
+REPORTS = pd.DataFrame([timed("small", 0.5), timed("middle", 1.0), timed("large", 2.0), timed("master", 40.0)])
+NONE = pd.DataFrame()
+
+
+def name(row: dict[str, object] | None) -> object:
+    return row and row["name"]
+
+
+# --- the front ----------------------------------------------------------------------------------
+
+
+def beaten(values: np.ndarray, k: int) -> bool:
+    return any((other <= values[k]).all() and (other < values[k]).any() for other in values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_holds_no_dominated_point_and_leaves_out_no_other(seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 8, (60, 3))
+    frame = pd.DataFrame(values, columns=["a", "b", "c"])
+    expected = [not beaten(values, k) for k in range(len(values))]
+    assert choose.front(frame, ["a", "b", "c"]).tolist() == expected
+
+
+def test_what_is_maximised_counts_the_other_way() -> None:
+    frame = pd.DataFrame({"cost": [1, 2, 2], "good": [1, 3, 2]})
+    assert choose.front(frame, ["cost"], ["good"]).tolist() == [True, True, False]
+
+
+def test_equal_points_share_the_front_and_a_missing_value_is_not_on_it() -> None:
+    frame = pd.DataFrame({"a": [1, 1, math.nan], "b": [1, 1, 0]})
+    assert choose.front(frame, ["a", "b"]).tolist() == [True, True, False]
+
+
+def test_two_thousand_rows_take_less_than_half_a_second() -> None:
+    t = np.linspace(0, 1, 2000)  # all on the front: the slowest case
+    frame = pd.DataFrame({"a": t, "b": 1 - t})
+    start = time.process_time()
+    assert choose.front(frame, ["a", "b"]).all()
+    assert time.process_time() - start < 0.5
+
+
+def test_the_knee_is_where_a_bent_front_turns() -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 100.0], "y": [100.0, 90.0, 1.5, 1.0]})
+    assert choose.knee(frame, "x", "y") == 2
+    assert choose.knee(frame.iloc[:2], "x", "y") is None
+
+
+def test_a_point_is_beaten_by_those_that_are_better_on_all_axes() -> None:
+    frame = choose.candidates(students(SMALL, ("worse", 0.2, 3.5)), NONE, Budget())
+    worse = frame.loc[frame["shape"] == "worse", "run"].iloc[0]
+    assert choose.dominators(frame, worse, ["params_m", "fd"])["shape"].tolist() == ["small"]
+
+
+# --- the pick -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "limits, pick",
+    [({}, "large"), ({"params_m": 0.35}, "middle"), ({"latency_ms": 0.7}, "small"), ({"file_mb": 0.6}, "middle"),
+     ({"macs_m": 10}, "small"), ({"params_m": 0.3, "latency_ms": 1.0}, "middle")],
+)  # fmt: skip
+def test_the_pick_is_the_best_that_fits_and_a_limit_includes_its_value(limits: dict[str, float], pick: str) -> None:
+    answer = recommend(TABLE, REPORTS, Budget(**limits))
+    assert name(answer.pick) == pick
+    assert answer.headline.startswith(f"Ship {pick}: FD ")
+
+
+def test_runs_without_latency_count_while_no_latency_is_asked() -> None:
+    assert name(recommend(TABLE, NONE, Budget(params_m=0.35)).pick) == "middle"
+    answer = recommend(TABLE, REPORTS[REPORTS["model.model_id"] != "toy-middle"], Budget(params_m=0.35))
+    assert name(answer.pick) == "middle" and answer.pick["latency_ms"] is None
+    assert any("1 student not timed" in sentence and "middle" in sentence for sentence in answer.left_out)
+
+
+def test_an_untimed_student_never_fits_a_latency() -> None:
+    answer = recommend(TABLE, REPORTS[REPORTS["model.model_id"] != "toy-middle"], Budget(latency_ms=5))
+    assert name(answer.pick) == "large"
+    assert "latency not known" in answer.candidates.set_index("name").loc["middle", "why_not"]
+
+
+def test_the_percentile_decides_what_fits() -> None:
+    assert name(recommend(TABLE, REPORTS, Budget(latency_ms=1.2)).pick) == "middle"
+    assert name(recommend(TABLE, REPORTS, Budget(latency_ms=1.2, percentile="p90")).pick) == "small"
+
+
+def test_a_metric_where_more_is_better_picks_the_highest() -> None:
+    table = TABLE.assign(class_accuracy=[0.9, 0.8, 0.7, 0.99], class_accuracy_reference="asked classes")
+    answer = recommend(table, REPORTS, Budget(metric="class_accuracy"))
+    assert name(answer.pick) == "small"
+    assert "highest class accuracy" in answer.reason
+
+
+def test_the_pick_does_not_depend_on_the_order_of_the_rows() -> None:
+    table = students(("a", 0.3, 2.0), ("b", 0.2, 2.0), ("c", 0.3, 2.0))
+    picks = {name(recommend(table.iloc[list(order)], NONE, Budget()).pick) for order in itertools.permutations(range(4))}
+    assert picks == {"b"}  # the smaller of equals
+
+
+def test_nothing_that_fits_gives_the_nearest_miss_per_limit() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(params_m=0.2, latency_ms=0.4))
+    assert answer.pick is None
+    assert answer.headline == "Nothing fits at most 0.2 M parameters and 0.4 ms p50."
+    # Parameters alone can't be the miss: no student is faster than 0.4 ms.
+    assert answer.misses[["limit", "name"]].values.tolist() == [["latency_ms", "small"]]
+    assert "0.100 ms (25%) over" in answer.reason
+
+
+def test_limits_that_none_meets_even_alone_still_name_the_nearest() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(params_m=0.05, latency_ms=0.1))
+    assert answer.misses[["limit", "name"]].values.tolist() == [["params_m", "small"], ["latency_ms", "small"]]
+
+
+def test_the_next_step_of_a_limit_is_the_cheapest_better_student() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(params_m=0.2))
+    step = answer.marginal[answer.marginal["change"] == "raise"].iloc[0]
+    assert (step["limit"], step["name"], step["to"]) == ("params_m", "middle", 0.3)
+    assert step["gain"] == pytest.approx(1.0) and step["gain_per_unit"] == pytest.approx(10.0)
+
+
+def test_lowering_a_limit_below_the_pick_shows_what_is_lost() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(params_m=0.35))
+    step = answer.marginal[answer.marginal["change"] == "lower"].iloc[0]
+    assert (step["name"], step["gain"]) == ("small", pytest.approx(-1.0))
+
+
+# --- how sure -----------------------------------------------------------------------------------
+
+
+def test_overlapping_intervals_are_a_tie_and_the_cheaper_is_named() -> None:
+    answer = recommend(students(("a", 0.3, 2.0), ("b", 0.2, 2.05)), NONE, Budget())
+    assert name(answer.pick) == "a"
+    assert answer.sure.startswith("A tie within the error with 1 other (b)")
+    assert "b is the cheapest of them, at 0.200 M instead of 0.300 M" in answer.sure
+
+
+def test_intervals_apart_are_no_tie() -> None:
+    assert "overlaps no other's" in recommend(TABLE, NONE, Budget()).sure
+
+
+def test_without_an_interval_nothing_is_claimed() -> None:
+    answer = recommend(TABLE.drop(columns=["fd_low", "fd_high"]), NONE, Budget())
+    assert answer.sure == "The error of FD was not measured, so the order may be chance."
+
+
+def test_what_is_lost_is_said_against_the_best_student_and_the_teacher() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(params_m=0.35))
+    assert "Against the best student, large (1.00 M, 2.00 ms): FD 2.00 instead of 1.50." in answer.loses
+    assert "Against its teacher: FD 2.00, 2.00 times 1.00. It is 40.0 times as fast as its teacher (40.0 ms)." in answer.loses
+
+
+# --- equal conditions ---------------------------------------------------------------------------
+
+
+def test_another_protocol_is_left_out_and_named() -> None:
+    table = TABLE.assign(samples=[1000.0, 1000.0, 500.0, 1000.0])
+    answer = recommend(table, REPORTS, Budget())
+    assert name(answer.pick) == "middle"
+    assert "Left out: 1 run measured by another protocol (large)." in answer.left_out
+
+
+def test_a_teacher_measured_otherwise_is_not_compared() -> None:
+    answer = recommend(TABLE.assign(samples=[1000.0, 1000.0, 1000.0, 500.0]), REPORTS, Budget())
+    assert answer.teacher is None and "teacher: FD" not in answer.loses
+
+
+def test_a_hidden_run_is_not_recommended() -> None:
+    answer = recommend(TABLE.assign(hide=[False, False, True, False]), REPORTS, Budget())
+    assert name(answer.pick) == "middle" and "Left out: 1 run hidden (large)." in answer.left_out
+
+
+def test_a_wrong_image_is_never_counted_as_fast() -> None:
+    broken = timed("large", 0.01, **{"software.runtime": "compiled", "checks.output_ok": False})
+    for weak in (False, True):
+        answer = recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([broken])]), Budget(weak=weak))
+        assert answer.pick["latency_ms"] == 2.0
+        assert "Left out: 1 timing that drew a wrong image (large)." in answer.left_out
+
+
+@pytest.mark.parametrize("flaw", [{"state.throttled": True}, {"grade": "D"}, {"grade": "F"}])
+def test_weak_timings_count_only_where_allowed(flaw: dict[str, object]) -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **flaw)])
+    assert name(recommend(TABLE, reports, Budget(latency_ms=1)).pick) == "small"
+    assert name(recommend(TABLE, reports, Budget(latency_ms=1, weak=True)).pick) == "large"
+
+
+def test_a_latency_is_of_the_asked_device_batch_threads_scope_and_runtime() -> None:
+    fast = [timed("large", 0.1, **{column: value}) for column, value in [
+        ("device.name", "other"), ("workload.batch", 16), ("state.threads", 8), ("workload.scope", "e2e"),
+        ("model.precision", "int8")]]  # fmt: skip
+    reports = pd.concat([REPORTS, pd.DataFrame(fast)])
+    assert recommend(TABLE, reports, Budget()).pick["latency_ms"] == 2.0
+    compiled = timed("large", 0.4, **{"software.runtime": "compiled"})
+    reports = pd.concat([reports, pd.DataFrame([compiled])])
+    assert recommend(TABLE, reports, Budget()).pick["runtime"] == "compiled"
+    assert recommend(TABLE, reports, Budget(runtime="eager")).pick["latency_ms"] == 2.0
+
+
+def test_of_repeated_timings_the_best_graded_then_the_newest_counts_not_the_luckiest() -> None:
+    again = [timed("large", 1.0, created_utc="2026-11-01T00:00:00Z"), timed("large", 3.0, created_utc="2026-11-25T00:00:00Z")]
+    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(again)]), Budget()).pick["latency_ms"] == 3.0
+    better = timed("large", 2.5, grade="A", created_utc="2026-10-01T00:00:00Z")
+    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, better])]), Budget()).pick["latency_ms"] == 2.5
+
+
+def test_a_speed_up_compares_with_the_teacher_under_the_same_conditions() -> None:
+    found = choose.candidates(TABLE, REPORTS, Budget()).set_index("name")
+    assert found["speed_up"].to_dict() == {"small": 80.0, "middle": 40.0, "large": 20.0}
+    assert choose.candidates(TABLE, REPORTS, Budget(runtime="compiled", device="bench"))["speed_up"].isna().all()
+
+
+def test_the_metric_precision_is_not_mixed_up_with_a_timing() -> None:
+    found = choose.candidates(TABLE.assign(precision=0.75, precision_reference="toy train"), REPORTS, Budget())
+    assert found["precision"].tolist() == [0.75] * 3 and found["timed_dtype"].tolist() == ["fp32"] * 3
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hole", ["", "params", "macs_image", "file_mb", "fd_low", "fd_high", "weights_sha256", "teacher", "eval_seed"]
+)
+def test_no_sentence_ever_holds_a_nan(hole: str) -> None:
+    table = TABLE.assign(**{hole: None}) if hole else TABLE
+    for budget, reports in [(Budget(), REPORTS), (Budget(), NONE), (Budget(params_m=0.35), REPORTS),
+                            (Budget(params_m=0.01, file_mb=0.01), REPORTS), (Budget(latency_ms=0.1), NONE)]:  # fmt: skip
+        answer = recommend(table, reports, budget)
+        assert "nan" not in answer.text.lower() and "None" not in answer.text, (budget, answer.text)
+        json.dumps(answer.to_json(), allow_nan=False)
+
+
+def test_an_empty_store_gives_a_sentence() -> None:
+    answer = recommend(NONE, NONE, Budget(params_m=1))
+    assert (answer.pick, answer.headline) == (None, "Nothing to choose from.")
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [({"metric": "fdd"}, "unknown metric 'fdd'; did you mean 'fd'?"), ({"params_m": 0.0}, "params_m must be above 0, got 0"),
+     ({"percentile": "p95"}, "unknown percentile 'p95'"), ({"batch": 0}, "batch must be at least 1, got 0")],
+)  # fmt: skip
+def test_a_wrong_budget_is_a_sentence(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("?", r"\?")):
+        Budget(**wrong)
+
+
+def test_names_are_shapes_unless_two_share_one_or_a_person_gave_one() -> None:
+    table = students(("d4", 0.1, 3.0), ("d4", 0.1, 3.1), ("d8", 0.3, 2.0), ("d2", 0.3, 2.0))
+    table.loc[3, "label"] = "my favourite"
+    assert choose.complete(table)["name"].tolist()[:4] == ["d4 pairs 00000000", "d4 pairs 00000001", "d8", "my favourite"]
+
+
+def test_the_starting_limits_lie_just_above_the_median_student() -> None:
+    start = choose.start(TABLE, REPORTS, Budget())
+    assert (start.params_m, start.latency_ms) == (0.35, 1.5)
+    assert choose.start(TABLE, NONE, Budget()).latency_ms is None
+
+
+def test_the_command_writes_only_what_is_not_taken_anyway() -> None:
+    budget = choose.settle(TABLE, REPORTS, Budget(params_m=0.35, weak=True))
+    assert choose.command(TABLE, REPORTS, budget) == "python -m lab choose --params-m 0.35 --weak"
+    other = choose.settle(TABLE, REPORTS, Budget(device="my board"))
+    assert choose.command(TABLE, REPORTS, other) == "python -m lab choose --device 'my board'"

@@ -1,0 +1,343 @@
+"""The command line: what it prints where, its exit codes, and the sentences of its errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_STUDENT
+
+from lab import experiment
+from lab.choose import Budget, recommend
+from lab.cli import BUDGET_OPTIONS, FAILED, MISSING, OK, USAGE, main, parser
+from lab.results import Store, write_whole
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "ls", "verify", "choose"]
+TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
+        "--steps", "12", "--batch", "16"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def distilled_root(taught_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The taught results folder with one finished student."""
+    root = tmp_path_factory.mktemp("distilled") / "results"
+    shutil.copytree(taught_root, root)
+    experiment.run(TINY_STUDENT, Store(root), measure=False)
+    return root
+
+
+@pytest.fixture
+def distilled(distilled_root: Path, tmp_path: Path) -> Store:
+    """A copy of it that a test may change."""
+    shutil.copytree(distilled_root, tmp_path / "distilled")
+    return Store(tmp_path / "distilled")
+
+
+def lab(store: Store, *args: str) -> int:
+    return main([args[0], "--results", str(store.root), *args[1:]])
+
+
+def student(store: Store):
+    return next(r for r in store.runs() if r.recipe.student.family == "dit")
+
+
+# --- help and start-up ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"  python -m lab {command}" in shown and "Example" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_the_help_parse(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    examples = [line.split(" > ")[0].split()[3:] for line in capsys.readouterr().out.splitlines()
+                if line.startswith("  python -m lab ")]  # fmt: skip
+    assert examples
+    for example in examples:
+        assert parser().parse_args(example).command == command
+
+
+def test_help_loads_neither_torch_nor_pandas():
+    code = ("import sys\nfrom lab.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'pandas'} & set(sys.modules)")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as left:
+        main(["traim"])
+    assert left.value.code == USAGE
+    assert "traim" in capsys.readouterr().err
+
+
+# --- exit codes and errors ---
+
+
+def test_an_unknown_run_is_a_usage_error_that_names_the_nearest(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "eval", "tinny") == USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("lab eval: unknown run 'tinny'; did you mean 'tiny'?") and "Traceback" not in shown.err
+
+
+def test_missing_data_has_an_exit_code_of_its_own(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert lab(store_made(store), "fetch", f"folder:{tmp_path / 'nowhere'}") == MISSING
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_there_are_missing_data(distilled: Store, capsys: pytest.CaptureFixture):
+    (student(distilled).path / "student.safetensors").unlink()
+    assert lab(distilled, "sample", student(distilled).id) == MISSING
+    assert "has no finished network" in capsys.readouterr().err
+
+
+def test_lab_debug_shows_the_traceback(distilled: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAB_DEBUG", "1")
+    with pytest.raises(Exception, match="unknown run"):
+        lab(distilled, "eval", "tinny")
+
+
+def test_a_results_folder_that_is_not_there_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["ls", "--results", str(tmp_path / "none")]) == USAGE
+    assert "does not exist" in capsys.readouterr().err
+
+
+def store_made(store: Store) -> Store:
+    store.root.mkdir(parents=True, exist_ok=True)
+    return store
+
+
+# --- run ---
+
+
+def test_a_dry_run_prints_id_and_cost_and_makes_nothing(taught: Store, capsys: pytest.CaptureFixture):
+    before = sorted(taught.root.rglob("*"))
+    assert lab(taught, "run", *TINY, "--dry-run", "--json") == OK
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["id"].startswith("digits-d2w16h2p4-pairs-") and planned["state"] == "queued"
+    assert planned["images"] == 12 * 16 and planned["shards_to_make"] == 0
+    assert planned["cost"]["params"] > 0
+    assert sorted(taught.root.rglob("*")) == before
+
+
+def test_options_and_file_give_the_same_run(taught: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
+    write_whole(tmp_path / "r.json", TINY_STUDENT.to_json())
+    assert lab(taught, "run", *TINY, "--dry-run", "--json") == OK
+    by_options = json.loads(capsys.readouterr().out)["id"]
+    assert lab(taught, "run", str(tmp_path / "r.json"), "--dry-run", "--json") == OK
+    assert json.loads(capsys.readouterr().out)["id"] == by_options
+
+
+def test_options_change_fields_of_a_file(taught: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
+    write_whole(tmp_path / "r.json", TINY_STUDENT.to_json())
+    changes = ["--lr", "0.01", "--mlp", "40", "--option", "pairs.l2=0.5", "--seed", "3"]
+    assert lab(taught, "run", str(tmp_path / "r.json"), *changes, "--dry-run", "--json") == OK
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert (recipe["lr"], recipe["seed"], recipe["student"]["mlp_hidden"]) == (0.01, 3, 40)
+    assert recipe["methods"][0]["options"]["l2"] == 0.5 and recipe["steps"] == TINY_STUDENT.steps
+
+
+def test_a_finished_run_is_not_done_again(distilled: Store, capsys: pytest.CaptureFixture):
+    run = student(distilled)
+    kept = (run.path / "student.safetensors").stat().st_mtime_ns
+    assert lab(distilled, "run", run.id, "--json", "--no-measure") == OK
+    assert json.loads(capsys.readouterr().out)["state"] == "done"
+    assert (run.path / "student.safetensors").stat().st_mtime_ns == kept
+
+
+def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "run", student(distilled).id, "--name-teacher", "small", "--no-measure") == OK
+    assert distilled.teachers()["small"] == student(distilled).id
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([*TINY, "--width", "18", "--heads", "4"], "width 18 is not a multiple of heads 4"),
+        ([*TINY, "--method", "prs"], "did you mean 'pairs'"),
+        ([*TINY, "--method", "pairs,denoise"], "got 2: pairs, denoise"),
+        ([*TINY, "--option", "pairs.l3=1"], "unknown option of method pairs 'l3'"),
+        ([*TINY, "--option", "l1=1"], "--option must be METHOD.NAME=VALUE"),
+        ([*TINY, "--option", "denoise.label_drop=0"], "--option names method 'denoise'"),
+        ([*TINY, "--solver", "euler-3"], "unknown solver"),
+        (["--teacher", "tiny"], "set pairs to how many"),
+        (["--teacher", "tinny", "--pairs", "3"], "did you mean 'tiny'"),
+        (["absent.json"], "no recipe file 'absent.json'"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_with_the_reason(args, said, taught: Store, capsys: pytest.CaptureFixture):
+    assert lab(taught, "run", *args) == USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(taught: Store):
+    # A process of its own, because only a real signal ends the loop between two updates.
+    options = ["--steps", "100000", "--threads", "1", "--no-compile", "--no-measure"]
+    command = [sys.executable, "-m", "lab", "run", "--results", str(taught.root), *TINY, *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    logs = taught.root / "runs"
+    waited = time.monotonic() + 60
+    while not any(p.stat().st_size for p in logs.glob("digits-d2*/log.jsonl")) and time.monotonic() < waited:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    folder = next(logs.glob("digits-d2*"))
+    assert process.returncode == FAILED and out == ""
+    assert f"go on with: python -m lab run {folder / 'recipe.json'}" in err and "Traceback" not in err
+    assert (folder / "state.pt").exists()
+
+
+# --- tables and pictures ---
+
+
+def test_ls_prints_one_row_per_run(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "ls") == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["label", "role", "state"]
+    assert len(lines) == 1 + len(distilled.runs())
+
+
+def test_ls_sorts_numbers_as_numbers_and_down_with_a_minus(distilled: Store, capsys: pytest.CaptureFixture):
+    sorted_params = []
+    for order in ("params", "-params"):
+        assert lab(distilled, "ls", f"--sort={order}", "--columns", "params", "--json") == OK
+        sorted_params.append([row["params"] for row in json.loads(capsys.readouterr().out)])
+    assert sorted_params[0] == sorted(sorted_params[0]) == sorted_params[1][::-1]
+    assert len(set(sorted_params[0])) > 1
+
+
+def test_json_holds_null_where_a_value_is_missing(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "ls", "--columns", "classes,teacher", "--json") == OK
+    rows = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {row["teacher"] is None for row in rows} == {True, False}
+
+
+def test_an_unknown_column_names_the_nearest(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "ls", "--columns", "parms") == USAGE
+    assert "did you mean 'params'" in capsys.readouterr().err
+
+
+def test_an_empty_store_says_how_to_begin(store: Store, capsys: pytest.CaptureFixture):
+    assert lab(store_made(store), "ls") == OK
+    assert "python -m lab run --help" in capsys.readouterr().out
+
+
+def test_sample_writes_the_common_images(distilled: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "drawn" / "s.npz"
+    assert lab(distilled, "sample", student(distilled).id, "--out", str(out), "--json") == OK
+    with np.load(out) as drawn, np.load(student(distilled).path / "samples.npz") as kept:
+        assert np.array_equal(drawn["images"], kept["images"]) and np.array_equal(drawn["classes"], kept["classes"])
+
+
+def test_sample_refuses_an_unknown_class(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "sample", "tiny", "--class", "boot") == USAGE
+    assert "unknown class 'boot'" in capsys.readouterr().err
+
+
+def test_count_agrees_with_the_network(distilled: Store, capsys: pytest.CaptureFixture):
+    shape = ["--depth", "2", "--width", "16", "--heads", "2", "--patch", "4", "--size", "8"]
+    assert lab(distilled, "count", *shape, "--json") == OK
+    counted = json.loads(capsys.readouterr().out)
+    assert lab(distilled, "count", student(distilled).id, "--json") == OK
+    assert json.loads(capsys.readouterr().out) == {student(distilled).id: counted}
+
+
+def test_pairs_are_made_once(taught: Store, capsys: pytest.CaptureFixture):
+    assert lab(taught, "pairs", "tiny", "--count", "300", "--solver", "dpmpp2m-4", "--json") == OK
+    made = json.loads(capsys.readouterr().out)
+    assert made["made_now"] == 0 and made["pairs"] >= 300 and Path(made["folder"]).is_dir()
+
+
+# --- verify and doctor ---
+
+
+def test_verify_holds_on_an_untouched_store(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "verify", "--quick", "--json") == OK
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["check"] for row in rows} == {"weights", "checksums"} and {row["state"] for row in rows} == {"holds"}
+
+
+def test_verify_fails_on_changed_weights(distilled: Store, capsys: pytest.CaptureFixture):
+    path = student(distilled).path / "student.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert lab(distilled, "verify", "--quick") == FAILED
+    assert "1 of 3 checks differ" in capsys.readouterr().out
+
+
+def test_verify_compares_a_changed_shard_by_value(distilled: Store, capsys: pytest.CaptureFixture):
+    shard = next((distilled.root / "pairs").glob("*/0000.npz"))
+    with np.load(shard) as kept:
+        arrays = dict(kept)
+    arrays["images"] = 255 - arrays["images"]
+    np.savez(shard, **arrays)
+    assert lab(distilled, "verify", "--quick", "--json") == FAILED
+    rows = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["checksums"] == "notice" and rows["shard 0000"] == "differs"
+
+
+def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    assert lab(distilled, "doctor", "--json") == OK
+    found = {f["check"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["torch"]["state"] == "fine" and "2 finished" in found["results"]["found"]
+    assert found["cifar10"]["mend"] == "python -m lab fetch cifar10"
+
+
+# --- choose ---
+
+
+def test_choose_takes_every_field_of_a_budget():
+    assert {*BUDGET_OPTIONS, "weak"} == {f.name for f in dataclasses.fields(Budget)}
+
+
+def test_choose_without_a_measured_student_is_missing_data(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "choose", "--params-m", "1") == MISSING
+    assert "Nothing to choose from" in capsys.readouterr().out
+
+
+def test_choose_gives_the_recommendation_of_the_page(measured: Store, capsys: pytest.CaptureFixture):
+    assert lab(measured, "choose", "--params-m", "1", "--json") == OK
+    said = json.loads(capsys.readouterr().out)
+    found = recommend(measured.table(), measured.reports(), Budget(params_m=1.0))
+    assert said["headline"] == found.headline and said["pick"]["run"] == student(measured).id
+
+
+def test_choose_says_what_comes_nearest_where_nothing_fits(measured: Store, capsys: pytest.CaptureFixture):
+    assert lab(measured, "choose", "--params-m", "0.001") == FAILED
+    assert "Nearest on parameters" in capsys.readouterr().out
+
+
+def test_choose_refuses_an_unknown_metric(measured: Store, capsys: pytest.CaptureFixture):
+    assert lab(measured, "choose", "--metric", "fid") == USAGE
+    assert "unknown metric 'fid'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def measured(distilled: Store) -> Store:
+    """With a distance that stands in the student's metrics.json."""
+    student(distilled).write("metrics", {
+        "weights_sha256": student(distilled).read("student")["weights_sha256"], "extractor": "digits-cnn-00000000",
+        "samples": 1000, "seed": 100_000, "seconds": 1.0,
+        "values": {"fd": {"value": 2.5, "reference": "digits train, 1,498 images", "ci95": [2.4, 2.6]}},
+    })  # fmt: skip
+    student(distilled).write("cost", {"params": 10_944, "macs": 31_232, "macs_image": 31_232, "file_mb": 0.024})
+    return distilled

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lab import data, features
+from lab.diffusion import from_uint8
+
+# Every stored metric names these files: another net under the same name would make old figures wrong.
+FROZEN = {
+    ("digits", "metric"): "@digits-metric",
+    ("digits", "perceptual"): "@digits-perceptual",
+    ("fashion-mnist", "metric"): "@fashion-mnist-metric",
+    ("fashion-mnist", "perceptual"): "@fashion-mnist-perceptual",
+}
+
+
+@pytest.mark.parametrize(("name", "purpose"), FROZEN)
+def test_the_nets_are_the_frozen_ones(name: str, purpose: str) -> None:
+    assert features.facts(name, purpose)["sha256"] == FROZEN[name, purpose]
+    features.load(name, purpose)
+
+
+def test_the_fashion_nets_are_as_good_and_as_small_as_promised() -> None:
+    assert features.facts("fashion-mnist")["test_accuracy"] >= 0.92
+    for purpose in ("metric", "perceptual"):
+        assert (features.ASSETS / f"fashion-mnist-{purpose}.safetensors").stat().st_size < 1e6
+
+
+@pytest.mark.parametrize("purpose", ["metric", "perceptual"])
+def test_the_recorded_accuracy_of_the_digit_nets_is_what_they_reach(purpose: str) -> None:
+    net, test = features.load("digits", purpose), data.load("digits", "test")
+    right = net(from_uint8(test.images)).argmax(1) == test.labels
+    assert right.double().mean().item() == pytest.approx(features.facts("digits", purpose)["test_accuracy"], abs=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("purpose", ["metric", "perceptual"])
+def test_the_recorded_accuracy_of_the_fashion_nets_is_what_they_reach(purpose: str) -> None:
+    try:
+        test = data.load("fashion-mnist", "test")
+    except data.MissingData as error:
+        pytest.skip(str(error))
+    net = features.load("fashion-mnist", purpose)
+    right = [net(from_uint8(x)).argmax(1) == y for x, y in zip(test.images.split(500), test.labels.split(500))]
+    accuracy = torch.cat(right).double().mean().item()
+    assert accuracy == pytest.approx(features.facts("fashion-mnist", purpose)["test_accuracy"], abs=0.002)
+
+
+def test_the_metric_and_the_perceptual_net_share_neither_shape_nor_seed() -> None:
+    for name in features.known():
+        mine, other = features.facts(name, "metric"), features.facts(name, "perceptual")
+        assert mine["seed"] != other["seed"]
+        assert mine["architecture"] != other["architecture"]
+
+
+def test_a_metric_net_gives_128_features_and_a_name_with_its_hash() -> None:
+    net = features.load("digits")
+    assert net.features(torch.zeros(3, 1, 8, 8)).shape == (3, 128)
+    assert features.name("digits") == f"digits-cnn-{FROZEN['digits', 'metric'][:8]}"
+
+
+def test_a_loaded_net_is_frozen_and_in_eval_mode() -> None:
+    net = features.load("digits")
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_the_weights_are_stored_in_half_precision() -> None:
+    with safe_open(features.ASSETS / "digits-metric.safetensors", "pt") as file:
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}
+
+
+def test_data_without_a_net_is_named_with_those_that_have_one() -> None:
+    with pytest.raises(LookupError, match=r"'cifar10'.*digits, fashion-mnist"):
+        features.load("cifar10")
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch) -> None:
+    for suffix in ("json", "safetensors"):
+        (tmp_path / f"digits-metric.{suffix}").write_bytes((features.ASSETS / f"digits-metric.{suffix}").read_bytes())
+    facts = json.loads((tmp_path / "digits-metric.json").read_text()) | {"sha256": "0" * 64}
+    (tmp_path / "digits-metric.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(features, "ASSETS", tmp_path)
+    with pytest.raises(ValueError, match=r"digits-metric\.safetensors does not have the sha256"):
+        features.load("digits")

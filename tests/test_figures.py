@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from lab import choose, figures
+from lab.choose import Budget
+
+
+def rows(count: int = 3, **columns: object) -> pd.DataFrame:
+    """Candidates from cheap and poor to dear and good, with the teacher's columns."""
+    k = np.arange(count)
+    frame = pd.DataFrame({
+        "run": [f"run-{i}" for i in k], "name": [f"n{i}" for i in k], "shape": [f"d{i}" for i in k], "method": "pairs",
+        "params_m": 0.1 * (k + 1), "macs_m": 5.0 * (k + 1), "latency_ms": 0.2 * (k + 1), "fd": 3.0 - 0.5 * k,
+        "fd_low": 2.9 - 0.5 * k, "fd_high": 3.2 - 0.5 * k, "fd_reference": "toy train", "extractor": "cnn-1",
+        "samples": 1000.0, "eval_seed": 7.0, "runtime": "eager", "timed_dtype": "fp32", "grade": "C", "device": "bench",
+        "batch": 1.0, "threads": 2.0, "scope": "core", "percentile": "p50", "provenance": "measured", "speed_up": 20.0,
+        "fits": True, "why_not": "",
+    })  # fmt: skip
+    return frame.assign(**columns)
+
+
+def traces(figure: go.Figure) -> dict[str, go.Scatter]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_every_point_carries_its_run_and_its_error() -> None:
+    drawn = traces(figures.tradeoff(rows(), "latency_ms", "fd"))["pairs"]
+    assert [run for (run,) in drawn.customdata] == ["run-0", "run-1", "run-2"]
+    assert list(drawn.x) == pytest.approx([0.2, 0.4, 0.6])
+    assert list(drawn.error_y.array) == pytest.approx([0.2] * 3) and list(drawn.error_y.arrayminus) == pytest.approx([0.1] * 3)
+
+
+def test_the_front_line_passes_only_points_that_none_beats_and_that_fit() -> None:
+    frame = rows(5, fd=[3.0, 2.0, 2.5, 1.5, 1.0], fits=[True] * 4 + [False])
+    line = traces(figures.tradeoff(frame, "latency_ms", "fd"))["front"]
+    assert list(line.y) == [3.0, 2.0, 1.5]
+
+
+def test_what_does_not_fit_is_grey_and_hollow_not_only_grey() -> None:
+    drawn = traces(figures.tradeoff(rows(fits=[True, True, False]), "latency_ms", "fd"))
+    over = drawn["pairs, over the budget"]
+    assert (over.marker.color, over.marker.symbol) == (figures.GREY, "circle-open")
+    assert len(over.x) == 1 and len(drawn["pairs"].x) == 2
+
+
+def test_two_methods_differ_in_shape_and_in_colour() -> None:
+    drawn = traces(figures.tradeoff(rows(method=["pairs", "pairs", "ternary"]), "params_m", "fd"))
+    one, two = drawn["pairs"].marker, drawn["ternary"].marker
+    assert one.symbol != two.symbol and one.color != two.color
+
+
+def test_the_marker_grows_with_the_parameters() -> None:
+    sizes = traces(figures.tradeoff(rows(params_m=[0.2, 0.5, 1.2]), "latency_ms", "fd"))["pairs"].marker.size
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize(
+    "column, values, said",
+    [("samples", [1000.0, 1000.0, 500.0], "Frechet distance values of different protocols can't share an axis"),
+     ("extractor", ["a", "b", "b"], "different protocols"), ("fd_reference", ["train", "test", "test"], "different protocols"),
+     ("eval_seed", [0.0, 1.0, 0.0], "different protocols"), ("device", ["a", "b", "a"], "latencies of different device"),
+     ("threads", [1.0, 2.0, 2.0], "latencies of different threads"), ("batch", [1.0, 16.0, 1.0], "different batch")],
+)  # fmt: skip
+def test_mixed_conditions_are_refused_with_the_choices(column: str, values: list[object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        figures.tradeoff(rows(**{column: values}), "latency_ms", "fd")
+    with pytest.raises(ValueError, match=said):
+        figures.tradeoff_3d(rows(**{column: values}), "latency_ms", "fd", "params_m")
+
+
+def test_a_teacher_of_another_protocol_is_refused_too() -> None:
+    with pytest.raises(ValueError, match="different protocols"):
+        figures.tradeoff(rows(), "latency_ms", "fd", teacher=rows(1, samples=500.0))
+
+
+def test_conditions_of_what_is_not_drawn_do_not_matter() -> None:
+    figures.tradeoff(rows(device=["a", "b", "a"]), "params_m", "fd")
+    figures.tradeoff(rows(samples=[1000.0, 500.0, 500.0], class_accuracy=0.9), "latency_ms", "params_m")
+
+
+def test_axis_titles_carry_unit_and_sample_count() -> None:
+    figure = figures.tradeoff(rows(), "latency_ms", "fd")
+    assert figure.layout.xaxis.title.text == "Latency (ms, p50, batch 1)"
+    assert figure.layout.yaxis.title.text == "Frechet distance (1,000 samples, lower is better)"
+
+
+def test_a_distant_teacher_is_a_line_with_its_value_and_a_near_one_a_star() -> None:
+    near = figures.tradeoff(rows(), "latency_ms", "fd", teacher=rows(1, latency_ms=0.9, fd=1.0, run="t"))
+    assert traces(near)["teacher"].marker.symbol == "star"
+    far = figures.tradeoff(rows(), "latency_ms", "fd", teacher=rows(1, latency_ms=40.0, fd=1.0, run="t"))
+    assert "teacher" not in traces(far)
+    assert [a.text for a in far.layout.annotations] == ["teacher, 40.0 ms (beyond this axis)"]
+    assert far.layout.shapes[0].y0 == 1.0
+
+
+def test_the_limit_stands_at_its_value_on_both_kinds_of_axis() -> None:
+    for log, at in [(False, 0.5), (True, np.log10(0.5))]:
+        figure = figures.tradeoff(rows(), "latency_ms", "fd", limit=0.5, log_x=log)
+        assert figure.layout.shapes[0].x0 == 0.5 and figure.layout.annotations[0].x == pytest.approx(at)
+
+
+def test_a_row_without_latency_is_not_drawn_on_that_axis() -> None:
+    drawn = traces(figures.tradeoff(rows(latency_ms=[0.2, np.nan, 0.6]), "latency_ms", "fd"))["pairs"]
+    assert [run for (run,) in drawn.customdata] == ["run-0", "run-2"]
+
+
+def test_names_of_crowded_points_do_not_cover_each_other_but_the_pick_is_named() -> None:
+    frame = rows(30)
+    frame["fd"] = 3.0 - 0.001 * np.arange(30)
+    frame["latency_ms"] = 0.2 + 0.001 * np.arange(30)
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-7"))["pairs"]
+    assert "n7" in drawn.text and sum(bool(t) for t in drawn.text) == figures.MOST_NAMES
+
+
+def test_a_label_is_text_and_never_markup() -> None:
+    label = "<a href='http://x'>click</a>"
+    drawn = traces(figures.tradeoff(rows(name=label), "latency_ms", "fd", pick="run-0"))["pairs"]
+    assert "<a" not in "".join(drawn.text) and "<a" not in "".join(drawn.hovertext)
+
+
+def test_the_hover_names_cost_speed_and_what_is_over() -> None:
+    text = figures.hover(rows(why_not="0.6 ms is above 0.5").iloc[0].to_dict())
+    for part in ["n0", "0.100 M parameters", "5.00 M MACs", "0.200 ms p50, eager, grade C", "20.0 times as fast", "above 0.5"]:
+        assert part in text
+    assert "nan" not in figures.hover(rows(latency_ms=np.nan, speed_up=np.nan, macs_m=np.nan).iloc[0].to_dict())
+
+
+def test_the_caption_says_every_condition_and_what_was_left_out() -> None:
+    said = figures.conditions(rows(runtime=["eager", "compiled", "compiled"]), ["Left out: 1 run hidden (x)."])
+    for part in ["cnn-1, 1,000 samples, against toy train, seed 7", "95 % intervals", "bench", "compiled (2), eager (1)",
+                 "batch 1", "2 threads", "grade C", "measured", "Left out: 1 run hidden (x)."]:  # fmt: skip
+        assert part in said
+
+
+def test_the_caption_of_untimed_rows_speaks_of_no_latency() -> None:
+    assert "Latency" not in figures.conditions(rows(latency_ms=np.nan))
+
+
+def test_nothing_to_draw_is_an_empty_figure_not_an_error() -> None:
+    assert len(figures.tradeoff(rows().iloc[:0], "latency_ms", "fd").data) == 0
+
+
+def test_three_axes_mark_what_none_beats_on_all_three() -> None:
+    frame = rows(3, fd=[2.0, 2.5, 1.5])
+    drawn = traces(figures.tradeoff_3d(frame, "latency_ms", "fd", "params_m"))
+    assert [run for (run,) in drawn["on the front"].customdata] == ["run-0", "run-2"]
+
+
+def test_the_candidates_of_a_store_are_drawn_as_they_come() -> None:
+    table = pd.DataFrame({"run": ["a"], "label": ["a"], "shape": ["d1"], "method": ["pairs"], "params": [1e5], "fd": [2.0],
+                          "fd_reference": ["toy"], "extractor": ["cnn"], "samples": [100.0], "eval_seed": [0.0]})  # fmt: skip
+    found = choose.candidates(table, pd.DataFrame(), Budget())
+    assert len(traces(figures.tradeoff(found, "params_m", "fd"))["pairs"].x) == 1

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab import jobs
+from lab.config import Recipe
+from lab.results import Run, Store, write_json
+
+HOLD = """
+import fcntl, sys, time
+lock = open(sys.argv[1], "a+")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Store(tmp_path).open(Recipe(steps=1000))
+    status(run, "running", os.getpid())
+    return run
+
+
+def status(run: Run, state: str, pid: int) -> None:
+    write_json(
+        run.path / "status.json", {"state": state, "step": 100, "steps": 1000, "heartbeat": time.time(), "pid": pid}
+    )
+
+
+def write_log(run: Run, lines: list[str]) -> None:
+    (run.path / "log.jsonl").write_text("\n".join(lines))
+
+
+def row(step: int) -> str:
+    return json.dumps({"step": step, "images": step * 64, "seconds": step * 0.1, "pairs/l1": 0.1})
+
+
+def test_progress_is_the_log_s_not_the_minute_old_status_s(run: Run):
+    write_log(run, [row(s) for s in range(50, 401, 50)])
+    now = jobs.progress(run)
+    assert (now.step, now.images, now.share) == (400, 25_600, 0.4)
+    assert now.images_per_s == pytest.approx(640)
+    assert now.eta_s == pytest.approx(60)
+
+
+def test_a_speed_needs_two_lines(run: Run):
+    write_log(run, [row(50)])
+    assert jobs.progress(run).images_per_s is None
+    assert jobs.progress(run).eta_s is None
+
+
+def test_a_log_cut_off_or_spoilt_is_read_as_far_as_it_goes(run: Run):
+    write_log(
+        run, ["7", "[]", '{"step": 1}', '{"step": NaN, "images": 1, "seconds": 1}', row(50), row(100), row(150)[:20]]
+    )
+    assert [r["step"] for r in jobs.tail(run.path / "log.jsonl")] == [50, 100]
+
+
+def test_only_the_end_of_a_long_log_is_read(run: Run):
+    write_log(run, [row(s) for s in range(10_000)])
+    rows = jobs.tail(run.path / "log.jsonl")
+    assert rows[-1]["step"] == 9_999 and 10 < len(rows) < 200
+
+
+def test_a_run_without_log_has_no_progress_to_show(run: Run):
+    assert jobs.progress(run).images == 0
+
+
+def test_a_pid_that_does_not_hold_the_lock_is_not_the_run_s(run: Run):
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (run.path / "lock").touch()
+        status(run, "running", other.pid)
+        assert jobs.process_of(run) is None
+        with pytest.raises(LookupError, match="no process on this machine works on run"):
+            jobs.stop(run)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("pid", [0, 1, -1, "12", None, 2**40])
+def test_no_strange_pid_is_ever_asked(run: Run, pid: object):
+    (run.path / "lock").touch()
+    status(run, "running", pid)
+    assert jobs.process_of(run) is None
+
+
+def test_the_process_that_holds_the_lock_is_found_and_ends(run: Run):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path / "lock")], stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        status(run, "running", holder.pid)
+        assert jobs.stop(run) == holder.pid
+        assert holder.wait(10) == -15
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_started_run_is_its_own_process_and_writes_where_the_run_lies(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    script = tmp_path / "python"
+    script.write_text('#!/bin/sh\necho "$LAB_RESULTS $@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    status(run, "stopped", 0)
+    pid = jobs.start(run)
+    deadline = time.time() + 10
+    while jobs.alive(pid) and time.time() < deadline:
+        time.sleep(0.01)
+    assert jobs.last_words(run) == f"{tmp_path.resolve()} -m lab run {run.path.resolve() / 'recipe.json'}"
+
+
+@pytest.mark.parametrize("state", ["running", "done"])
+def test_a_run_that_runs_or_is_done_is_not_started(run: Run, state: str):
+    status(run, state, 0)
+    with pytest.raises(ValueError, match=f"is {state}; only one that is queued"):
+        jobs.start(run)
+
+
+def test_a_pid_that_was_never_started_here_is_not_alive():
+    assert not jobs.alive(os.getpid())
+
+
+def test_last_words_show_a_progress_bar_s_last_state(run: Run):
+    (run.path / "process.log").write_bytes(b"one\n 10%\r 20%\r 30%\nlast\n\n")
+    assert jobs.last_words(run) == "one\n 30%\nlast"
+    assert jobs.last_words(run, 1) == "last"
+
+
+def test_the_command_names_another_results_folder(run: Run):
+    root = run.path.parent.parent
+    assert jobs.command(run) == f"LAB_RESULTS={root} python -m lab run {run.path / 'recipe.json'}"
+    home = Run(jobs.HERE / "results" / "runs" / "x-1")
+    assert jobs.command(home) == "python -m lab run results/runs/x-1/recipe.json"

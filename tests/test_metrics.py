@@ -1,0 +1,311 @@
+import dataclasses
+import json
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from conftest import TINY_STUDENT, TINY_TEACHER
+from scipy.linalg import sqrtm
+
+from lab import data, diffusion, experiment, features, metrics, results
+from lab.data import MissingData
+from lab.results import Run, Store
+
+DIGITS = features.name("digits")
+SMALL = 64  # samples, in tests
+
+
+@pytest.fixture
+def digits() -> torch.Tensor:
+    return data.load("digits", "train").images
+
+
+@pytest.fixture
+def student(taught: Store) -> Run:
+    return experiment.run(dataclasses.replace(TINY_STUDENT, keep=(96,)), taught, measure=False)
+
+
+@pytest.fixture
+def gaussians() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 400, 6, generator=rng, dtype=torch.float64)
+    return a, 0.5 + b @ torch.randn(6, 6, generator=rng, dtype=torch.float64)
+
+
+# --- distances ---
+
+
+def test_the_frechet_distance_is_the_textbook_formula(gaussians) -> None:
+    a, b = (x.numpy() for x in gaussians)
+    s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * sqrtm(s1 @ s2).real)
+    assert metrics.fd(*gaussians) == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_form_of_the_bootstrap_is_the_same_distance(gaussians) -> None:
+    a, b = (x.numpy() for x in gaussians)
+    half = metrics._square_root(np.cov(b, rowvar=False))
+    again = metrics._fd_to(b.mean(0), half, a.mean(0), np.cov(a, rowvar=False))
+    assert again == pytest.approx(metrics.fd(*gaussians), rel=1e-8)
+
+
+def test_equal_sets_are_at_distance_zero(digits) -> None:
+    x = metrics.extract(digits[:300], DIGITS)
+    assert metrics.fd(x, x) == pytest.approx(0, abs=1e-6)
+    assert metrics.precision_recall(x, x) == (1.0, 1.0)
+
+
+def test_the_interval_holds_the_value_and_narrows_with_more_samples() -> None:
+    rng = torch.Generator().manual_seed(0)
+    real = torch.randn(2000, 8, generator=rng, dtype=torch.float64)
+    widths = []
+    for count in (100, 2000):
+        x = 0.3 + torch.randn(count, 8, generator=rng, dtype=torch.float64)
+        value = metrics.fd(x, real)
+        low, high = metrics.fd_interval(x, real, value)
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_interval_covers_what_other_samples_give() -> None:
+    # Four fifths: with 100 draws an interval meant for 95 % may miss a few of 30 by chance.
+    rng = torch.Generator().manual_seed(1)
+    real = torch.randn(3000, 4, generator=rng, dtype=torch.float64)
+    sets = [0.5 + torch.randn(500, 4, generator=rng, dtype=torch.float64) for _ in range(30)]
+    typical = np.mean([metrics.fd(x, real) for x in sets])
+    hits = 0
+    for x in sets:
+        low, high = metrics.fd_interval(x, real, metrics.fd(x, real), draws=50)
+        hits += low <= typical <= high
+    assert hits >= 24
+
+
+def test_our_distances_are_those_of_torch_fidelitys_own_entry(digits) -> None:
+    a, b = digits[:200], digits[200:500]
+    ours = metrics.distances(a, b, DIGITS, draws=2)["values"]
+    theirs = torch_fidelity.calculate_metrics(
+        input1=metrics.Rows(a), input2=metrics.Rows(b), feature_extractor=DIGITS, fid=True, kid=True, prc=True,
+        kid_subsets=metrics.KID_SUBSETS, kid_subset_size=100, cuda=False, save_cpu_ram=True, cache=False, verbose=False,
+    )  # fmt: skip
+    assert ours["fd"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+    assert ours["kid"]["value"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours["precision"]["value"] == pytest.approx(theirs["precision"])
+    assert ours["recall"]["value"] == pytest.approx(theirs["recall"])
+
+
+def test_a_distance_names_its_conditions(digits) -> None:
+    found = metrics.distances(digits[:50], digits[50:150], DIGITS, draws=2)
+    assert (found["extractor"], found["samples"]) == (DIGITS, 50)
+    assert "100" in found["values"]["fd"]["reference"]
+    assert "subsets of 25" in found["values"]["kid"]["reference"]
+
+
+def test_images_of_the_wrong_kind_are_refused(digits) -> None:
+    with pytest.raises(ValueError, match="images_b must be at least 8 uint8 images"):
+        metrics.distances(digits[:50], digits[:50].float(), DIGITS)
+
+
+def test_features_do_not_depend_on_the_batch(digits) -> None:
+    x = metrics.extract(digits[:50], DIGITS, batch=50)
+    assert torch.allclose(metrics.extract(digits[:50], DIGITS, batch=7), x, atol=1e-5)
+    assert x.dtype == torch.float64
+
+
+def test_more_noise_is_a_larger_distance(digits) -> None:
+    rng, found = torch.Generator().manual_seed(0), []
+    real = metrics.extract(digits, DIGITS)
+    for scale in (0, 20, 60):
+        noisy = digits[:500] + scale * torch.randn(500, 1, 8, 8, generator=rng)
+        found.append(metrics.fd(metrics.extract(noisy.clamp(0, 255).to(torch.uint8), DIGITS), real))
+    assert found == sorted(found)
+
+
+def test_class_accuracy_sees_right_and_wrong_classes() -> None:
+    test = data.load("digits", "test")
+    assert metrics.class_accuracy(test.images, test.labels, "digits") > 0.95
+    assert metrics.class_accuracy(test.images, (test.labels + 1) % 10, "digits") < 0.05
+
+
+# --- extractors ---
+
+
+def test_data_with_a_net_of_its_own_is_measured_by_it() -> None:
+    assert metrics.extractor_of("digits") == DIGITS
+    assert metrics.extractor_of("cifar10") == metrics.extractor_of("folder:/x") == "inception-v3-compat"
+
+
+def test_an_extractor_may_be_registered_twice() -> None:
+    metrics.register(DIGITS)
+    metrics.register(DIGITS)
+    with pytest.raises(LookupError, match="no feature extractor 'digits-cnn-00000000' here"):
+        metrics.register("digits-cnn-00000000")
+
+
+def test_missing_inception_weights_say_how_to_get_them(monkeypatch) -> None:
+    def offline(*args: object, **settings: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
+    with pytest.raises(MissingData, match=r"weights-inception-2015-12-05-6726825d.pth.*put the file into"):
+        metrics.create("inception-v3-compat", "cpu")
+
+
+# --- runs ---
+
+
+def test_a_student_is_measured_with_every_value_and_its_conditions(taught: Store, student: Run) -> None:
+    found = metrics.evaluate(student, taught, samples=SMALL)
+    assert json.loads((student.path / "metrics.json").read_text()) == found
+    assert found["weights_sha256"] == student.read("student")["weights_sha256"]
+    assert (found["extractor"], found["samples"], found["seed"]) == (DIGITS, SMALL, diffusion.EVAL_SEED)
+    assert set(found["values"]) == {"fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1",
+                                    "teacher_perceptual"}  # fmt: skip
+    assert all(v["reference"] and np.isfinite(v["value"]) for v in found["values"].values())
+    assert found["values"]["fd"]["reference"] == "train split of digits, 1,498 images"
+    low, high = found["values"]["fd"]["ci95"]
+    assert low <= found["values"]["fd"]["value"] <= high
+    assert features.name("digits", "perceptual") in found["values"]["teacher_perceptual"]["reference"]
+
+
+def test_the_table_shows_the_values_and_their_conditions(taught: Store, student: Run) -> None:
+    found = metrics.evaluate(student, taught, samples=SMALL)
+    row = taught.table().set_index("run").loc[student.id]
+    assert row["fd"] == found["values"]["fd"]["value"]
+    assert (row["extractor"], row["samples"], row["eval_seed"]) == (DIGITS, SMALL, diffusion.EVAL_SEED)
+
+
+def test_a_kept_checkpoint_has_its_own_distance(taught: Store, student: Run) -> None:
+    found = metrics.evaluate(student, taught, samples=SMALL)
+    assert set(found["checkpoints"]) == {"96"}
+    assert found["checkpoints"]["96"]["fd"]["value"] != found["values"]["fd"]["value"]
+
+
+def test_a_teacher_is_not_measured_against_a_teacher(taught: Store) -> None:
+    found = metrics.evaluate(taught.get("tiny"), taught, samples=16)
+    assert not [name for name in found["values"] if "teacher" in name]
+    assert found["solver"] == TINY_TEACHER.solver
+
+
+def test_digits_are_measured_on_a_thousand_images() -> None:
+    assert metrics.SAMPLES.get("digits", metrics.DEFAULT_SAMPLES) == 1_000
+    assert metrics.SAMPLES.get("fashion-mnist", metrics.DEFAULT_SAMPLES) == 10_000
+
+
+def test_measuring_again_does_nothing_unless_asked(taught: Store, student: Run, monkeypatch) -> None:
+    first = metrics.evaluate(student, taught, samples=SMALL)
+    monkeypatch.setattr(metrics, "generate", lambda *a, **k: pytest.fail("images were drawn again"))
+    assert metrics.evaluate(student, taught, samples=SMALL) == first
+    with pytest.raises(pytest.fail.Exception):
+        metrics.evaluate(student, taught, samples=SMALL, force=True)
+    with pytest.raises(pytest.fail.Exception):
+        metrics.evaluate(student, taught, samples=SMALL + 1)
+
+
+def test_the_teachers_images_are_made_once(taught: Store, student: Run, monkeypatch) -> None:
+    first = metrics.evaluate(student, taught, samples=SMALL)
+    monkeypatch.setattr(metrics, "draw", lambda *a, **k: pytest.fail("the teacher was sampled again"))
+    again = metrics.evaluate(student, taught, samples=SMALL, force=True)
+    assert again["values"] == first["values"]
+
+
+def test_the_teachers_images_are_those_of_the_same_noise_and_class(taught: Store) -> None:
+    from lab.sampling import generate
+    from lab.weights import load_student, spec_of_run
+
+    teacher, seeds = taught.get("tiny"), range(500, 506)
+    recipe = dataclasses.replace(TINY_STUDENT, teacher=f"run:{teacher.id}")
+    expected, _ = generate(load_student(teacher), spec_of_run(teacher), seeds, solver=recipe.solver)
+    assert torch.equal(metrics.teacher_images(recipe, taught, seeds), expected)
+
+
+def test_a_teacher_of_other_weights_is_not_taken_from_the_cache(taught: Store, student: Run) -> None:
+    metrics.evaluate(student, taught, samples=SMALL)
+    made = set((taught.root / ".cache").glob("teacher-*"))
+    other = experiment.run(dataclasses.replace(TINY_TEACHER, seed=1), taught, measure=False)
+    recipe = dataclasses.replace(student.recipe, teacher=f"run:{other.id}")
+    metrics.teacher_images(recipe, taught, range(8))
+    assert len(set((taught.root / ".cache").glob("teacher-*")) - made) == 1
+
+
+def test_a_net_of_some_classes_is_asked_for_those_and_measured_against_those(taught: Store) -> None:
+    recipe = dataclasses.replace(TINY_TEACHER, classes=(3, 7), steps=0)
+    run = experiment.run(recipe, taught, measure=False)
+    y = metrics.labels(run.recipe, data.spec_of("digits", data.load("digits")), range(40))
+    assert set(y.tolist()) == {3, 7}
+    _, reference = metrics.real_features(run.recipe, taught, DIGITS)
+    both = torch.isin(data.load("digits").labels, torch.tensor([3, 7])).sum().item()
+    assert reference == f"train split of digits of classes 3, 7, {both} images"
+
+
+def test_an_unconditional_net_on_labelled_data_has_no_class_accuracy(taught: Store) -> None:
+    student = dataclasses.replace(TINY_TEACHER.student, num_classes=0)
+    run = experiment.run(dataclasses.replace(TINY_TEACHER, student=student, steps=1), taught, measure=False)
+    found = metrics.evaluate(run, taught, samples=16)
+    assert "class_accuracy" not in found["values"]
+    assert "fd" in found["values"]
+
+
+# --- verify ---
+
+
+def test_committed_weights_give_the_stored_distance_again(taught: Store, student: Run) -> None:
+    metrics.evaluate(student, taught, samples=SMALL)
+    found = metrics.verify(student, taught)
+    assert found.ok
+    assert found.difference < 1e-6
+
+
+def test_a_stored_distance_that_is_not_true_is_found(taught: Store, student: Run) -> None:
+    stored = metrics.evaluate(student, taught, samples=SMALL)
+    stored["values"]["fd"]["value"] *= 0.95
+    student.write("metrics", stored)
+    found = metrics.verify(student, taught)
+    assert not found.ok
+    assert found.difference == pytest.approx(1 / 0.95 - 1, rel=1e-3)
+
+
+def test_metrics_of_other_weights_are_refused(taught: Store, student: Run) -> None:
+    stored = metrics.evaluate(student, taught, samples=SMALL)
+    student.write("metrics", stored | {"weights_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="was made with weights_sha256 000"):
+        metrics.verify(student, taught)
+
+
+def test_a_run_without_metrics_has_nothing_to_verify(taught: Store, student: Run) -> None:
+    with pytest.raises(LookupError, match="has no metrics yet"):
+        metrics.verify(student, taught)
+
+
+# --- comparing ---
+
+
+def test_rows_of_equal_conditions_can_be_compared() -> None:
+    row = {"label": "a", "data": "digits", "fd": 1.0, "extractor": DIGITS, "samples": 64, "fd_reference": "train"}
+    assert results.same_conditions(row, row | {"label": "b", "fd": 2.0}) is None
+
+
+@pytest.mark.parametrize(("name", "other"), [("samples", 128), ("extractor", "x"), ("eval_seed", 7),
+                                             ("fd_reference", "test"), ("data", "cifar10")])  # fmt: skip
+def test_rows_of_other_conditions_say_what_differs(name: str, other: object) -> None:
+    row = {"label": "a", "data": "digits", "fd": 1.0, "extractor": DIGITS, "samples": 64, "eval_seed": 1,
+           "fd_reference": "train"}  # fmt: skip
+    said = results.same_conditions(row, row | {"label": "b", name: other})
+    assert said == f"fd can't be compared: {name} is {row[name]} for a and {other} for b"
+
+
+def test_a_row_without_the_metric_says_so() -> None:
+    row = {"label": "a", "fd": 1.0}
+    assert results.same_conditions(row, {"label": "b", "fd": float("nan")}) == "b has no fd"
+
+
+def test_missing_real_images_leave_a_finished_run_that_says_so(taught: Store, monkeypatch) -> None:
+    def gone(*args: object, **settings: object) -> None:
+        raise MissingData("fashion-mnist is not on this machine")
+
+    monkeypatch.setattr(metrics, "real_features", gone)
+    run = experiment.run(TINY_STUDENT, taught)
+    assert run.status().state == "done"
+    assert run.status().error == "not measured: fashion-mnist is not on this machine"

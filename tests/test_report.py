@@ -1,0 +1,222 @@
+"""Device reports: what may be stored, and how it is graded."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.devices import report as reports
+from lab.devices.report import check, grade, parse
+from lab.results import Store
+
+GOOD: dict[str, Any] = {
+    "schema": "device_report.v1", "report_id": "9bffdd2f-eager-b1", "created_utc": "2026-11-23T18:00:00+00:00",
+    "provenance": "measured",
+    "runner": {"name": "edge-dit-lab", "version": "1.0", "sha256": "ab", "preset": "publishable"},
+    "device": {"family": "x86_cpu", "name": "a CPU", "memory_mb": 8000},
+    "software": {"os": "Linux", "runtime": "eager", "runtime_version": "2.14"},
+    "state": {"power_mode": "performance", "clocks_locked": True, "swap_mb": 0, "throttled": False, "threads": 1,
+              "cpu_mhz": {"min": 1000.0, "mean": 1500.0, "max": 2000.0}},
+    "model": {"model_id": "a-run", "config": {"depth": 4}, "weights_sha256": "cd", "params": 10, "precision": "fp32"},
+    "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
+    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3, "p50": 1.0,
+               "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8, "cv": 0.02, "drift": -0.01,
+               "samples_ns": [1_000_000, 1_200_000]},
+    "memory": {"method": "ru_maxrss", "process_peak_mb": 300.0},
+    "energy": {"mj_per_image": 1.0, "net_of_idle": False, "rail": "VDD_IN"},
+    "checks": {"output_ok": True},
+}  # fmt: skip
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """GOOD with values at places such as timing__p50."""
+    found = copy.deepcopy(GOOD)
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        inner = found
+        for name in path:
+            inner = inner[name]
+        inner[last] = value
+    return found
+
+
+# --- the format ---
+
+
+def test_a_good_report_passes_and_survives_json() -> None:
+    assert check(GOOD) == []
+    assert parse(json.dumps(GOOD).encode()) == GOOD
+
+
+def objects(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object that the schema describes, with its place; conditions (allOf) describe none."""
+    if isinstance(schema, dict):
+        if "properties" in schema or "object" in (schema.get("type") or ()):
+            yield place, schema
+        for key, inner in schema.items():
+            if key != "allOf":
+                yield from objects(inner, f"{place}/{key}")
+
+
+def test_every_object_of_the_format_is_closed_but_the_models_config() -> None:
+    found = dict(objects(reports.schema()))
+    free = [place for place, schema in found.items() if schema.get("additionalProperties") is not False]
+    assert free == ["/properties/model/properties/config"] and len(found) == 14
+
+
+@pytest.mark.parametrize("part", [k for k, v in GOOD.items() if isinstance(v, dict)])
+def test_an_unknown_field_is_refused_by_name(part: str) -> None:
+    assert "surprise" in check(changed(**{f"{part}__surprise": 1}))[0]
+
+
+@pytest.mark.parametrize("name", reports.schema()["required"])
+def test_a_missing_part_is_refused_by_name(name: str) -> None:
+    assert name in check({k: v for k, v in GOOD.items() if k != name})[0]
+
+
+def test_a_grade_cannot_be_typed_in() -> None:
+    assert "grade" in check(changed(grade="A"))[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"timing__p90": 0.5}, "timing.p50 is 1 ms, above timing.p90 of 0.5 ms"),
+        ({"timing__p90": None, "timing__p99": 0.5}, "above timing.p99"),
+        ({"timing__p50_ci95": [1.1, 1.2]}, "does not hold p50"),
+        ({"timing__p50": 0}, "timing.p50"),
+        ({"timing__p50": "1"}, "timing.p50"),
+        ({"timing__samples_ns": [1] * 4097}, "timing.samples_ns"),
+        ({"timing__iters": None}, "timing.iters"),
+        ({"checks__output_ok": None}, "checks.output_ok"),
+        ({"report_id": "../../etc/passwd"}, "report_id"),
+        ({"report_id": "nine-chars\n"}, "report_id"),
+        ({"created_utc": "yesterday"}, "created_utc"),
+        ({"state__cpu_mhz": {"min": 2.0, "max": 1.0}}, "state.cpu_mhz"),
+        ({"provenance": "published"}, "source"),
+        ({"timing__mean": float("inf")}, "timing.mean is not a finite number"),
+        ({"model__config": {"a": [1.0, float("nan")]}}, "model.config.a.1 is not a finite number"),
+    ],
+)
+def test_what_cannot_be_true_is_refused_with_its_place(changes: dict[str, Any], words: str) -> None:
+    wrong = check(changed(**changes))
+    assert len(wrong) == 1 and words in wrong[0]
+    assert len(wrong[0]) < 300
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[1, 2]", "a report is a JSON object, got list"),
+        (b"[" * 100_000, "nested too deeply"),
+        (json.dumps(GOOD).replace('{"depth": 4}', '{"a":' * 900 + "1" + "}" * 900).encode(), "nested too deeply"),
+        (b" " * 1_000_001, "larger than 1 MB"),
+        (b'{"a": NaN}', "NaN is no JSON number"),
+        (json.dumps(GOOD).replace('"p99": 1.5', '"p99": 1e999').encode(), "timing.p99 is not a finite number"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "is not JSON"),
+    ],
+)
+def test_a_hostile_file_gets_one_sentence(content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        parse(content, "from-a-board.json")
+    assert "from-a-board.json" in str(caught.value) and len(str(caught.value)) < 2000
+
+
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match=r"can't read report 'no\.json': No such file"):
+        reports.load(tmp_path / "no.json")
+
+
+def test_a_published_figure_may_leave_its_hashes_out() -> None:
+    published = changed(provenance="published", source={"citation": "somebody, 2026"}, model__weights_sha256=None,
+                        timing__iters=None, timing__sessions=None,
+                        timing__p99=None, checks__output_ok=None)  # fmt: skip
+    assert check(published) == []
+    assert grade(published).letter == "E"
+
+
+# --- grades ---
+
+
+@pytest.mark.parametrize(
+    ("letter", "changes", "words"),
+    [
+        ("A", {}, "three sessions"),
+        ("B", {"timing__sessions": 1}, "1 of 3 sessions"),
+        ("C", {"runner__preset": "quick"}, "preset quick"),
+        ("C", {"runner__preset": "custom"}, "preset custom"),
+        ("C", {"timing__cv": 0.05}, "5.0% (CV)"),
+        ("C", {"timing__drift": -0.05}, "drift by -5.0%"),
+        ("C", {"timing__cv": None}, "cv is unknown"),
+        ("C", {"timing__iters": 3000}, "1000 calls a session"),
+        ("C", {"state__clocks_locked": False}, "the clocks were not fixed"),
+        ("C", {"state__clocks_locked": None}, "unknown whether the clocks"),
+        ("C", {"state__throttled": None}, "unknown whether it was throttled"),
+        ("C", {"state__power_mode": None}, "the power mode is unknown"),
+        ("D", {"state__power_mode": None, "device__family": "jetson"}, "a jetson has several"),
+        ("D", {"state__power_mode": None, "device__family": "rpi"}, "a rpi has several"),
+        ("D", {"state__throttled": True}, "throttled"),
+        ("D", {"state__swap_mb": 12.5}, "12.5 MB of swap"),
+        ("D", {"timing__cv": 0.11}, "11.0% (CV), above 10%"),
+        ("D", {"checks__output_ok": False}, "the output is wrong"),
+        ("F", {"provenance": "estimated"}, "estimated"),
+    ],
+)
+def test_a_grade_follows_from_the_report_and_says_why(letter: str, changes: dict[str, Any], words: str) -> None:
+    report = changed(**changes)
+    assert check(report) == []
+    found = grade(report)
+    assert found.letter == letter and words in "; ".join(found.reasons)
+
+
+def test_all_reasons_of_a_grade_are_given() -> None:
+    found = grade(changed(state__throttled=True, state__swap_mb=1.0, timing__cv=0.2))
+    assert len(found.reasons) == 3
+
+
+def test_a_grade_of_a_broken_report_is_no_crash() -> None:
+    assert grade({"state": "good", "timing": None}).letter == "C"
+
+
+# --- the store ---
+
+
+def test_the_same_report_twice_is_no_change(store: Store) -> None:
+    assert store.add_report(GOOD) == store.add_report(changed(timing__p50=1.05)) == GOOD["report_id"]
+    assert list(store.reports()["timing.p50"]) == [1.0]
+
+
+def test_a_wrong_report_changes_nothing(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"above timing\.p90"):
+        store.add_report(changed(timing__p90=0.1))
+    assert store.reports().empty and not (store.root / "devices").exists()
+
+
+def test_the_table_of_reports_has_the_grade_and_no_raw_times(store: Store) -> None:
+    store.add_report(GOOD)
+    store.add_report(changed(report_id="another-one", runner__preset="quick"))
+    table = store.reports().set_index("report_id")
+    assert table["grade"].to_dict() == {"9bffdd2f-eager-b1": "A", "another-one": "C"}
+    assert table["grade_reasons"]["another-one"] == ("preset quick, not publishable",)
+    assert "timing.samples_ns" not in table and table["model.config"].iloc[0] == {"depth": 4}
+
+
+def test_a_broken_file_among_the_reports_hides_none_of_the_others(store: Store) -> None:
+    store.add_report(GOOD)
+    (store.root / "devices" / "cut.json").write_text('{"schema": "device_report.v1", "timi')
+    (store.root / "devices" / "odd.json").write_text('{"schema": "device_report.v1", "timing": 3}')
+    assert "9bffdd2f-eager-b1" in set(store.reports()["report_id"])
+
+
+def test_reports_are_checked_and_graded_without_torch() -> None:
+    script = "import lab.results, lab.devices.report as r, sys; r.check({}); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

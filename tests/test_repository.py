@@ -1,0 +1,85 @@
+"""What the repository says about itself is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lab.config import Recipe
+from lab.doctor import required
+from lab.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CARD = {"torch", "streamlit", "plotly", "jupyterlab", "diffusers", "pandas", "torch-fidelity"}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def methods_table() -> str:
+    """The README's table of methods, from the code."""
+    rows = [f"| `{name}` | {cls.paper} | {cls.__doc__.splitlines()[0]} |" for name, cls in sorted(METHODS.items())]
+    return "\n".join(["| method | paper | what it does |", "|---|---|---|", *rows])
+
+
+def test_the_readme_lists_the_methods_that_there_are():
+    found = re.search(r"<!-- methods.*?-->\n(.*?)\n<!-- /methods -->", README, re.DOTALL)[1]
+    assert found == methods_table(), f"put this table into README.md:\n{methods_table()}"
+
+
+def test_the_tree_in_the_readme_exists_and_is_whole():
+    tree = README.split("## The tree")[1].split("```")[1]
+    named = [line.split()[0] for line in tree.splitlines() if line.strip()]
+    assert not [name for name in named if not (ROOT / name).exists()]
+    parts = {f"lab/{p.name}/" if p.is_dir() else f"lab/{p.name}" for p in (ROOT / "lab").iterdir()
+             if not p.name.startswith(("_", ".")) and p.name != "assets"}  # fmt: skip
+    assert parts <= set(named), f"README.md does not name {', '.join(sorted(parts - set(named)))}"
+
+
+def test_commands_in_the_readme_parse():
+    from lab.cli import parser
+
+    commands = re.findall(r"^python -m lab (.*?)(?:  +#.*)?$", README, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        parser().parse_args(command.split())
+
+
+def test_requirements_hold_the_packages_of_the_card_with_lower_bounds():
+    lines = required(ROOT / "requirements.txt")
+    assert {re.match(r"[\w-]+", line)[0] for line in lines} >= CARD
+    assert not [line for line in lines if ">=" not in line]
+
+
+def test_pyproject_reads_requirements_and_has_the_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+    assert set(project["project"]["optional-dependencies"]) == {"dev", "edge", "ray"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.json")), ids=lambda p: p.name)
+def test_a_committed_recipe_reads_and_names_known_methods(path: Path):
+    recipe = Recipe.from_json(path.read_text())
+    assert recipe.student.check() == [] and {use.method for use in recipe.methods} <= set(METHODS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_a_notebook_has_one_parameters_cell_with_smoke(path: Path):
+    cells = json.loads(path.read_text())["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1 and "smoke = False" in "".join(tagged[0]["source"])
+
+
+def test_only_the_quickstart_is_committed_with_outputs():
+    kept = {p.name for p in NOTEBOOKS for c in json.loads(p.read_text())["cells"] if c.get("outputs")}
+    assert kept <= {"00_quickstart.ipynb"}
+
+
+def test_the_scratch_notebook_imports_nothing_of_the_lab_and_stays_short():
+    cells = json.loads((ROOT / "notebooks" / "01_one_step_from_scratch.ipynb").read_text())["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    assert not re.search(r"^\s*(import|from) lab\b", "\n".join(code), re.MULTILINE)
+    assert len([line for line in "\n".join(code).splitlines() if line.strip()]) < 90
