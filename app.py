@@ -37,5 +37,7 @@ def pages() -> list[st.Page]:
 
 st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wide")
 page = st.navigation(pages())
-frame.sidebar()
-page.run()
+try:
+    page.run()
+finally:  # also where a page ends itself by st.stop
+    frame.sidebar()

@@ -36,7 +36,9 @@ def compare(store: Store, machine: Machine, *, seconds: float, seeds: int, base:
     rows, chosen = [], {}
 
     def row(rival: str, variant: str, seed: int) -> dict:
-        found = clocked.run(f"{rival} {variant}", base.with_(seed=seed, **CHOICES[rival][variant]), seconds, store, machine)
+        found = clocked.run(
+            f"{rival} {variant}", base.with_(seed=seed, **CHOICES[rival][variant]), seconds, store, machine
+        )
         rows.append(found)
         print(clocked.table([found], COLUMNS).splitlines()[1], flush=True)
         return found

@@ -21,7 +21,17 @@ from lab.experiment import commit
 from lab.results import Store, write_json
 
 REFERENCE = "heun-18"
-SOLVERS = ["heun-18", "heun-10", "heun-6", "dpmpp2m-16", "dpmpp2m-12", "dpmpp2m-10", "dpmpp2m-8", "dpmpp2m-6", "dpmpp2m-5"]
+SOLVERS = [
+    "heun-18",
+    "heun-10",
+    "heun-6",
+    "dpmpp2m-16",
+    "dpmpp2m-12",
+    "dpmpp2m-10",
+    "dpmpp2m-8",
+    "dpmpp2m-6",
+    "dpmpp2m-5",
+]
 BATCH = 256
 
 
@@ -48,11 +58,13 @@ def main(store: Store, teacher: str, count: int, out: Path) -> None:
         mine = metrics.extract(diffusion.to_uint8(images), extractor)
         rows.append({
             "solver": name, "dtype": dtype, "evaluations": diffusion.evaluations(name.split()[0]), "images_s": speed,
-            "l1": (images - reference).abs().mean().item(), "fd": metrics.fd(mine, theirs), "fd_real": metrics.fd(mine, real),
+            "l1": (images - reference).abs().mean().item(), "fd": metrics.fd(mine, theirs),
+            "fd_real": metrics.fd(mine, real),
         })  # fmt: skip
         print(clocked.table(rows[-1:], [*rows[-1]]).splitlines()[1], flush=True)
-        write_json(out, {"rows": rows, "samples": count, "extractor": extractor, "reference": real_name, "teacher": run.id,
-                         "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads()})  # fmt: skip
+        write_json(out, {"rows": rows, "samples": count, "extractor": extractor, "reference": real_name,
+                         "teacher": run.id, "commit": commit(), "torch": torch.__version__,
+                         "threads": torch.get_num_threads()})  # fmt: skip
 
     add(f"{REFERENCE} as uint8", "float32", diffusion.from_uint8(diffusion.to_uint8(reference)), 0.0)
     add(f"{REFERENCE} as float16", "float32", reference.half().float(), 0.0)

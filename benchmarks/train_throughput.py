@@ -130,7 +130,8 @@ def main(out: Path, *, rounds: int, seconds: float) -> None:
             row |= {f"lab / {rival}": statistics.median(ratios), f"lab / {rival} spread": [ratios[0], ratios[-1]]}
         rows.append(row)
         print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-        write_json(out, {"rows": rows, "rounds": rounds, "seconds": seconds, "commit": commit(), "torch": torch.__version__,
+        write_json(out, {"rows": rows, "rounds": rounds, "seconds": seconds, "commit": commit(),
+                         "torch": torch.__version__,
                          "threads": torch.get_num_threads(), "machine": platform.machine()})  # fmt: skip
 
 

@@ -65,11 +65,37 @@ FLOATING = ("fp32", "tf32", "fp16", "bf16")
 WEAK = ("D", "E", "F")  # grades: unstable, published by others, estimated
 
 # What `Store.table()` lacks while no run has it: column -> value.
-_DEFAULTS = {"data": "", "state": "", "role": "student", "shape": "", "method": "", "label": "", "hide": False,
-             "pin": False, "time": False, "family": "", "extractor": "", "weights_sha256": "", "teacher": ""}  # fmt: skip
+_DEFAULTS = {
+    "data": "",
+    "state": "",
+    "role": "student",
+    "shape": "",
+    "method": "",
+    "label": "",
+    "hide": False,
+    "pin": False,
+    "time": False,
+    "family": "",
+    "extractor": "",
+    "weights_sha256": "",
+    "teacher": "",
+}
 # `precision` is a metric, so the number format of a timing is `timed_dtype`.
-_TIMED = ["weights_sha256", "latency_ms", "latency_low", "latency_high", "runtime", "timed_dtype", "grade", "provenance",
-          "device", "batch", "threads", "scope", "report_id"]  # fmt: skip
+_TIMED = [
+    "weights_sha256",
+    "latency_ms",
+    "latency_low",
+    "latency_high",
+    "runtime",
+    "timed_dtype",
+    "grade",
+    "provenance",
+    "device",
+    "batch",
+    "threads",
+    "scope",
+    "report_id",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +338,9 @@ def front(frame: pd.DataFrame, minimise: Sequence[str], maximise: Sequence[str] 
     """
     if frame.empty:
         return pd.Series(dtype=bool, index=frame.index)
-    values = np.column_stack([frame[c].to_numpy(float) for c in minimise] + [-frame[c].to_numpy(float) for c in maximise])
+    values = np.column_stack(
+        [frame[c].to_numpy(float) for c in minimise] + [-frame[c].to_numpy(float) for c in maximise]
+    )
     known = ~np.isnan(values).any(1)
     on = known.copy()
     for k in np.flatnonzero(known):
@@ -380,7 +408,9 @@ def command(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> str:
         if value == option.default or (option.name in open_ and value == alone[option.name]):
             continue
         flag = "--" + option.name.replace("_", "-")
-        words.append(flag if value is True else f"{flag} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}")
+        words.append(
+            flag if value is True else f"{flag} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}"
+        )
     return " ".join(words)
 
 
@@ -440,7 +470,9 @@ def timing_said(row: dict[str, JSON]) -> str:
         return ""
     threads = [f"{row['threads']:.0f} threads"] if row.get("threads") is not None else []
     grade = [f"grade {row['grade']}"] if row.get("grade") else ["not graded"]
-    return ", ".join([row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade])
+    return ", ".join(
+        [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade]
+    )
 
 
 def _best_first(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
@@ -455,7 +487,9 @@ def _reason(fitting: pd.DataFrame, found: pd.DataFrame, budget: Budget) -> str:
     if len(fitting) < len(found):
         of = f"the {len(fitting)} students, out of {len(found)}, that need {budget.said}"
     said = f"It has the {word} {short(budget.metric)} of {of}."
-    if len(fitting) == 1:
+    if len(found) == 1:
+        said = "It is the only measured student."
+    elif len(fitting) == 1:
         said = f"It is the only one of {len(found)} students that needs {budget.said}."
     if len(fitting) > 1:
         second = _plain(fitting.iloc[1])
@@ -518,15 +552,26 @@ def _marginal(found: pd.DataFrame, pick: dict[str, JSON], budget: Budget) -> pd.
         less = others & found[name].lt(pick[name])
         if less.any():
             rows.append(_step("lower", name, found[less].iloc[0], pick, budget))  # best first
-    return pd.DataFrame(rows, columns=["change", "limit", "from", "to", "run", "name", "value", "gain", "gain_per_unit"])
+    return pd.DataFrame(
+        rows, columns=["change", "limit", "from", "to", "run", "name", "value", "gain", "gain_per_unit"]
+    )
 
 
 def _step(change: str, name: str, row: pd.Series, pick: dict[str, JSON], budget: Budget) -> dict[str, JSON]:
     # A raised limit starts from the limit, a lowered one from what the pick needs.
     start = budget.limits[name] if change == "raise" else pick[name]
     gain = float(_gain(row, pick, budget))
-    return {"change": change, "limit": name, "from": start, "to": float(row[name]), "run": row["run"], "name": row["name"],
-            "value": float(row[budget.metric]), "gain": gain, "gain_per_unit": gain / (float(row[name]) - start)}  # fmt: skip
+    return {
+        "change": change,
+        "limit": name,
+        "from": start,
+        "to": float(row[name]),
+        "run": row["run"],
+        "name": row["name"],
+        "value": float(row[budget.metric]),
+        "gain": gain,
+        "gain_per_unit": gain / (float(row[name]) - start),
+    }
 
 
 def _gain(rows: pd.DataFrame | pd.Series, pick: dict[str, JSON], budget: Budget) -> pd.Series | float:
@@ -543,7 +588,9 @@ def _misses(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         if others.any():
             rows.append(_miss(found.loc[found.loc[others, name].idxmin()], name, limit, budget))
     if not rows:
-        worst = pd.DataFrame({name: found[name] / limit for name, limit in budget.limits.items()}).max(axis=1, skipna=False)
+        worst = pd.DataFrame({name: found[name] / limit for name, limit in budget.limits.items()}).max(
+            axis=1, skipna=False
+        )
         if worst.notna().any():
             nearest = found.loc[worst.idxmin()]
             rows = [_miss(nearest, n, v, budget) for n, v in budget.limits.items() if nearest[n] > v]
@@ -555,8 +602,10 @@ def _misses(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def _miss(row: pd.Series, name: str, limit: float, budget: Budget) -> dict[str, JSON]:
     value, unit = float(row[name]), COSTS[name].unit
     over = value - limit
-    sentence = (f"Nearest on {COSTS[name].title.lower()}: {row['name']} with {number(value)} {unit}, "
-                f"{number(over)} {unit} ({over / limit:.0%}) over, {short(budget.metric)} {number(row[budget.metric])}.")  # fmt: skip
+    sentence = (
+        f"Nearest on {COSTS[name].title.lower()}: {row['name']} with {number(value)} {unit}, "
+        f"{number(over)} {unit} ({over / limit:.0%}) over, {short(budget.metric)} {number(row[budget.metric])}."
+    )
     return {"limit": name, "allowed": limit, "needed": value, "over": over, "run": row["run"], "name": row["name"],
             "value": float(row[budget.metric]), "sentence": sentence}  # fmt: skip
 
@@ -665,7 +714,12 @@ def _plain(row: pd.Series) -> dict[str, JSON]:
     plain = {}
     for key, value in row.items():
         value = value.item() if isinstance(value, np.generic) else value
-        missing = value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value))
+        missing = (
+            value is None
+            or value is pd.NA
+            or value is pd.NaT
+            or (isinstance(value, float) and not math.isfinite(value))
+        )
         plain[str(key)] = None if missing else value
     return plain
 

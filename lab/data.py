@@ -135,7 +135,7 @@ def _download(name: str, other_way: str) -> None:
 
     try:
         getattr(torchvision.datasets, name)(cache_dir(), download=True)
-    except Exception as error:  # noqa: BLE001 - urllib, checksum and disk errors all mean: not here
+    except Exception as error:  # urllib, checksum and disk errors all mean: not here
         raise MissingData(
             f"{name} is not on this machine and the download failed ({error}). Either give a network "
             f"connection, or: {other_way}. Looked in {cache_dir()}."

@@ -60,9 +60,7 @@ def draw_sigma(count: int, rng: torch.Generator) -> Tensor:
 # --- noise by seed ------------------------------------------------------------------------------
 
 
-def noise_of(
-    seeds: Sequence[int], shape: tuple[int, int, int], num_classes: int
-) -> tuple[Tensor, Tensor | None]:
+def noise_of(seeds: Sequence[int], shape: tuple[int, int, int], num_classes: int) -> tuple[Tensor, Tensor | None]:
     """Unit noise (B, C, H, W) float32 and a drawn class (B,) int64 for each seed.
 
     Image k depends on seed k alone, never on the batch around it: each seed owns a generator,

@@ -195,7 +195,8 @@ def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
     if needs & {"pairs", "path"}:
         keep = 0  # methods with "path" say how many; none does yet
         what = pairs.pair_set(store, recipe.teacher, recipe.solver, keep=keep)
-        spec = teachers.load(recipe.teacher, store).spec if what.teacher_sha256 == "" else spec_of_run(store.get(recipe.teacher))
+        is_run = bool(what.teacher_sha256)
+        spec = spec_of_run(store.get(recipe.teacher)) if is_run else teachers.load(recipe.teacher, store).spec
         _fits(recipe, spec)
         made = pairs.ensure(store, what, recipe.pairs, device=device)
         reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)

@@ -68,9 +68,20 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     named = _named(shown, line, x, y, first=[pick, runner_up], log_x=log_x, log_y=log_y)
     for k, method in enumerate(methods):
         rows = shown[fits & (shown["method"] == method)]
-        _points(figure, rows, x, y, name=method, shape=SHAPES[k % len(SHAPES)], colour=COLOURS[k % len(COLOURS)], named=named)
+        _points(
+            figure,
+            rows,
+            x,
+            y,
+            name=method,
+            shape=SHAPES[k % len(SHAPES)],
+            colour=COLOURS[k % len(COLOURS)],
+            named=named,
+        )
         rows = shown[~fits & (shown["method"] == method)]
-        _points(figure, rows, x, y, name=f"{method}, over the budget", shape=f"{SHAPES[k % len(SHAPES)]}-open", colour=GREY)
+        _points(
+            figure, rows, x, y, name=f"{method}, over the budget", shape=f"{SHAPES[k % len(SHAPES)]}-open", colour=GREY
+        )
     _ring(figure, shown[shown["run"] == pick], x, y)
     if teacher is not None:
         _teacher(figure, teacher, x, y, log_x=log_x, students=shown)
@@ -100,8 +111,15 @@ def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None
             hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text",
             marker=dict(size=[14 if run == pick else 8 for run in rows["run"]], color=colour, symbol=shape),
         )  # fmt: skip
-    axes = {a: dict(title=" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip(), type="log" if c in log else "linear") for a, c in zip("xyz", (x, y, z))}
-    return figure.update_layout(template=TEMPLATE, height=620, showlegend=True, scene={f"{a}axis": v for a, v in axes.items()})
+    axes = {
+        a: dict(
+            title=" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip(), type="log" if c in log else "linear"
+        )
+        for a, c in zip("xyz", (x, y, z))
+    }
+    return figure.update_layout(
+        template=TEMPLATE, height=620, showlegend=True, scene={f"{a}axis": v for a, v in axes.items()}
+    )
 
 
 def axis_title(frame: pd.DataFrame, column: str) -> str:
@@ -110,7 +128,9 @@ def axis_title(frame: pd.DataFrame, column: str) -> str:
     if column in METRICS and (samples := _only(frame, "samples")) is not None:
         extra.append(f"{samples:,.0f} samples")
     if column == "latency_ms" and len(frame):
-        extra += [f"ms, {_only(frame, 'percentile') or 'p50'}"] + [f"batch {b:.0f}" for b in [_only(frame, "batch")] if b]
+        extra += [f"ms, {_only(frame, 'percentile') or 'p50'}"] + [
+            f"batch {b:.0f}" for b in [_only(frame, "batch")] if b
+        ]
     elif quantity.unit:
         extra.append(quantity.unit)
     if column in METRICS:
@@ -130,19 +150,26 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
         parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
                  _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
                  _counts(timed["provenance"])]  # fmt: skip
-        said.append(f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":") + ", ".join(p for p in parts if p) + ".")
+        said.append(
+            f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":") + ", ".join(p for p in parts if p) + "."
+        )
     return " ".join([*said, *left_out])
 
 
 def hover(row: dict[str, object]) -> str:
     """The facts of one row as a hover box; labels are people's text, so escaped."""
-    lines = [f"<b>{_safe(str(row['name']))}</b>", _safe(str(row["method"]) if row["name"] == row["shape"] else f"{row['shape']}, {row['method']}")]
+    lines = [
+        f"<b>{_safe(str(row['name']))}</b>",
+        _safe(str(row["method"]) if row["name"] == row["shape"] else f"{row['shape']}, {row['method']}"),
+    ]
     for column in ("fd", "class_accuracy"):
         if _known(row, column):
             low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
             ci = f" ({number(low)} to {number(high)})" if _known(row, f"{column}_low") else ""
             lines.append(f"{METRICS[column].title} {number(row[column])}{ci}")
-    costs = [f"{number(row[c])} M {what}" for c, what in [("params_m", "parameters"), ("macs_m", "MACs")] if _known(row, c)]
+    costs = [
+        f"{number(row[c])} M {what}" for c, what in [("params_m", "parameters"), ("macs_m", "MACs")] if _known(row, c)
+    ]
     lines.append(", ".join(costs))
     if _known(row, "latency_ms"):
         grade = f", grade {row['grade']}" if row["grade"] else ""
@@ -185,8 +212,14 @@ def _bars(rows: pd.DataFrame, y: str, colour: str) -> dict[str, object] | None:
 
 def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str) -> None:
     if len(rows):
-        figure.add_scatter(x=rows[x], y=rows[y], mode="markers", name="the pick", hoverinfo="skip",
-                           marker=dict(symbol="circle-open", size=_sizes(rows) + 12, color=COLOURS[1], line=dict(width=2.5)))  # fmt: skip
+        figure.add_scatter(
+            x=rows[x],
+            y=rows[y],
+            mode="markers",
+            name="the pick",
+            hoverinfo="skip",
+            marker=dict(symbol="circle-open", size=_sizes(rows) + 12, color=COLOURS[1], line=dict(width=2.5)),
+        )
 
 
 def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None], log_x: bool,
@@ -217,7 +250,9 @@ def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x:
         if row[x] <= reach:
             continue
         far = f", {QUANTITIES[x].say(row[x])} (beyond this axis)" if pd.notna(row[x]) else ""
-        figure.add_annotation(x=1, xref="paper", y=row[y], text=f"teacher{far}", showarrow=False, xanchor="right", yanchor="bottom")
+        figure.add_annotation(
+            x=1, xref="paper", y=row[y], text=f"teacher{far}", showarrow=False, xanchor="right", yanchor="bottom"
+        )
     rows = teacher.dropna(subset=[x, y])
     rows = rows[rows[x] <= reach]
     if len(rows):

@@ -72,9 +72,7 @@ class Optimizer:
         self.parameters = list(rates)
         self.parts: dict[str, torch.optim.Optimizer] = {}
         if matrices:
-            self.parts["muon"] = Muon(
-                {"params": [p], "matrices": k, "lr_scale": rates[p]} for p, k in matrices.items()
-            )
+            self.parts["muon"] = Muon({"params": [p], "matrices": k, "lr_scale": rates[p]} for p, k in matrices.items())
         if rest:
             groups = [{"params": [p for p in rest if rates[p] == r], "lr_scale": r} for r in sorted({*rates.values()})]
             self.parts["adamw"] = torch.optim.AdamW(

@@ -154,7 +154,7 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
 
     try:
         pipe = diffusers.DiffusionPipeline.from_pretrained(source, use_safetensors=True)
-    except (OSError, ValueError, EnvironmentError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     scheduler = getattr(pipe, "scheduler", None)

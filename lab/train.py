@@ -33,7 +33,7 @@ class Diverged(RuntimeError):
     """The loss or the gradient is not finite; raised before the optimizer's step."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the state is saved and the run goes on later
+class Stopped(Exception):  # not an error: the state is saved and the run goes on later
     """Somebody asked the run to stop."""
 
 

@@ -27,9 +27,7 @@ def write_weights(net: nn.Module, path: Path) -> str:
     that are kept, not to the float32 ones that are not.
     """
     halved = {name for name, _ in net.named_parameters()}  # a buffer may be a table that needs its digits
-    tensors = {
-        k: (v.half() if k in halved else v).detach().cpu().contiguous() for k, v in net.state_dict().items()
-    }
+    tensors = {k: (v.half() if k in halved else v).detach().cpu().contiguous() for k, v in net.state_dict().items()}
     write_whole(path, save(tensors))
     return sha256(path)
 

@@ -15,14 +15,36 @@ from lab.choose import Budget, recommend
 
 def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame:
     """A store's table with students (shape, params in millions, fd) of one protocol and a teacher."""
-    frame = pd.DataFrame([
-        {"run": f"toy-{shape}-pairs-{k:08d}", "label": f"toy-{shape}-pairs-{k:08d}", "data": "toy", "shape": shape,
-         "method": "pairs", "role": "student", "state": "done", "family": "dit", "teacher": "master", "time": False,
-         "aliases": [], "params": params * 1e6, "macs_image": params * 1e8, "file_mb": 2 * params, "fd": fd,
-         "fd_low": fd - 0.05, "fd_high": fd + 0.05, "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0,
-         "eval_seed": 7.0, "weights_sha256": f"hash-{shape}", "hide": False}
-        for k, (shape, params, fd) in enumerate(rows)
-    ])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {
+                "run": f"toy-{shape}-pairs-{k:08d}",
+                "label": f"toy-{shape}-pairs-{k:08d}",
+                "data": "toy",
+                "shape": shape,
+                "method": "pairs",
+                "role": "student",
+                "state": "done",
+                "family": "dit",
+                "teacher": "master",
+                "time": False,
+                "aliases": [],
+                "params": params * 1e6,
+                "macs_image": params * 1e8,
+                "file_mb": 2 * params,
+                "fd": fd,
+                "fd_low": fd - 0.05,
+                "fd_high": fd + 0.05,
+                "fd_reference": "toy train",
+                "extractor": "cnn-1",
+                "samples": 1000.0,
+                "eval_seed": 7.0,
+                "weights_sha256": f"hash-{shape}",
+                "hide": False,
+            }
+            for k, (shape, params, fd) in enumerate(rows)
+        ]
+    )
     teacher = {"run": "toy-master", "label": "toy-master", "data": "toy", "shape": "unet", "method": "denoise",
                "role": "teacher", "state": "done", "family": "unet", "aliases": ["master"], "params": 5e6, "fd": 1.0,
                "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0, "eval_seed": 7.0,
@@ -138,7 +160,9 @@ def test_a_metric_where_more_is_better_picks_the_highest() -> None:
 
 def test_the_pick_does_not_depend_on_the_order_of_the_rows() -> None:
     table = students(("a", 0.3, 2.0), ("b", 0.2, 2.0), ("c", 0.3, 2.0))
-    picks = {name(recommend(table.iloc[list(order)], NONE, Budget()).pick) for order in itertools.permutations(range(4))}
+    picks = {
+        name(recommend(table.iloc[list(order)], NONE, Budget()).pick) for order in itertools.permutations(range(4))
+    }
     assert picks == {"b"}  # the smaller of equals
 
 
@@ -191,7 +215,10 @@ def test_without_an_interval_nothing_is_claimed() -> None:
 def test_what_is_lost_is_said_against_the_best_student_and_the_teacher() -> None:
     answer = recommend(TABLE, REPORTS, Budget(params_m=0.35))
     assert "Against the best student, large (1.00 M, 2.00 ms): FD 2.00 instead of 1.50." in answer.loses
-    assert "Against its teacher: FD 2.00, 2.00 times 1.00. It is 40.0 times as fast as its teacher (40.0 ms)." in answer.loses
+    assert (
+        "Against its teacher: FD 2.00, 2.00 times 1.00. It is 40.0 times as fast as its teacher (40.0 ms)."
+        in answer.loses
+    )
 
 
 # --- equal conditions ---------------------------------------------------------------------------
@@ -242,7 +269,10 @@ def test_a_latency_is_of_the_asked_device_batch_threads_scope_and_runtime() -> N
 
 
 def test_of_repeated_timings_the_best_graded_then_the_newest_counts_not_the_luckiest() -> None:
-    again = [timed("large", 1.0, created_utc="2026-11-01T00:00:00Z"), timed("large", 3.0, created_utc="2026-11-25T00:00:00Z")]
+    again = [
+        timed("large", 1.0, created_utc="2026-11-01T00:00:00Z"),
+        timed("large", 3.0, created_utc="2026-11-25T00:00:00Z"),
+    ]
     assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(again)]), Budget()).pick["latency_ms"] == 3.0
     better = timed("large", 2.5, grade="A", created_utc="2026-10-01T00:00:00Z")
     assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, better])]), Budget()).pick["latency_ms"] == 2.5
@@ -267,8 +297,13 @@ def test_the_metric_precision_is_not_mixed_up_with_a_timing() -> None:
 )
 def test_no_sentence_ever_holds_a_nan(hole: str) -> None:
     table = TABLE.assign(**{hole: None}) if hole else TABLE
-    for budget, reports in [(Budget(), REPORTS), (Budget(), NONE), (Budget(params_m=0.35), REPORTS),
-                            (Budget(params_m=0.01, file_mb=0.01), REPORTS), (Budget(latency_ms=0.1), NONE)]:  # fmt: skip
+    for budget, reports in [
+        (Budget(), REPORTS),
+        (Budget(), NONE),
+        (Budget(params_m=0.35), REPORTS),
+        (Budget(params_m=0.01, file_mb=0.01), REPORTS),
+        (Budget(latency_ms=0.1), NONE),
+    ]:
         answer = recommend(table, reports, budget)
         assert "nan" not in answer.text.lower() and "None" not in answer.text, (budget, answer.text)
         json.dumps(answer.to_json(), allow_nan=False)
@@ -281,9 +316,13 @@ def test_an_empty_store_gives_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     "wrong, said",
-    [({"metric": "fdd"}, "unknown metric 'fdd'; did you mean 'fd'?"), ({"params_m": 0.0}, "params_m must be above 0, got 0"),
-     ({"percentile": "p95"}, "unknown percentile 'p95'"), ({"batch": 0}, "batch must be at least 1, got 0")],
-)  # fmt: skip
+    [
+        ({"metric": "fdd"}, "unknown metric 'fdd'; did you mean 'fd'?"),
+        ({"params_m": 0.0}, "params_m must be above 0, got 0"),
+        ({"percentile": "p95"}, "unknown percentile 'p95'"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+    ],
+)
 def test_a_wrong_budget_is_a_sentence(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("?", r"\?")):
         Budget(**wrong)
@@ -292,7 +331,12 @@ def test_a_wrong_budget_is_a_sentence(wrong: dict[str, object], said: str) -> No
 def test_names_are_shapes_unless_two_share_one_or_a_person_gave_one() -> None:
     table = students(("d4", 0.1, 3.0), ("d4", 0.1, 3.1), ("d8", 0.3, 2.0), ("d2", 0.3, 2.0))
     table.loc[3, "label"] = "my favourite"
-    assert choose.complete(table)["name"].tolist()[:4] == ["d4 pairs 00000000", "d4 pairs 00000001", "d8", "my favourite"]
+    assert choose.complete(table)["name"].tolist()[:4] == [
+        "d4 pairs 00000000",
+        "d4 pairs 00000001",
+        "d8",
+        "my favourite",
+    ]
 
 
 def test_the_starting_limits_lie_just_above_the_median_student() -> None:

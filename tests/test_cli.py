@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from conftest import TINY_STUDENT
 
-from lab import experiment
+from lab import experiment, jobs
 from lab.choose import Budget, recommend
-from lab.cli import BUDGET_OPTIONS, FAILED, MISSING, OK, USAGE, main, parser
-from lab.results import Store, write_whole
+from lab.cli import FAILED, MISSING, OK, USAGE, main, parser
+from lab.cli.look import BUDGET_OPTIONS
+from lab.results import Run, Store, write_whole
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "ls", "verify", "choose"]
@@ -200,7 +201,7 @@ def test_an_interrupted_run_says_how_to_go_on(taught: Store):
     out, err = process.communicate(timeout=60)
     folder = next(logs.glob("digits-d2*"))
     assert process.returncode == FAILED and out == ""
-    assert f"go on with: python -m lab run {folder / 'recipe.json'}" in err and "Traceback" not in err
+    assert f"go on with: {jobs.command(Run(folder))}" in err and "Traceback" not in err
     assert (folder / "state.pt").exists()
 
 

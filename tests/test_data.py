@@ -14,7 +14,7 @@ def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     root = tmp_path / "pictures"
     rng = np.random.default_rng(0)
-    for c, name in enumerate(["cats", "dogs"]):
+    for name in ("cats", "dogs"):
         (root / name).mkdir(parents=True)
         for i in range(10):
             pixels = rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)

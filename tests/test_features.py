@@ -9,10 +9,10 @@ from lab.diffusion import from_uint8
 
 # Every stored metric names these files: another net under the same name would make old figures wrong.
 FROZEN = {
-    ("digits", "metric"): "@digits-metric",
-    ("digits", "perceptual"): "@digits-perceptual",
-    ("fashion-mnist", "metric"): "@fashion-mnist-metric",
-    ("fashion-mnist", "perceptual"): "@fashion-mnist-perceptual",
+    ("digits", "metric"): "f5e7817d2bbb6f477b88b55af879aa9b63f69aae75ab7e6ebee47b9c434bda0b",
+    ("digits", "perceptual"): "ad09ce5413025f69d7cb50fea4026bbb7a7d2360e2c8f95d5cb70a757a159c57",
+    ("fashion-mnist", "metric"): "fb14117513c6ae171792a498e1891eb0ddac9c9c8a06d28a5d585f71cdb0b872",
+    ("fashion-mnist", "perceptual"): "13c5de133566ee86c4e0f947774e8af36e43f9f355e893ae55e6168a4799d892",
 }
 
 

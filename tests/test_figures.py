@@ -31,7 +31,9 @@ def test_every_point_carries_its_run_and_its_error() -> None:
     drawn = traces(figures.tradeoff(rows(), "latency_ms", "fd"))["pairs"]
     assert [run for (run,) in drawn.customdata] == ["run-0", "run-1", "run-2"]
     assert list(drawn.x) == pytest.approx([0.2, 0.4, 0.6])
-    assert list(drawn.error_y.array) == pytest.approx([0.2] * 3) and list(drawn.error_y.arrayminus) == pytest.approx([0.1] * 3)
+    assert list(drawn.error_y.array) == pytest.approx([0.2] * 3) and list(drawn.error_y.arrayminus) == pytest.approx(
+        [0.1] * 3
+    )
 
 
 def test_the_front_line_passes_only_points_that_none_beats_and_that_fit() -> None:
@@ -60,11 +62,16 @@ def test_the_marker_grows_with_the_parameters() -> None:
 
 @pytest.mark.parametrize(
     "column, values, said",
-    [("samples", [1000.0, 1000.0, 500.0], "Frechet distance values of different protocols can't share an axis"),
-     ("extractor", ["a", "b", "b"], "different protocols"), ("fd_reference", ["train", "test", "test"], "different protocols"),
-     ("eval_seed", [0.0, 1.0, 0.0], "different protocols"), ("device", ["a", "b", "a"], "latencies of different device"),
-     ("threads", [1.0, 2.0, 2.0], "latencies of different threads"), ("batch", [1.0, 16.0, 1.0], "different batch")],
-)  # fmt: skip
+    [
+        ("samples", [1000.0, 1000.0, 500.0], "Frechet distance values of different protocols can't share an axis"),
+        ("extractor", ["a", "b", "b"], "different protocols"),
+        ("fd_reference", ["train", "test", "test"], "different protocols"),
+        ("eval_seed", [0.0, 1.0, 0.0], "different protocols"),
+        ("device", ["a", "b", "a"], "latencies of different device"),
+        ("threads", [1.0, 2.0, 2.0], "latencies of different threads"),
+        ("batch", [1.0, 16.0, 1.0], "different batch"),
+    ],
+)
 def test_mixed_conditions_are_refused_with_the_choices(column: str, values: list[object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         figures.tradeoff(rows(**{column: values}), "latency_ms", "fd")
@@ -124,15 +131,31 @@ def test_a_label_is_text_and_never_markup() -> None:
 
 def test_the_hover_names_cost_speed_and_what_is_over() -> None:
     text = figures.hover(rows(why_not="0.6 ms is above 0.5").iloc[0].to_dict())
-    for part in ["n0", "0.100 M parameters", "5.00 M MACs", "0.200 ms p50, eager, grade C", "20.0 times as fast", "above 0.5"]:
+    for part in [
+        "n0",
+        "0.100 M parameters",
+        "5.00 M MACs",
+        "0.200 ms p50, eager, grade C",
+        "20.0 times as fast",
+        "above 0.5",
+    ]:
         assert part in text
     assert "nan" not in figures.hover(rows(latency_ms=np.nan, speed_up=np.nan, macs_m=np.nan).iloc[0].to_dict())
 
 
 def test_the_caption_says_every_condition_and_what_was_left_out() -> None:
     said = figures.conditions(rows(runtime=["eager", "compiled", "compiled"]), ["Left out: 1 run hidden (x)."])
-    for part in ["cnn-1, 1,000 samples, against toy train, seed 7", "95 % intervals", "bench", "compiled (2), eager (1)",
-                 "batch 1", "2 threads", "grade C", "measured", "Left out: 1 run hidden (x)."]:  # fmt: skip
+    for part in [
+        "cnn-1, 1,000 samples, against toy train, seed 7",
+        "95 % intervals",
+        "bench",
+        "compiled (2), eager (1)",
+        "batch 1",
+        "2 threads",
+        "grade C",
+        "measured",
+        "Left out: 1 run hidden (x).",
+    ]:
         assert part in said
 
 
@@ -151,7 +174,19 @@ def test_three_axes_mark_what_none_beats_on_all_three() -> None:
 
 
 def test_the_candidates_of_a_store_are_drawn_as_they_come() -> None:
-    table = pd.DataFrame({"run": ["a"], "label": ["a"], "shape": ["d1"], "method": ["pairs"], "params": [1e5], "fd": [2.0],
-                          "fd_reference": ["toy"], "extractor": ["cnn"], "samples": [100.0], "eval_seed": [0.0]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "run": ["a"],
+            "label": ["a"],
+            "shape": ["d1"],
+            "method": ["pairs"],
+            "params": [1e5],
+            "fd": [2.0],
+            "fd_reference": ["toy"],
+            "extractor": ["cnn"],
+            "samples": [100.0],
+            "eval_seed": [0.0],
+        }
+    )
     found = choose.candidates(table, pd.DataFrame(), Budget())
     assert len(traces(figures.tradeoff(found, "params_m", "fd"))["pairs"].x) == 1

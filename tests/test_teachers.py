@@ -25,7 +25,8 @@ def pipelines(tmp_path_factory):
     )  # fmt: skip
     for name, scheduler in [("ddpm", diffusers.DDPMScheduler()),
                             ("ddim-v", diffusers.DDIMScheduler(prediction_type="v_prediction")),
-                            ("cosine-x0", diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")),
+                            ("cosine-x0", diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2",
+                                                                   prediction_type="sample")),
                             ]:  # fmt: skip
         diffusers.DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(root / name)
     dit = diffusers.DiTTransformer2DModel(
@@ -62,7 +63,7 @@ def test_a_class_conditional_dit_pipeline_is_a_teacher_with_classes(pipelines):
 
 
 def test_a_pipeline_without_a_discrete_schedule_is_refused_with_the_reason(pipelines):
-    with pytest.raises(ValueError, match="ScoreSdeVeScheduler.*needs a discrete schedule"):
+    with pytest.raises(ValueError, match=r"ScoreSdeVeScheduler.*needs a discrete schedule"):
         teachers.load_pipeline(str(pipelines / "sde-ve"))
 
 
@@ -79,7 +80,7 @@ def test_a_discrete_network_that_is_right_denoises_exactly(prediction):
     sigmas = ((1 - a) / a).sqrt()
 
     class Perfect(torch.nn.Module):
-        class config:  # noqa: N801 - diffusers' name
+        class config:  # diffusers' name
             num_class_embeds = None
 
         def forward(self, x, t):

@@ -136,7 +136,7 @@ def _recipe_options(made: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from lab import experiment
+    from lab import experiment, jobs
     from lab.train import Stopped
 
     store, machine = open_store(args, new=True), machine_of(args, args.compile)
@@ -148,9 +148,9 @@ def run(args: argparse.Namespace) -> Answer:
         for recipe in planned:
             done = experiment.run(recipe, store, machine=machine, measure=not args.no_measure)
     except (Stopped, KeyboardInterrupt):
-        folder = store.root / "runs" / recipe.id
-        raise RuntimeError(f"stopped at step {store.open(recipe).status().step} of {recipe.steps}; go on with: "
-                           f"python -m lab run {folder / 'recipe.json'}") from None  # fmt: skip
+        stopped = store.open(recipe)
+        raise RuntimeError(f"stopped at step {stopped.status().step} of {recipe.steps}; go on with: "
+                           f"{jobs.command(stopped)}") from None  # fmt: skip
     if args.name_teacher:
         with as_usage():
             store.name_teacher(args.name_teacher, done.id)

@@ -65,23 +65,29 @@ def marginal(answer: Recommendation) -> None:
         return
     metric, now = short(answer.budget.metric), answer.pick[answer.budget.metric]
     rows = [
-        {"If you": f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)}",
-         "you ship": frame.plain(row.name_), metric: f"{number(row.value)} ({row.value - now:+.2g})"}
+        (f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)}", row.name_,
+         f"{number(row.value)} ({row.value - now:+.2g})")
         for row in answer.marginal.rename(columns={"name": "name_"}).itertuples()
     ]  # fmt: skip
-    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal", alt="What one step more or less changes")
+    small_table(["If you", "you ship", metric], rows)
 
 
 def misses(answer: Recommendation) -> None:
     """Per limit the student that comes nearest."""
     st.subheader("Nearest misses", anchor=False)
     rows = [
-        {"Limit": f"{COSTS[row.limit].title}, {COSTS[row.limit].say(row.allowed)}", "nearest": frame.plain(row.name_),
-         "needs": COSTS[row.limit].say(row.needed), short(answer.budget.metric): number(row.value)}
+        (COSTS[row.limit].title, COSTS[row.limit].say(row.allowed), COSTS[row.limit].say(row.needed), row.name_,
+         number(row.value))
         for row in answer.misses.dropna(subset=["run"]).rename(columns={"name": "name_"}).itertuples()
     ]  # fmt: skip
     if rows:
-        st.table(pd.DataFrame(rows), hide_index=True, border="horizontal", alt="The student that comes nearest to each limit")
+        small_table(["Limit", "allowed", "needed", "nearest", short(answer.budget.metric)], rows)
+
+
+def small_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
+    """A few rows as text: a data frame's viewer would hold up the chart."""
+    lines = [titles, ["---"] * len(titles), *([frame.plain(cell) for cell in row] for row in rows)]
+    st.markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
 def strips(answer: Recommendation) -> None:
@@ -93,7 +99,12 @@ def strips(answer: Recommendation) -> None:
         path = view.store.root / "runs" / row["run"] / "samples.png"
         caption = f"{frame.plain(row['name'])}, {what}: {frame.plain(choose.facts(row, answer.budget))}"
         if path.exists():
-            st.image(_strip(str(path), path.stat().st_mtime_ns), width="stretch", alt=f"{STRIP} images of the {what}")
+            st.image(
+                _strip(str(path), path.stat().st_mtime_ns),
+                width="stretch",
+                output_format="PNG",
+                alt=f"{STRIP} images of the {what}",
+            )
             st.caption(caption)
         else:
             st.caption(f"{caption}. No sheet yet: `python -m lab sample {row['run']}`")
@@ -109,16 +120,20 @@ def _strip(path: str, changed: int) -> Image.Image:
     return row.resize((row.width * zoom, row.height * zoom), Image.Resampling.NEAREST)
 
 
-def limits(start: Budget) -> dict[str, float | None]:
-    """The budget's controls. 0 is no limit, as is an empty field where none is suggested."""
-    follow(start)
-    found = {}
-    with st.grid(4, min_column_width=140):
-        for name, label, step in [("params_m", "Parameters, at most (M)", 0.05), ("latency_ms", "Latency, at most (ms)", 0.1),
-                                  ("file_mb", "File, at most (MB)", 0.1), ("macs_m", "MACs per image, at most (M)", 1.0)]:  # fmt: skip
-            found[name] = st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
-                                          bind="query-params", placeholder="no limit", help="0 lifts the limit") or None  # fmt: skip
-    return found
+LIMITS = {"params_m": ("Parameters, at most (M)", 0.05), "latency_ms": ("Latency, at most (ms)", 0.1),
+          "file_mb": ("File, at most (MB)", 0.1), "macs_m": ("MACs per image, at most (M)", 1.0)}  # fmt: skip
+
+
+def controls(start: Budget) -> None:
+    """The limits, and below them the conditions. 0 is no limit, as is an empty field where none is suggested."""
+    with st.container(border=True):
+        with st.grid(4, min_column_width=140):
+            for name, (label, step) in LIMITS.items():
+                st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
+                                bind="query-params", placeholder="no limit", help="0 lifts the limit")  # fmt: skip
+        with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
+            st.selectbox("Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")
+            frame.conditions_controls(view)
 
 
 def follow(start: Budget) -> None:
@@ -127,59 +142,70 @@ def follow(start: Budget) -> None:
     last = st.session_state.get("suggested")
     if last and last["of"] != of:
         for name in COSTS:
-            if st.session_state.get(name) == last["limits"].get(name):
+            if name in st.session_state and st.session_state[name] == last["limits"].get(name):
                 st.session_state[name] = getattr(start, name)
     st.session_state["suggested"] = {"of": of, "limits": start.limits}
+
+
+def chart(answer: Recommendation) -> None:
+    """Quality against latency, or against parameters where nothing is timed, with its conditions."""
+    rows, metric = answer.candidates, answer.budget.metric
+    everyone = choose.with_latency(view.runs, view.reports, answer.budget)
+    teacher = everyone[everyone["run"] == (answer.teacher or {}).get("run")]
+    x = "latency_ms" if rows["latency_ms"].notna().any() else "params_m"
+    drawn = figures.tradeoff(
+        rows, x, metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
+        pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
+    )  # fmt: skip
+    st.plotly_chart(
+        drawn,
+        key="choose_chart",
+        config={"displaylogo": False},
+        alt=f"{METRICS[metric].title} against {COSTS[x].title.lower()} of {len(rows)} students",
+    )
+    st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), answer.left_out, metric)))
 
 
 view = frame.view()
 st.title("Which student to ship?", anchor=False)
 if view.runs.empty:
-    frame.empty("No run in the results folder yet. This makes a small one on the embedded digits:",
-                "python -m lab run recipes/digits-student.json")  # fmt: skip
+    frame.empty("No run in the results folder yet. This makes a small one on the embedded digits:", frame.FIRST_RUN)
 if view.measured.empty:
-    frame.empty(f"No run on {view.data} is finished and measured yet. Go on with a run, or measure one that is finished:",
-                "python -m lab ls\npython -m lab eval RUN")  # fmt: skip
+    frame.empty(
+        f"No run on {view.data} is finished and measured yet. Go on with a run, or measure one that is finished:",
+        "python -m lab ls\npython -m lab eval RUN",
+    )
 
-said = st.container()
-with st.container(border=True):
-    boxes = st.container()
-    with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
-        metric = st.selectbox("Quality", [m for m in METRICS if m in view.measured and view.measured[m].notna().any()],
-                              format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")  # fmt: skip
-        conditions = frame.conditions(view, metric)
-    with boxes:
-        asked = limits(choose.start(view.runs, view.reports, conditions))
+metrics = [m for m in METRICS if m in view.measured and view.measured[m].notna().any()]
+conditions = frame.conditions(view, frame.held("metric", metrics))
+suggested = choose.start(view.runs, view.reports, conditions)
+follow(suggested)
+asked = {name: frame.held_number(name, getattr(suggested, name)) or None for name in COSTS}
 answer = choose.recommend(view.runs, view.reports, dataclasses.replace(conditions, **asked))
-with said:
-    headline(answer)
-    if answer.pick:
-        figures_row(answer)
 
-rows = answer.candidates
-if rows.empty:
-    st.stop()
-teacher = choose.with_latency(view.runs, view.reports, answer.budget)
-teacher = teacher[teacher["run"] == (answer.teacher or {}).get("run")]
-timed = rows["latency_ms"].notna().any()
-x = "latency_ms" if timed else "params_m"
-chart = figures.tradeoff(
-    rows, x, answer.budget.metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
-    pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
-)  # fmt: skip
+# What is sent first is seen first: the sentence, then the chart, whose code is the largest to load, then the rest.
+headline(answer)
+cells, boxes = st.container(), st.container()
 left, right = st.columns([3, 2], gap="medium")
-with left:
-    st.plotly_chart(chart, key="choose_chart", config={"displaylogo": False},
-                    alt=f"{METRICS[answer.budget.metric].title} against {COSTS[x].title.lower()} of {len(rows)} students")  # fmt: skip
-    st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), answer.left_out, answer.budget.metric)))
+if len(answer.candidates):
+    with left:
+        chart(answer)
+with boxes:
+    controls(suggested)
+if answer.pick:
+    with cells:
+        figures_row(answer)
 with right:
     if answer.pick:
         marginal(answer)
-    else:
+    elif len(answer.candidates):
         misses(answer)
     st.subheader("The same answer in a terminal", anchor=False)
     st.code(choose.command(frame.all_runs(), view.reports, answer.budget), language="bash", wrap_lines=True)
 if answer.pick:
     strips(answer)
     timing = choose.timing_said(answer.pick)
-    st.caption(frame.plain(f"Run {answer.pick['run']}, weights {answer.pick['weights_sha256'][:12]}" + (f"; latency {timing}." if timing else ".")))
+    weights = (answer.pick["weights_sha256"] or "")[:12]
+    st.caption(
+        frame.plain(f"Run {answer.pick['run']}, weights {weights}" + (f"; latency {timing}." if timing else "."))
+    )

@@ -10,8 +10,10 @@ and never reads the results folder's tables itself.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from PIL import Image
 from lab import choose
 from lab.results import Store, default_root
 
+# A teacher and a student on the embedded digits: what an empty page offers.
+FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
+python -m lab run --data digits --teacher digits-teacher --pairs 2000 --steps 500"""
 RECHECK_S = 60  # a running run turns stale without any file changing
 
 
@@ -94,62 +99,100 @@ class View:
         return self.runs[self.runs.protocol == self.protocol]
 
 
-def sidebar() -> None:
-    """The shared controls: data set, protocol of the metrics, device. app.py draws them before each page."""
+def view() -> View:
+    """The runs and reports that the sidebar chose; known before the sidebar is drawn."""
     runs, reports = _visible(), all_reports()
+    options = _options(runs, reports)
+    data, protocol, device = (held(key, options[key]) for key in ("data", "protocol", "device"))
+    if not runs.empty:
+        runs = runs[runs["data"] == data].reset_index(drop=True)
+    return View(store=store(), data=data, protocol=protocol, device=device, runs=runs, reports=reports)
+
+
+def sidebar() -> None:
+    """The shared controls. app.py draws them after the page, so that its first sentence need not wait for them."""
+    options = _options(_visible(), all_reports())
     with st.sidebar:
-        _select("Data set", "data", _by_count(runs, "data"), "No run yet")
-        shown = runs[runs["data"] == st.session_state.get("data")] if not runs.empty else runs
+        _select("Data set", "data", options, "No run yet")
         _select(
-            "Protocol of the metrics", "protocol", _by_count(shown, "protocol"), "Nothing measured yet",
+            "Protocol of the metrics",
+            "protocol",
+            options,
+            "Nothing measured yet",
             help="Extractor, sample count, reference and seed. Only values of one protocol are compared.",
-        )  # fmt: skip
-        _select(
-            "Device of the timings", "device", _by_count(reports, "device.name"), "Nothing timed yet",
-            help="The machine on which the latencies were measured.",
-        )  # fmt: skip
+        )
+        _select("Device of the timings", "device", options, "Nothing timed yet",
+                help="The machine on which the latencies were measured.")  # fmt: skip
         st.caption("Results: `" + _short(store().root) + "`")
 
 
-def view() -> View:
-    """The runs and reports that the sidebar chose."""
-    runs = _visible()
-    data = st.session_state.get("data") or ""
-    if not runs.empty:
-        runs = runs[runs["data"] == data].reset_index(drop=True)
-    return View(
-        store=store(), data=data, protocol=st.session_state.get("protocol") or "",
-        device=st.session_state.get("device") or "", runs=runs, reports=all_reports(),
-    )  # fmt: skip
+def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
+    """What each of the sidebar's boxes offers, the most frequent first."""
+    data = _by_count(runs, "data")
+    chosen = runs[runs["data"] == held("data", data)] if data else runs
+    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": _by_count(reports, "device.name")}
+
+
+def held(key: str, options: Sequence[str]) -> str:
+    """What the select box of this key holds, whether it is drawn already or not: from the session, else the URL."""
+    value = st.session_state.get(key, st.query_params.get(key))
+    return value if value in options else options[0] if options else ""
+
+
+def held_number(key: str, default: float | None) -> float | None:
+    """What the number field of this key holds."""
+    if key in st.session_state:
+        return st.session_state[key]
+    try:
+        value = float(st.query_params.get(key, ""))
+    except ValueError:
+        return default
+    return value if 0 <= value < math.inf else default
+
+
+def held_switch(key: str) -> bool:
+    """What the switch of this key, off by default, holds."""
+    return bool(st.session_state.get(key, st.query_params.get(key, "").lower() == "true"))
 
 
 # --- the conditions of the timings, for the pages that compare latencies ------------------------
 
 
 def conditions(view: View, metric: str) -> choose.Budget:
-    """Controls for the conditions under which values are compared, as a budget without limits."""
-    here = view.reports
-    here = here[here["device.name"] == view.device] if len(here) else here
-    runtimes = ["fastest", *sorted(here["software.runtime"].unique())] if len(here) else ["fastest"]
-    batches = [str(b) for b in sorted(here["workload.batch"].unique())] if len(here) else ["1"]
-    threads = [f"{t:.0f}" for t in here["state.threads"].dropna().value_counts().index] if len(here) else []
-    with st.grid(min_column_width=150):
-        runtime = _bound("Runtime", runtimes, "runtime", help="fastest: each student with the runtime it is fastest on")
-        batch = _bound("Batch", batches, "batch")
-        thread = _bound("Threads", threads, "threads") if threads else None
-        percentile = _bound("Latency", list(choose.PERCENTILES), "percentile", help="p50 is the median, p99 the slow end")
-        scope = _bound("Timed", list(choose.SCOPES), "scope", help="core: the network alone; e2e: from noise to an image")
-        weak = st.toggle("Weak timings too", key="weak", bind="query-params",
-                         help="Throttled ones and grades D (unstable), E (published by others) and F (estimated)")  # fmt: skip
+    """The conditions that `conditions_controls` holds, as a budget without limits."""
+    options = _timing_options(view)
+    runtime, batch, threads, percentile, scope = (held(key, options[key]) for key in options)
     return choose.Budget(
-        device=view.device or None, runtime=runtime, batch=int(batch), threads=int(thread) if thread else None,
-        percentile=percentile, scope=scope, weak=weak, metric=metric,
+        device=view.device or None, runtime=runtime, batch=int(batch), threads=int(threads) if threads else None,
+        percentile=percentile, scope=scope, weak=held_switch("weak"), metric=metric,
         protocol=view.protocol if metric == "fd" and view.protocol else None,
     )  # fmt: skip
 
 
-def _bound(label: str, options: list[str], key: str, help: str | None = None) -> str:
-    return st.selectbox(label, options, key=key, bind="query-params", help=help)
+def conditions_controls(view: View) -> None:
+    """Controls for the conditions under which latencies are compared."""
+    options = _timing_options(view)
+    help = {"runtime": "fastest: each student with the runtime it is fastest on",
+            "percentile": "p50 is the median, p99 the slow end",
+            "scope": "core: the network alone; e2e: from noise to an image"}  # fmt: skip
+    labels = {"runtime": "Runtime", "batch": "Batch", "threads": "Threads", "percentile": "Latency", "scope": "Timed"}
+    with st.grid(min_column_width=150):
+        for key, label in labels.items():
+            if options[key]:
+                st.selectbox(label, options[key], key=key, bind="query-params", help=help.get(key))
+        st.toggle("Weak timings too", key="weak", bind="query-params",
+                  help="Throttled ones and grades D (unstable), E (published by others) and F (estimated)")  # fmt: skip
+
+
+def _timing_options(view: View) -> dict[str, list[str]]:
+    here = view.reports
+    here = here[here["device.name"] == view.device] if len(here) else here
+    found = {"runtime": ["fastest"], "batch": ["1"], "threads": []}
+    if len(here):
+        found["runtime"] += sorted(here["software.runtime"].unique())
+        found["batch"] = [str(b) for b in sorted(here["workload.batch"].unique())]
+        found["threads"] = [f"{t:.0f}" for t in here["state.threads"].dropna().value_counts().index]
+    return found | {"percentile": list(choose.PERCENTILES), "scope": list(choose.SCOPES)}
 
 
 @st.cache_data(max_entries=1, show_spinner=False)
@@ -181,9 +224,9 @@ def _visible() -> pd.DataFrame:
     return runs[~runs["hide"].astype(bool)].reset_index(drop=True) if not runs.empty else runs
 
 
-def _select(label: str, key: str, options: list[str], nothing: str, help: str | None = None) -> None:
-    if options:
-        st.selectbox(label, options, key=key, bind="query-params", help=help)
+def _select(label: str, key: str, options: dict[str, list[str]], nothing: str, help: str | None = None) -> None:
+    if options[key]:
+        st.selectbox(label, options[key], key=key, bind="query-params", help=help)
     else:
         st.session_state.pop(key, None)
         st.selectbox(label, [nothing], disabled=True, help=help)

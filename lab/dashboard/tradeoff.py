@@ -26,7 +26,11 @@ def axes(rows: pd.DataFrame, names: str) -> list[str]:
     chosen = []
     for axis in names:
         at = known.index(first[axis]) if first[axis] in known else 0
-        chosen.append(st.selectbox(f"Axis {axis}", known, at, key=axis, bind="query-params", format_func=lambda q: QUANTITIES[q].title))
+        chosen.append(
+            st.selectbox(
+                f"Axis {axis}", known, at, key=axis, bind="query-params", format_func=lambda q: QUANTITIES[q].title
+            )
+        )
     return chosen
 
 
@@ -59,16 +63,15 @@ def selected(key: str) -> str | None:
 view = frame.view()
 st.title("How do size, speed and quality trade?", anchor=False)
 if view.measured.empty:
-    frame.empty("No finished and measured run yet. This makes a small one on the embedded digits:",
-                "python -m lab run recipes/digits-student.json")  # fmt: skip
+    frame.empty("No finished and measured run yet. This makes a small one on the embedded digits:", frame.FIRST_RUN)
 
 with st.container(border=True):
     shape = st.segmented_control("View", VIEWS, default="2-D", required=True, key="view", bind="query-params",
                                  label_visibility="collapsed")  # fmt: skip
     places, switches = st.grid(3, min_column_width=140), st.container(horizontal=True)
     with st.expander("Timing conditions", icon=":material/tune:"):
-        conditions = frame.conditions(view, "fd")
-budget = choose.settle(view.runs, view.reports, conditions)
+        frame.conditions_controls(view)
+budget = choose.settle(view.runs, view.reports, frame.conditions(view, "fd"))
 rows = choose.candidates(view.runs, view.reports, budget)
 if rows.empty:
     frame.empty("No student is measured under this protocol; the sidebar chooses another.", "python -m lab ls")
@@ -84,16 +87,26 @@ teacher = everyone[everyone["run"].isin(rows["teacher_run"].dropna())]
 try:
     if shape == "2-D":
         chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y)
-        st.plotly_chart(chart, key="tradeoff_chart", on_select="rerun", selection_mode="points", config={"displaylogo": False},
-                        alt=f"{QUANTITIES[y].title} against {QUANTITIES[x].title} of {len(rows)} students")  # fmt: skip
+        st.plotly_chart(
+            chart,
+            key="tradeoff_chart",
+            on_select="rerun",
+            selection_mode="points",
+            config={"displaylogo": False},
+            alt=f"{QUANTITIES[y].title} against {QUANTITIES[x].title} of {len(rows)} students",
+        )
         if run := selected("tradeoff_chart"):
             explain(rows, run, x, y)
         else:
             st.caption("Click a point to see which students beat it.")
     elif shape == "3-D":
         log = [c for c, on in [(x, log_x), (y, log_y)] if on]
-        st.plotly_chart(figures.tradeoff_3d(rows, x, y, z[0], log=log), key="tradeoff_3d", config={"displaylogo": False},
-                        alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students")  # fmt: skip
+        st.plotly_chart(
+            figures.tradeoff_3d(rows, x, y, z[0], log=log),
+            key="tradeoff_3d",
+            config={"displaylogo": False},
+            alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students",
+        )
 except ValueError as mixed:
     st.warning(frame.plain(str(mixed)), icon=":material/block:")
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
@@ -102,6 +115,12 @@ if shape == "Table":
 out = choose.recommend(view.runs, view.reports, budget).left_out
 st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
 left, right = st.columns([1, 3], vertical_alignment="center")
-left.download_button("Data as CSV", lambda: table.to_csv(index=False), "tradeoff.csv", "text/csv", on_click="ignore",
-                     icon=":material/download:")  # fmt: skip
+left.download_button(
+    "Data as CSV",
+    lambda: table.to_csv(index=False),
+    "tradeoff.csv",
+    "text/csv",
+    on_click="ignore",
+    icon=":material/download:",
+)
 right.code(choose.command(frame.all_runs(), view.reports, budget), language="bash", wrap_lines=True)

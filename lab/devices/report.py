@@ -23,6 +23,7 @@ SCHEMA_FILE = Path(__file__).parent / f"{SCHEMA}.json"
 REPORT_ID = re.compile(r"[a-z0-9_-]{8,64}")
 MAX_BYTES = 1_000_000  # 4,096 raw times are about 50 kB
 MAX_PROBLEMS = 10
+MAX_DEPTH = 32  # Python's own limit is no guard: torch.compile raises it for the whole process
 FAMILIES_WITH_POWER_MODES = ("jetson", "rpi")
 CV_BEST, CV_WORST, DRIFT_BEST = 0.03, 0.10, 0.02
 PUBLISHABLE_ITERS = 1024  # calls a session
@@ -56,6 +57,8 @@ def parse(content: bytes | str, name: str = "report") -> dict[str, JSON]:
         raise ValueError(f"{name} is larger than {MAX_BYTES / 1e6:g} MB, which no device report is")
     try:
         plain = json.loads(content, parse_constant=_no_constant)
+        if _deeper(plain, MAX_DEPTH):
+            raise RecursionError
         wrong = check(plain)
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply to be a device report") from None
@@ -64,6 +67,12 @@ def parse(content: bytes | str, name: str = "report") -> dict[str, JSON]:
     if wrong:
         raise ValueError(f"{name} is no {SCHEMA}: {'; '.join(wrong)}")
     return plain
+
+
+def _deeper(value: JSON, levels: int) -> bool:
+    """Whether a value has more than so many levels of objects and lists."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return bool(inner) and (levels == 0 or any(_deeper(v, levels - 1) for v in inner))
 
 
 def _no_constant(name: str) -> float:

@@ -43,7 +43,9 @@ def make_store(path: Path | str, students: int = 14) -> Store:
     return store
 
 
-def add_student(store: Store, *, depth: int = 4, width: int = 64, heads: int = 4, seed: int = 100, **metrics: object) -> Run:
+def add_student(
+    store: Store, *, depth: int = 4, width: int = 64, heads: int = 4, seed: int = 100, **metrics: object
+) -> Run:
     """One more finished student; `metrics` replace entries of metrics.json (samples=2000, extractor=...)."""
     return _student(store, DiTConfig(depth=depth, width=width, heads=heads), seed=seed, label="", **metrics)
 
@@ -62,9 +64,9 @@ def report(run: Run, *, ms: float, runtime: str = "eager", batch: int = 1, threa
                    "unified_memory": False, "cooling": None},
         "software": {"os": "Linux", "l4t": None, "jetpack": None, "cuda": None, "python": "3.11", "torch": "2.14.1",
                      "runtime": runtime, "runtime_version": "2.14.1", "flags": [], "op_coverage_pct": None},
-        "state": {"power_mode": None, "power_cap_w": None, "clocks_locked": clocks_locked, "gpu_mhz": None, "cpu_mhz": None,
-                  "emc_mhz": None, "temp_c": None, "power_w": None, "power_rail": None, "idle_power_w": None,
-                  "swap_mb": 0.0, "load_avg": 0.1, "threads": threads, "throttled": throttled},
+        "state": {"power_mode": None, "power_cap_w": None, "clocks_locked": clocks_locked, "gpu_mhz": None,
+                  "cpu_mhz": None, "emc_mhz": None, "temp_c": None, "power_w": None, "power_rail": None,
+                  "idle_power_w": None, "swap_mb": 0.0, "load_avg": 0.1, "threads": threads, "throttled": throttled},
         "model": {"model_id": run.id, "config": student["config"], "weights_sha256": student["weights_sha256"],
                   "artifact_sha256": None, "params": cost["params"], "macs": cost["macs"], "file_mb": cost["file_mb"],
                   "precision": "fp32"},
@@ -96,14 +98,18 @@ def _teacher(store: Store) -> Run:
 
 
 def _student(store: Store, net: DiTConfig, *, seed: int, label: str, **metrics: object) -> Run:
-    recipe = Recipe(data="fashion-mnist", teacher="fashion-teacher", pairs=100_000, student=net, steps=12_500, seed=seed)
+    recipe = Recipe(
+        data="fashion-mnist", teacher="fashion-teacher", pairs=100_000, student=net, steps=12_500, seed=seed
+    )
     run = store.open(recipe)
     params = net.depth * 12 * net.width**2 + 40 * net.width
     macs = 50 * params
     # Deep nets of a size draw better and run slower, with diminishing returns; the seed moves both a little.
     fd = 1.7 + 1.0 * (params / 300_000) ** -0.45 + 0.35 / net.depth + 0.02 * ((seed * 7 + net.depth) % 5)
     ms = 0.12 + 0.11 * net.depth + params / 1.6e6 + 0.001 * (seed % 7)
-    _files(run, params=params, macs=macs, evaluations=1, fd=fd, kid=fd / 20, accuracy=0.97 - fd / 40, students_only=True)
+    _files(
+        run, params=params, macs=macs, evaluations=1, fd=fd, kid=fd / 20, accuracy=0.97 - fd / 40, students_only=True
+    )
     if metrics:
         run.write("metrics", run.read("metrics") | metrics)
     if label:
@@ -117,10 +123,23 @@ def _student(store: Store, net: DiTConfig, *, seed: int, label: str, **metrics: 
 
 def _unfinished(store: Store) -> Run:
     """A run that was killed at two thirds."""
-    recipe = Recipe(data="fashion-mnist", teacher="fashion-teacher", pairs=100_000, student=DiTConfig(depth=5), steps=12_500)
+    recipe = Recipe(
+        data="fashion-mnist", teacher="fashion-teacher", pairs=100_000, student=DiTConfig(depth=5), steps=12_500
+    )
     run = store.open(recipe)
-    write_json(run.path / "status.json", {"state": "running", "step": 8000, "steps": 12_500, "seconds": 700.0,
-               "started": "2026-11-20T08:00:00+00:00", "heartbeat": time.time() - 3600, "pid": 999_999_999, "error": ""})  # fmt: skip
+    write_json(
+        run.path / "status.json",
+        {
+            "state": "running",
+            "step": 8000,
+            "steps": 12_500,
+            "seconds": 700.0,
+            "started": "2026-11-20T08:00:00+00:00",
+            "heartbeat": time.time() - 3600,
+            "pid": 999_999_999,
+            "error": "",
+        },
+    )
     _log(run, steps=8000, batch=64, term="pairs/l1")
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"step": 8050, "ima')  # cut off by the kill
@@ -132,13 +151,41 @@ def _files(run: Run, *, params: int, macs: int, evaluations: int, fd: float, kid
     recipe = run.recipe
     weights = hashlib.sha256(run.id.encode()).hexdigest()
     term = "pairs/l1" if students_only else "denoise/mse"
-    write_json(run.path / "status.json", {"state": "done", "step": recipe.steps, "steps": recipe.steps, "seconds": 1100.0,
-               "started": "2026-11-20T08:00:00+00:00", "heartbeat": time.time() - 7200, "pid": 999_999_999, "error": ""})  # fmt: skip
+    write_json(
+        run.path / "status.json",
+        {
+            "state": "done",
+            "step": recipe.steps,
+            "steps": recipe.steps,
+            "seconds": 1100.0,
+            "started": "2026-11-20T08:00:00+00:00",
+            "heartbeat": time.time() - 7200,
+            "pid": 999_999_999,
+            "error": "",
+        },
+    )
     file_mb = round(2 * params / 1e6 + 0.01, 3)
-    run.write("student", {"config": config_to_json(recipe.student), "weights_sha256": weights, "weights_dtype": "float16",
-                          "file_mb": file_mb, "spec": {"data": recipe.data, "size": 28, "channels": 1, "num_classes": 10}})  # fmt: skip
-    run.write("cost", {"params": params, "params_train": params, "macs": macs, "evaluations": evaluations,
-                       "macs_image": macs * evaluations, "file_mb": file_mb})  # fmt: skip
+    run.write(
+        "student",
+        {
+            "config": config_to_json(recipe.student),
+            "weights_sha256": weights,
+            "weights_dtype": "float16",
+            "file_mb": file_mb,
+            "spec": {"data": recipe.data, "size": 28, "channels": 1, "num_classes": 10},
+        },
+    )
+    run.write(
+        "cost",
+        {
+            "params": params,
+            "params_train": params,
+            "macs": macs,
+            "evaluations": evaluations,
+            "macs_image": macs * evaluations,
+            "file_mb": file_mb,
+        },
+    )
     run.write("env", {"sittings": [{"started": "2026-11-20T08:00:00+00:00", "device": "cpu", "threads": 2}]})
     values = {
         "fd": {"value": fd, "reference": REFERENCE, "ci95": [fd - 0.04, fd + 0.04]},

@@ -65,7 +65,9 @@ def test_the_table_is_best_first_and_marks_the_front(demo: Store) -> None:
     assert shown["fd"].is_monotonic_increasing and shown["on_front"].any() and not shown["on_front"].all()
 
 
-def test_values_of_two_teachers_are_refused_with_a_sentence(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_two_teachers_are_refused_with_a_sentence(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = make_store(tmp_path, students=3)
     odd = add_student(store, depth=9)
     metrics = odd.read("metrics")
@@ -84,8 +86,11 @@ def test_an_empty_folder_prints_the_command(nothing: Store) -> None:
 def test_every_page_tells_its_place_without_being_imported() -> None:
     shown = {}
     for path in (APP.parent / "lab" / "dashboard").glob("*.py"):
-        names = {n.targets[0].id: n.value.value for n in ast.parse(path.read_text()).body
-                 if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant) and isinstance(n.targets[0], ast.Name)}  # fmt: skip
+        names = {
+            n.targets[0].id: n.value.value
+            for n in ast.parse(path.read_text()).body
+            if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant) and isinstance(n.targets[0], ast.Name)
+        }
         if "TITLE" in names:
             assert {"ORDER", "ICON", "URL"} <= set(names), path.name
             shown[names["URL"]] = path.name
