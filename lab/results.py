@@ -212,7 +212,7 @@ class Store:
         return run
 
     def get(self, name: str) -> Run:
-        """A run by id, by an unambiguous start of an id, by label or by teacher alias.
+        """A run by id, teacher alias, label, or an unambiguous start or part of an id (its shape, its hash).
 
         Raises LookupError with the nearest names.
         """
@@ -222,8 +222,8 @@ class Store:
             return runs[name]
         if (alias := self.teachers().get(name)) in runs:
             return runs[alias]
-        matches = [r for r in runs.values() if r.id.startswith(name) or r.id.endswith(f"-{name}")]
-        matches = matches or [r for r in runs.values() if r.notes["label"] == name]
+        matches = [r for r in runs.values() if r.notes["label"] == name]
+        matches = matches or [r for r in runs.values() if r.id.startswith(name) or f"-{name}-" in f"-{r.id}-"]
         if len(matches) == 1 and name:
             return matches[0]
         if len(matches) > 1 and name:

@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY_STUDENT
 
 from lab import experiment
-from lab.config import Recipe
+from lab.config import DiTConfig, Recipe
 from lab.results import STALE_S, Store, write_whole
 
 
@@ -88,3 +88,13 @@ def test_an_alias_must_name_a_run(taught):
         taught.name_teacher("x", "nobody")
     with pytest.raises(ValueError, match="alias must match"):
         taught.name_teacher("../x", taught.runs()[0].id)
+
+
+def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
+    four, six = (store.open(Recipe(student=DiTConfig(image_size=8, depth=depth))) for depth in (4, 6))
+    assert store.get(six.recipe.student.shape).id == six.id
+    other = store.open(four.recipe.with_(seed=1))
+    with pytest.raises(LookupError, match="'d4w64h4p4' fits 2 runs"):
+        store.get("d4w64h4p4")
+    other.set_notes(label="d4w64h4p4")  # what a person says goes before what an id holds
+    assert store.get("d4w64h4p4").id == other.id
