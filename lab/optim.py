@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
     """torch.optim.Muon's update, with stacked maps (q, k, v) orthogonalised one by one.
 
     All matrices of one shape go through the iteration together: on a CPU the many small products of
-    a narrow transformer cost three times as much one after another (benchmarks/optimizer.py).
+    a narrow transformer cost two to four times as much one after another (benchmarks/optimizer.py).
     The step is scaled by 0.2 sqrt(max(rows, columns)), so that AdamW's rates fit (arXiv 2502.16982).
     """
 
