@@ -293,18 +293,18 @@ def _build(cls: type, plain: Any, where: str) -> Any:
     for name in plain:
         if name not in names:
             raise ValueError(unknown(f"field of {where}", name, names))
-    return cls(**{name: _cast(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
+    return cls(**{name: cast(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
 
 
-def _cast(hint: Any, value: Any, where: str) -> Any:
-    """`value` as `hint` asks, or a ValueError that names the place."""
+def cast(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type `hint` of a dataclass field asks; ValueError names the place."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint == NetConfig:
         return config_from_json(value)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        return _cast(next(a for a in args if a is not type(None)), value, where)
+        return cast(next(a for a in args if a is not type(None)), value, where)
     if origin is Literal:
         if value not in args:
             raise ValueError(unknown(where, value, args))
@@ -312,7 +312,7 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(inner) == len(value):
-            return tuple(_cast(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(inner, value)))
+            return tuple(cast(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(inner, value)))
     if dataclasses.is_dataclass(hint):
         return _build(hint, {"method": value} if isinstance(value, str) else value, where)
     if origin is not None and isinstance(value, Mapping):

@@ -26,7 +26,7 @@ from lab.methods import METHODS, Finished, Method, create, options_of
 from lab.results import Run, Store, write_whole
 from lab.sampling import generate
 from lab.train import Stopped, start_state, train
-from lab.weights import load_student, save_student, sha256, spec_of_run
+from lab.weights import load_student, save_student, spec_of_run
 
 SNAPSHOT_SEEDS = range(16)
 COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not pay on a CPU
@@ -74,12 +74,8 @@ def check(recipe: Recipe, store: Store) -> list[str]:
     if not (recipe.data.startswith("folder:") or recipe.data in data.DATASETS):
         wrong.append(f"unknown data set {recipe.data!r}; known: {', '.join([*data.DATASETS, 'folder:<path>'])}")
     needs = set().union(*(m.needs for m in methods))
-    if needs & {"pairs", "path"}:
-        if not recipe.pairs:
-            wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
-        with contextlib.suppress(ValueError):
-            diffusion.solver_of(recipe.solver)
-            needs -= {"solver"}
+    if needs & {"pairs", "path"} and not recipe.pairs:
+        wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
     if needs and not recipe.teacher:
         wrong.append(f"method {recipe.methods[0].method} learns from a teacher; set teacher to an alias, "
                      "run:<id> or pipeline:<folder>")  # fmt: skip
@@ -306,4 +302,4 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-__all__ = ["Machine", "check", "commit", "generate", "plan", "resolve", "run", "sha256"]
+__all__ = ["Machine", "check", "commit", "plan", "resolve", "run"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -134,7 +134,6 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "bf
         return load_pipeline(name.removeprefix("pipeline:"), solver=solver, device=device)
     run = store.get(name)
     net, spec = load_student(run, device=device), spec_of_run(run)
-    spec = replace(spec, sigma_data=spec.sigma_data)
     if net.config.time:
         return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype)
     return OneStepTeacher(net, spec, name=run.id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lab.config import JSON, Recipe, Use, _cast, unknown
+from lab.config import JSON, Recipe, Use, cast, unknown
 from lab.data import Batch, ImageSpec
 from lab.models.dit import Linear
 from lab.models.taps import Taps
@@ -106,8 +107,6 @@ def create(use: Use) -> Method:
     """A method from a recipe's entry; ValueError names an unknown method, option or wrong value."""
     if use.method not in METHODS:
         raise ValueError(unknown("method", use.method, METHODS))
-    import typing
-
     cls = METHODS[use.method]
     hints = typing.get_type_hints(cls)
     fields = [f.name for f in dataclasses.fields(cls)]
@@ -115,7 +114,7 @@ def create(use: Use) -> Method:
     for key, value in use.options.items():
         if key not in fields:
             raise ValueError(unknown(f"option of method {use.method}", key, fields))
-        values[key] = _cast(hints[key], value, f"{use.method}.{key}")
+        values[key] = cast(hints[key], value, f"{use.method}.{key}")
     return cls(**values)
 
 
