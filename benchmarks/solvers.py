@@ -10,6 +10,8 @@ float32 in [-1, 1]; `fd` is the distance between the two sets, `fd_real` to the 
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 import time
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch
 
 from lab import diffusion, metrics, teachers
 from lab.experiment import commit
-from lab.results import Store, write_json
+from lab.results import Store, read_json, write_json
 
 REFERENCE = "heun-18"
 SOLVERS = [
@@ -36,41 +38,70 @@ BATCH = 256
 
 
 @torch.inference_mode()
-def draw(teacher: teachers.Teacher, count: int) -> tuple[torch.Tensor, float]:
-    """Float images (N, C, H, W) on the evaluation's seeds, and images per second."""
-    images, began = [], time.perf_counter()
+def draw(teacher: teachers.Teacher, count: int) -> torch.Tensor:
+    """Float images (N, C, H, W) on the evaluation's seeds."""
+    images = []
     for start in range(0, count, BATCH):
         seeds = range(diffusion.EVAL_SEED + start, diffusion.EVAL_SEED + min(start + BATCH, count))
         z, y = diffusion.noise_of(seeds, teacher.spec.shape, teacher.spec.num_classes)
         images.append(teacher.sample(z, y).images)
-    return torch.cat(images), count / (time.perf_counter() - began)
+    return torch.cat(images)
+
+
+def race(rivals: dict[str, teachers.Teacher], *, rounds: int = 3, count: int = 128) -> dict[str, list[float]]:
+    """Images per second of every rival in each round, interleaved; one batch of `count`."""
+    found: dict[str, list[float]] = {name: [] for name in rivals}
+    for _, (name, teacher) in itertools.product(range(rounds), rivals.items()):
+        began = time.perf_counter()
+        draw(teacher, count)
+        found[name].append(count / (time.perf_counter() - began))
+    return found
 
 
 def main(store: Store, teacher: str, count: int, out: Path) -> None:
     run = store.get(teacher)
     extractor = metrics.extractor_of(run.recipe.data)
     real, real_name = metrics.real_features(run.recipe, store, extractor)
-    reference, _ = draw(teachers.load(teacher, store, solver=REFERENCE, dtype="float32"), count)
-    theirs = metrics.extract(diffusion.to_uint8(reference), extractor)
-    rows = []
+    rivals = {
+        f"{name} {dtype}": teachers.load(teacher, store, solver=name, dtype=dtype)
+        for name in SOLVERS
+        for dtype in (("float32", "bfloat16") if name in (REFERENCE, "dpmpp2m-8") else ("bfloat16",))
+    }
+    conditions = {"samples": count, "extractor": extractor, "reference": real_name, "teacher": run.id}
+    before = read_json(out) or {}
+    rows = before["rows"] if conditions.items() <= before.items() else []
+    done = {row["solver"] for row in rows}
 
-    def add(name: str, dtype: str, images: torch.Tensor, speed: float) -> None:
+    def save() -> None:
+        write_json(out, conditions | {"rows": rows, "commit": commit(), "torch": torch.__version__,
+                                      "threads": torch.get_num_threads()})  # fmt: skip
+
+    def add(name: str, images: torch.Tensor) -> None:
         mine = metrics.extract(diffusion.to_uint8(images), extractor)
         rows.append({
-            "solver": name, "dtype": dtype, "evaluations": diffusion.evaluations(name.split()[0]), "images_s": speed,
+            "solver": name, "evaluations": diffusion.evaluations(name.split()[0]),
             "l1": (images - reference).abs().mean().item(), "fd": metrics.fd(mine, theirs),
             "fd_real": metrics.fd(mine, real),
         })  # fmt: skip
         print(clocked.table(rows[-1:], [*rows[-1]]).splitlines()[1], flush=True)
-        write_json(out, {"rows": rows, "samples": count, "extractor": extractor, "reference": real_name,
-                         "teacher": run.id, "commit": commit(), "torch": torch.__version__,
-                         "threads": torch.get_num_threads()})  # fmt: skip
+        save()
 
-    add(f"{REFERENCE} as uint8", "float32", diffusion.from_uint8(diffusion.to_uint8(reference)), 0.0)
-    add(f"{REFERENCE} as float16", "float32", reference.half().float(), 0.0)
-    for name in SOLVERS:
-        for dtype in ("float32", "bfloat16") if name in ("heun-18", "dpmpp2m-8") else ("bfloat16",):
-            add(name, dtype, *draw(teachers.load(teacher, store, solver=name, dtype=dtype), count))
+    if missing := [name for name in rivals if name not in done]:
+        reference = draw(rivals[f"{REFERENCE} float32"], count)
+        theirs = metrics.extract(diffusion.to_uint8(reference), extractor)
+        if not rows:
+            add(f"{REFERENCE} float32 as uint8", diffusion.from_uint8(diffusion.to_uint8(reference)))
+            add(f"{REFERENCE} float32 as float16", reference.half().float())
+        for name in missing:
+            add(name, reference if name == f"{REFERENCE} float32" else draw(rivals[name], count))
+
+    speeds = race(rivals)
+    for row in rows:
+        if each := speeds.get(row["solver"]):
+            row |= {"images_s": statistics.median(each), "images_s spread": [min(each), max(each)]}
+    save()
+    timed = [row for row in rows if "images_s" in row]
+    print("\n" + clocked.table(timed, ["solver", "evaluations", "l1", "fd", "fd_real", "images_s"]))
 
 
 if __name__ == "__main__":

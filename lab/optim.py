@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,14 +21,22 @@ NS_STEPS = 5
 def orthogonalise(G: Tensor) -> Tensor:
     """U V^T of each matrix in G (K, rows, columns), rows <= columns, by Newton-Schulz iteration.
 
+    In bfloat16, as published, where the machine multiplies it fast: only the direction counts.
     Source: Keller Jordan, "Muon: an optimizer for hidden layers", the algorithm of torch.optim.Muon.
     """
     a, b, c = NS_COEFFICIENTS
     X = G / G.flatten(1).norm(dim=1).clamp_min(1e-7).view(-1, 1, 1)
+    X = X.to(torch.bfloat16 if fast_bfloat16(G.device.type) else G.dtype)
     for _ in range(NS_STEPS):
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     return X
+
+
+@functools.cache
+def fast_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 run on instructions of their own; elsewhere they are many times slower."""
+    return device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Muon(torch.optim.Optimizer):
