@@ -71,7 +71,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipe.json"))
     args = parser.parse_args()
     found = compare(
-        Store(args.results), Machine(), seconds=args.seconds, seeds=args.seeds, base=LAB.with_(teacher=args.teacher),
+        Store(args.results), Machine(compile=True), seconds=args.seconds, seeds=args.seeds, base=LAB.with_(teacher=args.teacher),
         out=args.out,
     )  # fmt: skip
     for rival, ratio in found["ratio"].items():
