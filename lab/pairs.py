@@ -51,7 +51,7 @@ class PairSet:
     def id(self) -> str:
         plain = json.dumps(asdict(self), sort_keys=True)
         name = self.teacher.split(":", 1)[1].rsplit("/", 1)[-1]
-        return f"{name[-40:].lower().strip('-')}-{self.solver}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+        return f"{name[-60:].lower().strip('-')}-{self.solver}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
 
 
 class Pairs:
