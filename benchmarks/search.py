@@ -34,7 +34,7 @@ STAGES: dict[str, dict[str, dict]] = {
         f"{optimizer} {lr:g} batch {batch}": {"optimizer": optimizer, "lr": lr, "batch": batch}
         for optimizer, lr, batch in [
             ("muon", 4e-3, 32), ("muon", 8e-3, 32), ("muon", 5e-3, 64), ("muon", 8e-3, 64), ("muon", 1.2e-2, 64),
-            ("muon", 1.2e-2, 128), ("adamw", 2e-3, 32), ("adamw", 3e-3, 64), ("adamw", 3e-3, 128),
+            ("muon", 1.2e-2, 32), ("muon", 8e-3, 16), ("muon", 1.2e-2, 128), ("adamw", 2e-3, 32), ("adamw", 3e-3, 64),
         ]
     },
     "loss": {
