@@ -1,7 +1,9 @@
-"""What a network costs: parameters, multiply-accumulates, bytes; nothing is allocated or run.
+"""What a network costs: parameters, multiply-accumulates, bytes; nothing is run.
 
 A multiply-accumulate (MAC) is two floating-point operations; only matrix products, convolutions and
 attention count, as in the published DiT tables. One evaluation of one image unless said otherwise.
+
+A one-step DiT costs less in its deployed form (lab/deploy.py), so it has both figures.
 
 N tokens, D width, M hidden width of the MLP, L blocks, p patch, C channels, K labels.
 """
@@ -11,21 +13,26 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab import diffusion, models
+from lab import deploy, diffusion, models
 from lab.config import JSON, DiTConfig, NetConfig
 from lab.models.dit import FREQUENCIES
 from lab.results import Run
 
 
 def of_config(config: NetConfig) -> dict[str, int]:
-    """`params` and `macs` of a shape. Raises ValueError for an impossible one."""
+    """`params` and `macs` of a shape, with `params_deployed` and `macs_deployed` where it has that form.
+
+    Raises ValueError for an impossible shape.
+    """
     if wrong := config.check():
         raise ValueError("; ".join(wrong))
-    if isinstance(config, DiTConfig):
-        return {"params": dit_params(config), "macs": dit_macs(config)}
-    return counted(config)
+    if not isinstance(config, DiTConfig):
+        return counted(config)
+    found = {"params": dit_params(config), "macs": dit_macs(config)}
+    return found if deploy.refusal(config) else found | deployed(config)
 
 
 def of_run(run: Run) -> dict[str, JSON]:
@@ -35,6 +42,9 @@ def of_run(run: Run) -> dict[str, JSON]:
         raise LookupError(f"run {run.id} has no finished network yet; its state is {run.status().state!r}")
     cost = of_config(recipe.student)
     evaluations = diffusion.evaluations(recipe.solver) if recipe.student.time else 1
+    ready = {k: v for k, v in cost.items() if k.endswith("_deployed")}
+    if ready:
+        ready["file_mb_deployed"] = deployed_mb(recipe.student)
     return {
         "params": cost["params"],
         "params_train": cost["params"],  # no method yet trains more than it ships
@@ -42,6 +52,7 @@ def of_run(run: Run) -> dict[str, JSON]:
         "evaluations": evaluations,
         "macs_image": cost["macs"] * evaluations,
         "file_mb": student["file_mb"],
+        **ready,
     }
 
 
@@ -74,20 +85,41 @@ def dit_macs(config: DiTConfig) -> int:
     return embed + time + config.depth * (attention + mlp + adaln) + final
 
 
+def deployed(config: DiTConfig) -> dict[str, int]:
+    """`params_deployed` and `macs_deployed` of a one-step DiT in closed form: adaLN is a table of 6 L + 2 rows."""
+    N, D, M, p, L = config.tokens, config.width, config.hidden, config.patch, config.depth
+    inputs, outputs = config.channels * p**2, (config.out_channels or config.channels) * p**2
+    table = deploy.rows_of(config) * (deploy.PER_BLOCK * L + deploy.FINAL) * D
+    block = 4 * D**2 + 4 * D + 2 * D * M + M + D
+    params = inputs * D + N * D + table + L * block + D * outputs + outputs
+    macs = N * inputs * D + L * (4 * N * D**2 + 2 * N**2 * D + 2 * N * D * M) + N * D * outputs
+    return {"params_deployed": params, "macs_deployed": macs}
+
+
+def deployed_mb(config: DiTConfig) -> float:
+    """Megabytes of the deployed form as a file in half precision, to the byte."""
+    return len(deploy.file_bytes(deploy.Deployed(config))) / 1e6
+
+
 @functools.lru_cache(maxsize=256)
-def _counted(config: NetConfig) -> tuple[int, int]:
+def _counted(config: NetConfig) -> dict[str, int]:
     # On the meta device: no memory, no arithmetic, and on the CPU the counter gives attention 0.
     with torch.device("meta"):
-        net = models.build(config).eval().requires_grad_(False)
         x = torch.empty(1, config.channels, config.image_size, config.image_size)
         t = torch.empty(1) if config.time else None
         y = torch.empty(1, dtype=torch.int64) if config.num_classes else None
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(x, t, y)
-    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
+        found = _count(models.build(config), x, t, y)
+        if not deploy.refusal(config):
+            found |= {f"{k}_deployed": v for k, v in _count(deploy.Deployed(config), x, y).items()}
+    return found
+
+
+def _count(net: nn.Module, *inputs: Tensor | None) -> dict[str, int]:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval().requires_grad_(False)(*inputs)
+    return {"params": sum(p.numel() for p in net.parameters()), "macs": counter.get_total_flops() // 2}
 
 
 def counted(config: NetConfig) -> dict[str, int]:
-    """`params` and `macs` as torch's flop counter sees a network of this shape; for any family."""
-    params, macs = _counted(config)
-    return {"params": params, "macs": macs}
+    """What `of_config` gives, as torch's flop counter sees networks of this shape; for any family."""
+    return dict(_counted(config))

@@ -354,10 +354,11 @@ def side_by_side(
 
 def caption(facts: Mapping[str, object]) -> str:
     """Parameters, FD and milliseconds of one row of a table, as far as they are known, in a line each."""
-    params, fd, ms, speed_up = (_number(facts.get(k)) for k in ("params", "fd", "latency_ms", "speed_up"))
+    known = (_number(facts.get(k)) for k in ("params", "params_deployed", "fd", "latency_ms", "speed_up"))
+    params, deployed, fd, ms, speed_up = known
     lines = []
     if params is not None:
-        lines.append(f"{params / 1e6:.2f} M parameters" if params >= 1e5 else f"{params / 1e3:.1f} k parameters")
+        lines.append(f"{_count_said(params)} parameters" + (f" ({_count_said(deployed)} deployed)" if deployed else ""))
     if fd is not None:
         lines.append(f"FD {fd:.3g}")
     if ms is not None:
@@ -365,6 +366,10 @@ def caption(facts: Mapping[str, object]) -> str:
     if speed_up is not None and speed_up != 1:
         lines.append(f"{speed_up:.3g}x as fast as its teacher")
     return "\n".join(lines)
+
+
+def _count_said(params: float) -> str:
+    return f"{params / 1e6:.2f} M" if params >= 1e5 else f"{params / 1e3:.1f} k"
 
 
 def difference(images: np.ndarray, reference: np.ndarray, gain: float = 2.0) -> np.ndarray:

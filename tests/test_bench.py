@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_a_timing_is_stored_as_a_report_that_passes_the_check(store: Store, stud
     assert json.loads((store.root / "devices" / f"{report['report_id']}.json").read_text()) == report
     assert report["workload"] == {"scope": scope, "batch": 3, "height": 8, "width": 8, "nfe": 1}
     assert report["state"]["threads"] == 1 and report["timing"]["iters"] == 6
-    assert report["checks"]["output_ok"] is True and report["checks"]["max_abs_vs_ref"] == 0
+    assert report["checks"]["output_ok"] is True and report["checks"]["max_abs_vs_ref"] < 1e-5
     assert report["timing"]["load_ms"] > 0 and report["timing"]["first_ms"] > 0
     assert report["timing"]["build_ms"] is None  # eager builds nothing
 
@@ -169,7 +170,7 @@ def test_other_conditions_are_timed_anew(store: Store, teacher: Run) -> None:
     assert [count(), count()] == [1, 0]
     assert count(threads=(1, 2)) == 1  # one thread is what the first two had
     assert count(solver="heun-3") == 1
-    assert count(precision="bf16") == 1
+    assert count(precisions=("bf16",)) == 1
     assert count(force=True) == 1
 
 
@@ -184,6 +185,44 @@ def test_a_sweep_with_an_unknown_runtime_times_nothing(store: Store, student: Ru
     with pytest.raises(ValueError, match="unknown runtime"):
         bench.sweep([student], store, runtimes=("eager", "onyx"), preset=BRIEF)
     assert store.reports().empty
+
+
+def test_a_runtime_that_reads_files_is_timed_in_every_precision_that_it_has(store: Store, student: Run) -> None:
+    pytest.importorskip("onnxruntime")
+    made = bench.sweep([student], store, runtimes=("eager", "onnxruntime"), precisions=("fp32", "int8"), preset=BRIEF)
+    timed = [(r["software"]["runtime"], r["model"]["precision"]) for r in made]
+    assert timed == [("eager", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")]
+    assert all(check(r) == [] and r["checks"]["output_ok"] for r in made)
+    assert [r["model"]["artifact_sha256"] is None for r in made] == [True, False, False]
+
+
+def test_a_denoiser_is_left_out_where_it_can_not_run_and_refused_alone(
+    store: Store, student: Run, teacher: Run
+) -> None:
+    pytest.importorskip("onnxruntime")
+    made = bench.sweep([teacher, student], store, runtimes=("onnxruntime",), preset=BRIEF)
+    assert [r["model"]["model_id"] for r in made] == [student.id]
+    with pytest.raises(ValueError, match=r"runtime onnxruntime can't run .*: only a DiT has a deployed form"):
+        bench.sweep([teacher], store, runtimes=("onnxruntime",), preset=BRIEF)
+
+
+@pytest.mark.parametrize(
+    ("runtimes_", "precisions", "words"),
+    [
+        (("eager",), ("int8",), "runtime eager has none of the precisions int8; it has fp32, bf16"),
+        (("eager",), ("fp32", "int9"), "unknown precision of eager 'int9'. Known: bf16, fp32"),
+    ],
+)
+def test_a_precision_that_no_runtime_has_times_nothing(
+    store: Store, student: Run, runtimes_: tuple[str, ...], precisions: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        bench.sweep([student], store, runtimes=runtimes_, precisions=precisions, preset=BRIEF)
+    assert store.reports().empty
+
+
+def test_every_precision_of_every_runtime_has_a_tolerance() -> None:
+    assert {p for runtime in runtimes.RUNTIMES.values() for p in runtime.precisions} == set(bench.TOLERANCES)
 
 
 # --- two against each other ---

@@ -116,9 +116,12 @@ def _classes(args: argparse.Namespace, spec: Any) -> list[int] | None:
 def add_bench(commands: Any) -> None:
     made = command(commands, bench, "time runs on this machine and keep device reports",
                     "bench fashion d4w64h4p4 --batch 1,16,64 --runtime eager,compiled",
+                    "bench --runtime onnxruntime,openvino --precision fp32,int8",
                     "bench --preset publishable --threads 2", takes="[RUN ...]")  # fmt: skip
     made.add("runs", nargs="*", metavar="RUN", help="default: all finished runs")
     made.add("--runtime", type=list_of(str), default=("eager",), help="comma separated (default eager)")
+    made.add("--precision", type=list_of(str), default=("fp32",),
+             help="fp32, bf16, int8, ..., comma separated; each runtime takes those it has (default fp32)")  # fmt: skip
     made.add("--batch", type=list_of(count_of(1)), default=(1,), help="comma separated (default 1)")
     made.add("--scope", type=list_of(one_of("core", "e2e")), default=("core",),
              help="core (the network alone), e2e (noise to image) or both, comma separated (default core)")  # fmt: skip
@@ -131,15 +134,14 @@ def add_bench(commands: Any) -> None:
 
 def bench(args: argparse.Namespace) -> Answer:
     from lab import bench as timing
-    from lab import runtimes
 
     store, machine = open_store(args), machine_of(args)
     with as_usage():
-        for name in args.runtime:
-            runtimes.get(name)
+        timing.forms_of(args.runtime, args.precision)
     made = timing.sweep(
-        finished(store, args.runs), store, runtimes=args.runtime, batches=args.batch, scopes=args.scope,
-        threads=args.threads, preset=args.preset, device=str(machine.torch_device()), force=args.force,
+        finished(store, args.runs), store, runtimes=args.runtime, precisions=args.precision, batches=args.batch,
+        scopes=args.scope, threads=args.threads, preset=args.preset, device=str(machine.torch_device()),
+        force=args.force,
     )  # fmt: skip
     text = table_text([_timing(report, store) for report in made]) if made else (
         "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
@@ -153,8 +155,47 @@ def _timing(report: Mapping[str, Any], store: Store) -> dict[str, Any]:
     timing, work = report["timing"], report["workload"]
     return {
         "run": store.get(report["model"]["model_id"]).label, "runtime": report["software"]["runtime"],
-        "batch": work["batch"], "threads": report["state"]["threads"], "scope": work["scope"], "p50 ms": timing["p50"],
-        "p90 ms": timing["p90"], "p99 ms": timing["p99"], "first ms": timing["first_ms"], "grade": str(grade(report)),
+        "precision": report["model"]["precision"], "batch": work["batch"], "threads": report["state"]["threads"],
+        "scope": work["scope"], "p50 ms": timing["p50"], "p90 ms": timing["p90"], "p99 ms": timing["p99"],
+        "first ms": timing["first_ms"], "grade": str(grade(report)),
+    }  # fmt: skip
+
+
+def add_export(commands: Any) -> None:
+    made = command(commands, export, "make the files that a runtime reads, and say how far their images are off",
+                    "export d4w64h4p4 --runtime onnxruntime --precision fp32,int8",
+                    "export d4w64h4p4 --runtime openvino --precision bf16 --json", takes="RUN")  # fmt: skip
+    made.add("run", metavar="RUN", help="an id, a start of one or a label of a one-step student")
+    made.add("--runtime", type=list_of(str), default=("onnxruntime",), help="comma separated (default onnxruntime)")
+    made.add("--precision", type=list_of(str), default=("fp32",),
+             help="fp32, fp16, bf16, int8, int8-static, w4a32, comma separated; "
+                  "each runtime takes those it has (default fp32)")  # fmt: skip
+    made.add("--force", action="store_true", help="make again what is there for these weights")
+
+
+def export(args: argparse.Namespace) -> Answer:
+    from lab import artefacts, bench, runtimes
+
+    store = open_store(args)
+    found = get_run(store, args.run)
+    with as_usage():
+        forms = bench.forms_of(args.runtime, args.precision)
+        for name in args.runtime:
+            if not runtimes.get(name).exports:
+                raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
+            if why := runtimes.get(name).refuses(found.recipe.student):
+                raise Usage(f"{found.label}: {why}")
+    made = [runtimes.get(name).export(found, precision, force=args.force) for name, precision in forms]
+    value = [{"folder": str(path), **artefacts.read(path)} for path in made]
+    return Answer(value, table_text([_artefact(facts) for facts in value]))
+
+
+def _artefact(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What an export made, as one line."""
+    return {
+        "runtime": facts["runtime"], "precision": facts["precision"], "bytes": facts["bytes"],
+        "largest": facts["max_abs"], "mean": facts["mean_abs"], "perceptual": facts["perceptual"],
+        "seconds": facts["seconds"], "folder": facts["folder"],
     }  # fmt: skip
 
 

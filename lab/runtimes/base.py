@@ -1,15 +1,17 @@
-"""What a runtime gives, and the session that all torch runtimes share."""
+"""What a runtime gives, what those that read files share, and the session of all torch runtimes."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lab import artefacts, deploy, export
 from lab.config import NetConfig, unknown
 from lab.data import ImageSpec
 from lab.results import Run
@@ -37,6 +39,7 @@ class Session(Protocol):
     version: str  # of the runtime
     flags: list[str]  # settings that change the speed, for the report
     builds: bool  # whether `build` does anything
+    artefact_sha256: str | None  # of the exported file that it runs; None where it runs the run's own weights
 
     def __enter__(self) -> Session: ...
     def __exit__(self, *_: object) -> None: ...
@@ -62,13 +65,22 @@ class Runtime(Protocol):
     """A way to run networks; one file of lab/runtimes each, whose RUNTIME is one of these."""
 
     name: str
+    precisions: tuple[str, ...]  # that it can compute in, the reference first
+    exports: bool  # whether it reads a file of its own, not the run's weights
 
     def missing(self) -> str | None:
         """None if it works here, else one sentence why not."""
         ...
 
-    def export(self, student: nn.Module, spec: ImageSpec, folder: Path) -> Path:
-        """Make what `open` reads, below a run's folder; gives its path."""
+    def refuses(self, config: NetConfig) -> str | None:
+        """None if it can run networks of this shape, else one sentence why not."""
+        ...
+
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+        """Make what `open` reads, unless it is there for these weights or `force` is given; gives its folder.
+
+        Raises ValueError for an unknown precision or a network that it refuses.
+        """
         ...
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
@@ -94,23 +106,81 @@ def check_inputs(z: np.ndarray, y: np.ndarray | None, config: NetConfig, spec: I
         raise ValueError(f"class {outside[0]} is out of range; this network has classes 0 to {labels - 1}")
 
 
+def check_precision(runtime: Runtime, precision: str) -> None:
+    """Raises ValueError for a precision that a runtime does not have."""
+    if precision not in runtime.precisions:
+        raise ValueError(unknown(f"precision of runtime {runtime.name}", precision, runtime.precisions))
+
+
+def missing_packages(runtime: Runtime, *packages: str) -> str | None:
+    """None if all of them are installed, else one sentence with the command that installs the rest."""
+    gone = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not gone:
+        return None
+    return f"runtime {runtime.name} needs {' and '.join(gone)}; pip install {' '.join(gone)}"
+
+
+def check_threads(threads: int | None) -> int:
+    """How many threads None stands for. Raises ValueError for less than one."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return threads or torch.get_num_threads()
+
+
+class FileSession:
+    """The part of a session that all runtimes share which read files and run on the CPU alone."""
+
+    evaluations = 1
+    weights: str  # the file that holds them
+
+    def __init__(self, runtime: Runtime, folder: Path, *, device: str, threads: int | None, precision: str) -> None:
+        check_precision(runtime, precision)
+        if torch.device(device).type != "cpu":
+            raise ValueError(f"runtime {runtime.name} runs on the CPU here, not on {device!r}; give device cpu")
+        facts = artefacts.read(folder)
+        self.config, self.spec = artefacts.shape_of(facts)
+        self.threads = check_threads(threads)
+        self.weights_mb = facts["files"][self.weights]["bytes"] / 1e6
+        self.artefact_sha256 = facts["files"][self.weights]["sha256"]
+        self.flags = ["deployed"]
+
+    def __enter__(self) -> FileSession:
+        return self  # its threads are its own
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to restore."""
+
+    def checked(self, z: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The inputs under their names in the graph. Raises ValueError for what does not fit."""
+        z, y = np.ascontiguousarray(z, np.float32), None if y is None else np.asarray(y)
+        check_inputs(z, y, self.config, self.spec)
+        return {export.NOISE: z} | ({} if y is None else {export.CLASSES: np.ascontiguousarray(y, np.int64)})
+
+    def __call__(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        with self:
+            return self.fetch(self.run(self.place(z, y)))
+
+
 class TorchSession:
-    """A run's network in torch; `compiled` adds compilation to it."""
+    """A run's network in torch, in its deployed form if it has one; `compiled` adds compilation to it."""
 
     builds = False
+    artefact_sha256 = None
 
     def __init__(self, folder: Path, *, device: str, threads: int | None, precision: str, solver: str) -> None:
         if precision not in PRECISIONS:
             raise ValueError(unknown("precision of a torch runtime", precision, PRECISIONS))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
         run = Run(folder)
+        self.threads = check_threads(threads)
         self.net, self.spec = load_student(run, device=device).requires_grad_(False), spec_of_run(run)
         self.config, self.device = self.net.config, torch.device(device)
         self.dtype = PRECISIONS[precision]
-        self.threads = threads or torch.get_num_threads()
         self.version = torch.__version__
         self.flags: list[str] = []
+        self.deployed = deploy.refusal_of(self.net) is None
+        if self.deployed:
+            self.net = deploy.deploy(self.net)
+            self.flags.append("deployed")
         self.weights_mb = sum(p.numel() * p.element_size() for p in self.net.parameters()) / 1e6
         self.teacher, self.evaluations = None, 1
         if self.config.time:
@@ -145,7 +215,7 @@ class TorchSession:
             image = self.teacher.sample(z, y).images
         else:
             with self._autocast():
-                image = self.net(z, None, y)
+                image = self.net(z, y) if self.deployed else self.net(z, None, y)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return image

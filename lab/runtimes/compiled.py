@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lab.data import ImageSpec
-from lab.runtimes.base import TorchSession
+from lab.config import NetConfig
+from lab.results import Run
+from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
 
 
 class CompiledSession(TorchSession):
@@ -36,6 +37,8 @@ class CompiledSession(TorchSession):
 
 class Compiled:
     name = "compiled"
+    precisions = tuple(PRECISIONS)
+    exports = False
 
     def missing(self) -> str | None:
         compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]
@@ -43,9 +46,13 @@ class Compiled:
             return "runtime compiled needs a C++ compiler, and none of g++, clang++ is here; apt-get install g++"
         return None
 
-    def export(self, student: nn.Module, spec: ImageSpec, folder: Path) -> Path:
+    def refuses(self, config: NetConfig) -> str | None:
+        return None
+
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
         """Nothing to make: it compiles the run's own weights when they are first used."""
-        return folder
+        check_precision(self, precision)
+        return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
              solver: str = "dpmpp2m-8") -> CompiledSession:  # fmt: skip

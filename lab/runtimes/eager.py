@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
-from lab.data import ImageSpec
-from lab.runtimes.base import TorchSession
+from lab.config import NetConfig
+from lab.results import Run
+from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
 
 
 class Eager:
     name = "eager"
+    precisions = tuple(PRECISIONS)
+    exports = False
 
     def missing(self) -> str | None:
         return None
 
-    def export(self, student: nn.Module, spec: ImageSpec, folder: Path) -> Path:
+    def refuses(self, config: NetConfig) -> str | None:
+        return None
+
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
         """Nothing to make: the run's own weights are what it reads."""
-        return folder
+        check_precision(self, precision)
+        return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
              solver: str = "dpmpp2m-8") -> TorchSession:  # fmt: skip

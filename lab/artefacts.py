@@ -1,0 +1,117 @@
+"""Files that runtimes read instead of a run's weights: made once, beside what is known of them.
+
+results/runs/<id>/export/<runtime>-<precision>/   the files, and artefact.json: of which weights they were
+made, with what, how large they are, and how far their images are from the finished network's.
+A folder stands there whole or not at all; other weights, or a changed file, and it is made again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lab import deploy, diffusion, perceptual
+from lab.config import JSON, NetConfig, config_from_json, config_to_json
+from lab.data import ImageSpec
+from lab.deploy import Deployed
+from lab.results import Run, now, read_json, write_json
+from lab.weights import load_student, sha256, spec_of_run
+
+FORMAT = 1  # raised when the same weights give other files
+FACTS = "artefact.json"
+Images = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # z, y -> images
+
+
+def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed, ImageSpec, Path], None],
+           open: Callable[[Path], Images], versions: Mapping[str, str], force: bool = False) -> Path:  # fmt: skip
+    """The folder of a run's files for a runtime and precision, made where it is missing or stale.
+
+    `write` puts the files into a folder, `open` makes images with them. Raises LookupError for a run
+    without weights, ValueError for a network without a deployed form.
+    """
+    spec, digest = spec_of_run(run), run.read("student")["weights_sha256"]
+    folder = run.path / "export" / f"{runtime}-{precision}"
+    if not force and _fresh(folder, digest):
+        return folder
+    made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    try:
+        start = time.perf_counter()
+        net = deploy.deploy(load_student(run))
+        write(net, spec, made)
+        seconds = time.perf_counter() - start
+        files = {p.name: {"sha256": sha256(p), "bytes": p.stat().st_size} for p in sorted(made.iterdir())}
+        facts = {
+            "format": FORMAT, "run": run.id, "runtime": runtime, "precision": precision, "weights_sha256": digest,
+            "files": files, "bytes": sum(f["bytes"] for f in files.values()), "seconds": round(seconds, 3),
+            "created_utc": now(), "versions": dict(versions), "config": config_to_json(net.config),
+            "spec": asdict(spec) | {"class_names": list(spec.class_names)},
+        }  # fmt: skip
+        write_json(made / FACTS, facts)  # what `open` reads
+        write_json(made / FACTS, facts | distances(run, spec, open(made)))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def _fresh(folder: Path, digest: str) -> bool:
+    """Whether the folder's files are those of these weights, unchanged."""
+    facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict) or facts.get("weights_sha256") != digest or facts.get("format") != FORMAT:
+        return False
+    return all((folder / n).exists() and sha256(folder / n) == f["sha256"] for n, f in facts["files"].items())
+
+
+def read(folder: Path) -> dict[str, JSON]:
+    """What is known of a folder's files. Raises LookupError where nothing was exported."""
+    facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict):
+        raise LookupError(f"{folder.name} holds no exported network; `python -m lab export` makes one")
+    return facts
+
+
+def shape_of(facts: Mapping[str, JSON]) -> tuple[NetConfig, ImageSpec]:
+    """The network and the images that an artefact's facts describe."""
+    return config_from_json(facts["config"]), ImageSpec(**facts["spec"] | {
+        "class_names": tuple(facts["spec"]["class_names"])})  # fmt: skip
+
+
+# --- how far its images are from the right ones --------------------------------------------------
+
+
+@torch.inference_mode()
+def reference(run: Run, z: np.ndarray, y: np.ndarray | None, device: str = "cpu") -> np.ndarray:
+    """The images of a run's finished one-step network in float32, before anything is folded or coarsened."""
+    net = load_student(run, device=device)
+    classes = None if y is None else torch.from_numpy(y).to(device)
+    return net(torch.from_numpy(z).to(device), None, classes).float().cpu().numpy()
+
+
+def distances(run: Run, spec: ImageSpec, images: Images) -> dict[str, JSON]:
+    """Largest, mean and perceptual distance to the finished network's images on the 64 common noises.
+
+    Raises RuntimeError for images that are no numbers.
+    """
+    z = diffusion.noise_of(diffusion.SHEET_SEEDS, spec.shape, 0)[0].numpy()
+    y = diffusion.sheet_classes(len(z), run.recipe.student.num_classes)
+    y = None if y is None else y.numpy()
+    found, right = images(z, y), reference(run, z, y)
+    if not np.isfinite(found).all():
+        raise RuntimeError(f"what was exported of run {run.id} gives images that are not finite; nothing was kept")
+    far = {"images": len(z), "max_abs": float(np.abs(found - right).max()),
+           "mean_abs": float(np.abs(found - right).mean()), "perceptual": None, "perceptual_by": None}  # fmt: skip
+    try:
+        apart = perceptual.load(spec)(torch.from_numpy(found), torch.from_numpy(right))
+    except LookupError:  # no net looks at such images
+        return far
+    return far | {"perceptual": float(apart.mean()), "perceptual_by": perceptual.name(spec)}

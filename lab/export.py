@@ -1,0 +1,264 @@
+"""A deployed student as an ONNX file: noise and classes in, image out, for any batch.
+
+The graph is written node by node, for it has few kinds of them: what an exporter would put around
+them (shape arithmetic for the batch, casts, decomposed GELUs and norms) costs more than a small
+net's own work at batch 1. Every node has the name of the layer it stands for.
+
+Opset 20 has GELU and layer norm as operators; ONNX Runtime, OpenVINO and TensorRT 10 read it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lab import diffusion
+from lab.config import unknown
+from lab.data import ImageSpec
+from lab.deploy import PER_BLOCK, Deployed, DeployedBlock
+from lab.models.dit import EPS
+from lab.results import write_whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET, IR_VERSION = 20, 9  # IR 9 came with opset 20; what onnx writes by default is newer than TensorRT 10 reads
+NOISE, CLASSES, IMAGE = "z", "y", "image"  # float32 (B, C, H, W), int64 (B,), float32 (B, C_out, H, W)
+# These see pixels: in int8 they would coarsen noise and image themselves, and they are small.
+KEPT_FLOAT = ("embed", "head")
+LOOKUP = "table.rows"  # the node that takes a class's rows from the table; some quantisers would coarsen it, too
+BLOCK_SIZE = 32  # weights that share a scale in 4-bit
+# Noise on which int8 is calibrated: no sheet, measurement or training pair draws these seeds.
+CALIBRATION_SEED, CALIBRATION_IMAGES = 500_000, 256
+
+
+# --- the graph ----------------------------------------------------------------------------------
+
+
+class Graph:
+    """Nodes and constants of an ONNX graph, added in the order in which they run."""
+
+    def __init__(self, dtype: torch.dtype, *, gemm: bool) -> None:
+        self.dtype, self.gemm = dtype, gemm
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def node(self, kind: str, name: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """Add a node; gives the name of its output, or a list of them."""
+        from onnx import helper
+
+        out = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), out, name, **attributes))
+        return name if outputs == 1 else out
+
+    def constant(self, name: str, value: Tensor | list[int] | int) -> str:
+        """Tensors in the graph's own precision, whole numbers as int64."""
+        plain = value.to(self.dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+        self.constants[name] = plain.cpu().numpy()
+        return name
+
+    def reshape(self, name: str, x: str, shape: list[int]) -> str:
+        """-1 stands for the batch, so that no shape is computed when it runs."""
+        return self.node("Reshape", name, x, self.constant(f"{name}.shape", shape))
+
+    def linear(self, name: str, x: str, layer: nn.Linear) -> str:
+        """Product with a constant matrix, plus bias; (rows, in) -> (rows, out)."""
+        kind = "Gemm" if self.gemm else "MatMul"
+        x = self.node(kind, name, x, self.constant(f"{name}.weight", layer.weight.T.contiguous()))
+        return x if layer.bias is None else self.node("Add", f"{name}.+", x, self.constant(f"{name}.bias", layer.bias))
+
+
+def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False) -> ModelProto:
+    """The network as an ONNX model that computes in this dtype; inputs and output stay float32 and int64.
+
+    gemm: products as Gemm instead of MatMul nodes; which of the two a quantiser knows differs.
+    """
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    g, wide = Graph(dtype, gemm=gemm), dtype == torch.float32
+    z = NOISE if wide else g.node("Cast", "z.half", NOISE, to=TensorProto.FLOAT16)
+    out = _network(g, net, z)
+    g.node("Identity" if wide else "Cast", IMAGE, out, **({} if wide else {"to": TensorProto.FLOAT}))
+    maps = net.config.out_channels or net.config.channels
+    inputs = [helper.make_tensor_value_info(NOISE, TensorProto.FLOAT, ["batch", *spec.shape])]
+    if net.config.num_classes:
+        inputs.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, ["batch"]))
+    image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["batch", maps, spec.size, spec.size])
+    constants = [numpy_helper.from_array(value, name) for name, value in g.constants.items()]
+    graph = helper.make_graph(g.nodes, net.config.shape, inputs, [image], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    checker.check_model(model, full_check=True)
+    return model
+
+
+def _network(g: Graph, net: Deployed, z: str) -> str:
+    """Deployed.forward as nodes; gives the image's name."""
+    config = net.config
+    N, D, p, side = config.tokens, config.width, config.patch, config.image_size // config.patch
+    x = g.reshape("patches.cut", z, [-1, config.channels, side, p, side, p])
+    x = g.node("Transpose", "patches", x, perm=[0, 2, 4, 1, 3, 5])
+    x = g.linear("embed", g.reshape("patches.flat", x, [-1, config.channels * p * p]), net.embed)
+    x = g.reshape("embed.tokens", x, [-1, N, D])
+    x = g.node("Add", "positions.+", x, g.constant("positions", net.positions))
+    rows = _rows(g, net)
+    for index, block in enumerate(net.blocks):
+        x = _block(g, f"blocks.{index}", block, x, rows[PER_BLOCK * index : PER_BLOCK * (index + 1)], N, D)
+    x = g.linear("head", _normed(g, "final", x, *rows[-2:], D), net.head)
+    x = g.reshape("image.cut", x, [-1, side, side, p, p, (config.out_channels or config.channels)])
+    x = g.node("Transpose", "image.tiled", x, perm=[0, 5, 1, 3, 2, 4])
+    return g.reshape("image.whole", x, [-1, config.out_channels or config.channels, side * p, side * p])
+
+
+def _rows(g: Graph, net: Deployed) -> list[str]:
+    """The names of the table's rows, each (B, 1, D); constants (1, 1, D) for an unconditional net."""
+    if not net.config.num_classes:
+        return [g.constant(f"table.{i}", row[None, None]) for i, row in enumerate(net.table[0])]
+    table = g.node("Gather", LOOKUP, g.constant("table", net.table), CLASSES, axis=0)
+    count = net.table.shape[1]
+    return g.node("Split", "table.split", table, outputs=count, axis=1, num_outputs=count)
+
+
+def _normed(g: Graph, name: str, x: str, shift: str, scale: str, width: int) -> str:
+    """LN(x) scale + shift, as rows for a product: (B, N, D) -> (B*N, D)."""
+    one = g.constant("one", torch.ones(width))
+    x = g.node("LayerNormalization", f"{name}.norm", x, one, axis=-1, epsilon=EPS)
+    x = g.node("Mul", f"{name}.scale", x, scale)
+    return g.reshape(f"{name}.rows", g.node("Add", f"{name}.shift", x, shift), [-1, width])
+
+
+def _block(g: Graph, name: str, block: DeployedBlock, x: str, rows: list[str], N: int, D: int) -> str:
+    """DeployedBlock.forward; x (B, N, D) -> (B, N, D)."""
+    shift1, scale1, gate1, shift2, scale2, gate2 = rows
+    h = _attention(g, f"{name}.attn", block, _normed(g, f"{name}.attn", x, shift1, scale1, D), N, D)
+    x = _gated(g, f"{name}.attn", x, h, gate1, N, D)
+    h = g.linear(f"{name}.mlp.fc1", _normed(g, f"{name}.mlp", x, shift2, scale2, D), block.fc1)
+    h = g.linear(f"{name}.mlp.fc2", g.node("Gelu", f"{name}.mlp.gelu", h, approximate="tanh"), block.fc2)
+    return _gated(g, f"{name}.mlp", x, h, gate2, N, D)
+
+
+def _attention(g: Graph, name: str, block: DeployedBlock, x: str, N: int, D: int) -> str:
+    """Multi-head attention on rows (B*N, D), whose scale stands in q's weights."""
+    x = g.linear(f"{name}.qkv", x, block.qkv)
+    x = g.reshape(f"{name}.heads", x, [-1, N, 3, block.heads, D // block.heads])
+    x = g.node("Transpose", f"{name}.turned", x, perm=[2, 0, 3, 1, 4])  # (3, B, H, N, d)
+    q, k, v = (g.node("Gather", f"{name}.{part}", x, g.constant(f"{part}.at", "qkv".index(part)), axis=0)
+               for part in "qkv")  # fmt: skip
+    k = g.node("Transpose", f"{name}.k.turned", k, perm=[0, 1, 3, 2])
+    weights = g.node("Softmax", f"{name}.softmax", g.node("MatMul", f"{name}.scores", q, k), axis=-1)
+    x = g.node("MatMul", f"{name}.mix", weights, v)  # (B, H, N, d)
+    x = g.node("Transpose", f"{name}.back", x, perm=[0, 2, 1, 3])
+    return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, D]), block.proj)
+
+
+def _gated(g: Graph, name: str, x: str, h: str, gate: str, N: int, D: int) -> str:
+    """x + gate h; rows h (B*N, D) back to (B, N, D)."""
+    h = g.node("Mul", f"{name}.gate", g.reshape(f"{name}.tokens", h, [-1, N, D]), gate)
+    return g.node("Add", f"{name}.sum", x, h)
+
+
+# --- precisions ---------------------------------------------------------------------------------
+
+
+def to_onnx(net: Deployed, spec: ImageSpec, path: Path, precision: str = "fp32") -> None:
+    """Write the network as an ONNX file of this precision.
+
+    fp32; fp16 (inside, with casts at both ends); int8 (weights per channel, activations by their
+    range at run time); int8-static (ranges from calibration on noise, as QDQ nodes); w4a32 (weights
+    in 4 bits, blocks of 32). Raises ValueError for another one.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision of an ONNX file", precision, PRECISIONS))
+    write_whole(path, PRECISIONS[precision](net, spec).SerializeToString())
+
+
+def _fp16(net: Deployed, spec: ImageSpec) -> ModelProto:
+    return graph_of(net, spec, torch.float16)
+
+
+def _int8(net: Deployed, spec: ImageSpec) -> ModelProto:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = _to_quantise(net, spec, gemm=False)
+    return _through_file(lambda out: quantize_dynamic(
+        model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+        nodes_to_exclude=kept_float(model),
+    ))  # fmt: skip
+
+
+def _int8_static(net: Deployed, spec: ImageSpec) -> ModelProto:
+    """Symmetric and with float biases, as TensorRT demands.
+
+    Of MatMul and Add nodes onnxruntime would make a float Gemm before it looks for int8 products.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model, noise = _to_quantise(net, spec, gemm=True), _Calibration(spec, net.config.num_classes)
+    return _through_file(lambda out: quantize_static(
+        model, out, noise, quant_format=QuantFormat.QDQ, op_types_to_quantize=["Gemm"], per_channel=True,
+        weight_type=QuantType.QInt8, activation_type=QuantType.QInt8, nodes_to_exclude=kept_float(model),
+        calibrate_method=CalibrationMethod.MinMax,
+        # Left in floating point, an output is one pass less and no loss: what follows a product is no product.
+        extra_options={"ActivationSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Gemm"]},
+    ))  # fmt: skip
+
+
+def _w4a32(net: Deployed, spec: ImageSpec) -> ModelProto:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    model = graph_of(net, spec)
+    quantiser = MatMulNBitsQuantizer(model, block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4,
+                                     nodes_to_exclude=kept_float(model))  # fmt: skip
+    quantiser.process()
+    return quantiser.model.model
+
+
+PRECISIONS: dict[str, Callable[[Deployed, ImageSpec], ModelProto]] = {
+    "fp32": graph_of, "fp16": _fp16, "int8": _int8, "int8-static": _int8_static, "w4a32": _w4a32,
+}  # fmt: skip
+
+
+def _to_quantise(net: Deployed, spec: ImageSpec, *, gemm: bool) -> ModelProto:
+    """The float32 graph with the mark of onnxruntime's pre-processing, which would find nothing to simplify in it."""
+    model = graph_of(net, spec, gemm=gemm)
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    return model
+
+
+def kept_float(model: ModelProto) -> list[str]:
+    """Products that stay in floating point: those that see pixels, and those of attention, which have no weights."""
+    constants = {value.name for value in model.graph.initializer}
+    return [n.name for n in model.graph.node
+            if n.op_type in ("MatMul", "Gemm") and (n.name in KEPT_FLOAT or n.input[1] not in constants)]  # fmt: skip
+
+
+def _through_file(quantise: Callable[[str], None]) -> ModelProto:
+    """What a function writes to the path that it is given; onnxruntime's quantisers know no other way."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        quantise(f"{folder}/model.onnx")
+        return onnx.load(f"{folder}/model.onnx")
+
+
+def calibration(spec: ImageSpec, num_classes: int, batch: int = 32) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of noise and drawn classes under the graph's input names, on seeds of their own."""
+    for start in range(0, CALIBRATION_IMAGES, batch):
+        seeds = range(CALIBRATION_SEED + start, CALIBRATION_SEED + start + batch)
+        z, y = diffusion.noise_of(seeds, spec.shape, num_classes)
+        yield {NOISE: z.numpy()} | ({} if y is None else {CLASSES: y.numpy()})
+
+
+class _Calibration:
+    """`calibration` as onnxruntime's CalibrationDataReader, of which it calls only this."""
+
+    def __init__(self, spec: ImageSpec, num_classes: int) -> None:
+        self.batches = calibration(spec, num_classes)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)

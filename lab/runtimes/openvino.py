@@ -1,0 +1,113 @@
+"""OpenVINO on the CPU: a network compiled for each batch size, in float32, bfloat16 or int8 by NNCF."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab import artefacts, deploy, export
+from lab.config import NetConfig
+from lab.data import ImageSpec
+from lab.deploy import Deployed
+from lab.results import Run
+from lab.runtimes.base import FileSession, check_precision, missing_packages
+
+FILE, WEIGHTS = "model.xml", "model.bin"
+# Said for float32, too: left alone, the CPU plugin takes bfloat16 wherever the processor has it.
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8 stands in the graph; the rest of it is float32
+
+
+class OpenVinoSession(FileSession):
+    weights = WEIGHTS
+    builds = True
+
+    def __init__(self, runtime: OpenVino, folder: Path, *, device: str, threads: int | None, precision: str) -> None:
+        import openvino
+
+        super().__init__(runtime, folder, device=device, threads=threads, precision=precision)
+        self.core = openvino.Core()
+        self.model = self.core.read_model(folder / FILE)
+        self.version = openvino.__version__
+        self.settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(self.threads),
+                         "INFERENCE_PRECISION_HINT": HINTS[precision]}  # fmt: skip
+        self.flags.append("static_batch")
+        self.requests: dict[int, Any] = {}  # batch -> compiled network
+
+    def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[Any, ...]:
+        import openvino
+
+        return ({name: openvino.Tensor(value) for name, value in self.checked(z, y).items()},)
+
+    def build(self, inputs: tuple[Any, ...]) -> None:
+        """Compile for the batch of these inputs: shapes that are known need no work while it runs."""
+        shapes = {name: list(tensor.shape) for name, tensor in inputs[0].items()}
+        model = self.model.clone()
+        model.reshape(shapes)
+        compiled = self.core.compile_model(model, "CPU", self.settings)
+        self.requests[shapes[export.NOISE][0]] = compiled.create_infer_request()
+
+    def run(self, inputs: tuple[Any, ...]) -> Any:
+        batch = inputs[0][export.NOISE].shape[0]
+        if batch not in self.requests:
+            self.build(inputs)
+        return self.requests[batch].infer(inputs[0], share_inputs=True, share_outputs=True)
+
+    def fetch(self, output: Any) -> np.ndarray:
+        return np.array(output[export.IMAGE])  # a copy: the next call writes into the same memory
+
+
+class OpenVino:
+    name = "openvino"
+    precisions = tuple(HINTS)
+    exports = True
+
+    def missing(self) -> str | None:
+        return missing_packages(self, "onnx", "openvino")
+
+    def refuses(self, config: NetConfig) -> str | None:
+        return deploy.refusal(config)
+
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+        import openvino
+
+        check_precision(self, precision)
+        versions = {"openvino": openvino.__version__}
+        if precision == "int8":
+            versions |= {"nncf": _nncf().__version__}
+
+        def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
+            model = openvino.Core().read_model(export.graph_of(net, spec).SerializeToString())
+            model = _int8(model, net, spec) if precision == "int8" else model
+            openvino.save_model(model, folder / FILE, compress_to_fp16=False)
+
+        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions,
+                                open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
+
+    def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
+             solver: str = "dpmpp2m-8") -> OpenVinoSession:  # fmt: skip
+        return OpenVinoSession(self, path, device=device, threads=threads, precision=precision)
+
+
+def _nncf() -> Any:
+    """The package that quantises for OpenVINO. Raises LookupError where it is not installed."""
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports every use to its makers over the network
+    try:
+        import nncf
+    except ImportError:
+        raise LookupError("int8 of runtime openvino needs nncf; pip install nncf") from None
+    return nncf
+
+
+def _int8(model: Any, net: Deployed, spec: ImageSpec) -> Any:
+    """Post-training quantisation of the products with weights, but those that see pixels."""
+    nncf = _nncf()
+    batches = list(export.calibration(spec, net.config.num_classes))
+    kept = export.kept_float(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
+    return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), model_type=nncf.ModelType.TRANSFORMER,
+                         ignored_scope=nncf.IgnoredScope(names=kept))  # fmt: skip
+
+
+RUNTIME = OpenVino()

@@ -1,0 +1,126 @@
+"""The deployed form: equal output, less to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lab import cost, deploy
+from lab.config import DiTConfig
+from lab.models.dit import Attention, DiT
+from lab.models.unet import UNet
+from tests.conftest import TINY_UNET
+
+SHAPES = {
+    "classes": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=2),
+    "null class": DiTConfig(image_size=8, null_class=True, patch=4, depth=2, width=16, heads=4),
+    "unconditional": DiTConfig(image_size=8, num_classes=0, patch=4, depth=2, width=16, heads=2),
+    "colour": DiTConfig(image_size=8, channels=3, num_classes=3, patch=2, depth=1, width=16, heads=1, mlp_hidden=20),
+    "two maps out": DiTConfig(image_size=4, channels=2, out_channels=4, patch=2, depth=1, width=16, heads=2),
+    "no block": DiTConfig(image_size=8, patch=8, depth=0, width=8, heads=1),
+}
+
+
+def as_if_trained(config: DiTConfig, seed: int = 0) -> DiT:
+    """A student whose zero-initialised layers, which hide all others, hold numbers."""
+    torch.manual_seed(seed)
+    net = DiT(config).eval().requires_grad_(False)
+    for name, p in net.named_parameters():
+        if p.ndim < 2 or "adaln" in name or "head" in name or "label" in name:
+            nn.init.normal_(p, std=0.3)
+    return net
+
+
+def inputs(config: DiTConfig, batch: int) -> tuple[Tensor, Tensor | None]:
+    z = torch.randn(batch, config.channels, config.image_size, config.image_size)
+    labels = config.num_classes + config.null_class
+    return z, torch.arange(batch) % labels if labels else None
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_the_deployed_net_draws_the_students_images_of_every_class(config: DiTConfig, batch: int) -> None:
+    student = as_if_trained(config)
+    z, y = inputs(config, batch)
+    expected = student(z, None, y)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(deploy.deploy(student)(z, y), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_class_has_a_row_of_its_own() -> None:
+    config = SHAPES["null class"]
+    net = deploy.deploy(as_if_trained(config))
+    z = inputs(config, 1)[0].expand(11, -1, -1, -1)
+    images = net(z, torch.arange(11)).flatten(1)
+    assert len(net.table) == 11 and torch.pdist(images).min() > 0.01
+
+
+def test_conditioning_is_gone_and_the_counts_are_those_of_the_closed_form() -> None:
+    student = as_if_trained(DiTConfig())
+    net = deploy.deploy(student)
+    assert not [n for n, _ in net.named_parameters() if "adaln" in n or "label" in n or "cond" in n]
+    found = cost.of_config(student.config)
+    assert sum(p.numel() for p in net.parameters()) == found["params_deployed"] < 0.8 * found["params"]
+    assert found["macs_deployed"] == found["macs"] - student.config.depth * 6 * 64**2 - 2 * 64**2
+
+
+def test_the_file_is_as_large_as_its_cost_says(tmp_path: Path) -> None:
+    config = SHAPES["classes"]
+    deploy.save(deploy.deploy(as_if_trained(config)), tmp_path / "net.safetensors")
+    assert (tmp_path / "net.safetensors").stat().st_size == 1e6 * cost.deployed_mb(config)
+
+
+def test_weight_edits_are_folded_and_the_student_is_left_as_it_is() -> None:
+    class Twice(nn.Module):
+        def forward(self, w: Tensor) -> Tensor:
+            return 2 * w
+
+    student = as_if_trained(SHAPES["classes"])
+    for layer in (student.blocks[0].attn.qkv, student.blocks[1].adaln, student.blocks[1].mlp.fc2):
+        layer.edit(Twice())
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    z, y = inputs(student.config, 4)
+    torch.testing.assert_close(deploy.deploy(student)(z, y), student(z, None, y), atol=1e-5, rtol=1e-5)
+    assert len(student.blocks[0].attn.qkv.edits) == 1
+    assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 0), (torch.float16, 0.02)])
+def test_a_saved_net_comes_back(tmp_path: Path, dtype: torch.dtype, atol: float) -> None:
+    net = deploy.deploy(as_if_trained(SHAPES["null class"]))
+    digest = deploy.save(net, tmp_path / "net.safetensors", dtype)
+    back = deploy.load(tmp_path / "net.safetensors")
+    z, y = inputs(net.config, 11)
+    assert back.config == net.config and len(digest) == 64
+    torch.testing.assert_close(back(z, y), net(z, y), atol=atol, rtol=0)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    (tmp_path / "text").write_text("nothing")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="text is no safetensors file"):
+        deploy.load(tmp_path / "text")
+    with pytest.raises(ValueError, match=r"other\.safetensors holds no deployed network"):
+        deploy.load(tmp_path / "other.safetensors")
+
+
+def test_denoisers_are_refused() -> None:
+    with pytest.raises(ValueError, match="a denoiser has no deployed form"):
+        deploy.deploy(DiT(DiTConfig(image_size=8, depth=1, width=16, heads=2, time=True)))
+    with pytest.raises(ValueError, match="family unet"):
+        deploy.deploy(UNet(TINY_UNET))
+
+
+def test_a_part_of_another_kind_is_refused_by_name() -> None:
+    class Windowed(Attention):
+        pass
+
+    student = as_if_trained(SHAPES["classes"])
+    student.blocks[1].attn = Windowed(24, 2)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attn is a Windowed, a part of its own that has no deployed form"):
+        deploy.deploy(student)

@@ -1,0 +1,108 @@
+"""ONNX files of a deployed student: what stands in the graph, by precision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab import deploy, export
+from lab.config import DiTConfig
+from lab.data import ImageSpec
+from lab.deploy import Deployed
+from lab.models.dit import DiT
+
+onnx = pytest.importorskip("onnx")
+CONFIG = DiTConfig(image_size=8, patch=4, depth=2, width=32, heads=2)
+SPEC = ImageSpec(data="toy", size=8, channels=1, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def net() -> Deployed:
+    torch.manual_seed(0)
+    student = DiT(CONFIG)
+    for p in student.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return deploy.deploy(student)
+
+
+def written(net: Deployed, folder: Path, precision: str) -> onnx.ModelProto:
+    pytest.importorskip("onnxruntime")
+    if precision == "w4a32":
+        pytest.importorskip("onnx_ir")
+    export.to_onnx(net, SPEC, folder / "model.onnx", precision)
+    return onnx.load(folder / "model.onnx")
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+
+
+@pytest.mark.parametrize("precision", export.PRECISIONS)
+def test_every_file_takes_float_noise_and_whole_classes_and_gives_a_float_image(
+    net: Deployed, tmp_path: Path, precision: str
+) -> None:
+    model = written(net, tmp_path, precision)
+    types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
+    assert types == {"z": onnx.TensorProto.FLOAT, "y": onnx.TensorProto.INT64, "image": onnx.TensorProto.FLOAT}
+    assert all(v.type.tensor_type.shape.dim[0].dim_param == "batch" for v in model.graph.input)
+    opsets = {o.domain: o.version for o in model.opset_import}
+    assert opsets[""] in range(17, 21) and model.ir_version <= 10
+
+
+def test_no_shape_is_computed_while_it_runs(net: Deployed) -> None:
+    found = kinds(export.graph_of(net, SPEC))
+    assert not {"Shape", "Concat", "Cast", "Constant", "Expand", "Tanh", "Erf", "Conv"} & set(found)
+    assert found["LayerNormalization"] == 2 * CONFIG.depth + 1 and found["Gelu"] == CONFIG.depth
+
+
+def test_fp16_stands_inside_the_graph(net: Deployed, tmp_path: Path) -> None:
+    model = written(net, tmp_path, "fp16")
+    assert {v.dtype for v in constants(model).values()} == {np.dtype("float16"), np.dtype("int64")}
+    assert kinds(model)["Cast"] == 2
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_in_int8_pixels_and_attention_stay_in_floating_point(net: Deployed, tmp_path: Path, precision: str) -> None:
+    model = written(net, tmp_path, precision)
+    coarse = {n for n, v in constants(model).items() if v.dtype == np.int8 and v.ndim == 2}
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert coarse == {f"blocks.{i}.{layer}.weight_quantized" for i in range(CONFIG.depth) for layer in layers}
+
+
+def test_static_int8_is_what_tensorrt_reads(net: Deployed, tmp_path: Path) -> None:
+    model = written(net, tmp_path, "int8-static")
+    found = constants(model)
+    zeros = [found[n.input[2]] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert zeros and all(v.dtype == np.int8 and not v.any() for v in zeros)
+
+
+def test_few_bits_make_small_files(net: Deployed, tmp_path: Path) -> None:
+    sizes = {}
+    for precision in ("fp32", "fp16", "int8", "w4a32"):
+        written(net, tmp_path, precision)
+        sizes[precision] = (tmp_path / "model.onnx").stat().st_size
+    assert sizes["fp32"] > sizes["fp16"] > sizes["w4a32"] and sizes["fp32"] > sizes["int8"] > sizes["w4a32"]
+
+
+def test_calibration_draws_seeds_that_nothing_else_draws() -> None:
+    from lab import diffusion
+
+    drawn = range(export.CALIBRATION_SEED, export.CALIBRATION_SEED + export.CALIBRATION_IMAGES)
+    assert diffusion.REFERENCE_SEED + 100_000 < drawn.start and drawn.stop < diffusion.PAIR_SEED
+    batches = list(export.calibration(SPEC, 10))
+    assert sum(len(b["z"]) for b in batches) == len(drawn) and set(batches[0]) == {"z", "y"}
+    assert set(next(export.calibration(SPEC, 0))) == {"z"}
+
+
+def test_an_unknown_precision_is_a_sentence(net: Deployed, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown precision of an ONNX file 'int9'; did you mean 'int8'"):
+        export.to_onnx(net, SPEC, tmp_path / "model.onnx", "int9")
+    assert not list(tmp_path.iterdir())
