@@ -71,8 +71,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipe.json"))
     args = parser.parse_args()
     found = compare(
-        Store(args.results), Machine(compile=True), seconds=args.seconds, seeds=args.seeds, base=LAB.with_(teacher=args.teacher),
-        out=args.out,
+        Store(args.results), Machine(compile=True), seconds=args.seconds, seeds=args.seeds,
+        base=LAB.with_(teacher=args.teacher), out=args.out,
     )  # fmt: skip
     for rival, ratio in found["ratio"].items():
         each = ", ".join(f"{r:.3f}" for r in found["ratio_by_seed"][rival])

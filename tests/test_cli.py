@@ -22,7 +22,8 @@ from lab.cli.look import BUDGET_OPTIONS
 from lab.results import Run, Store, write_whole
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "ls", "verify", "choose"]
+COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "export", "pack", "import", "ls",
+            "verify", "choose"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
         "--steps", "12", "--batch", "16"]  # fmt: skip
 
@@ -264,6 +265,33 @@ def test_pairs_are_made_once(taught: Store, capsys: pytest.CaptureFixture):
     assert lab(taught, "pairs", "tiny", "--count", "300", "--solver", "dpmpp2m-4", "--json") == OK
     made = json.loads(capsys.readouterr().out)
     assert made["made_now"] == 0 and made["pairs"] >= 300 and Path(made["folder"]).is_dir()
+
+
+def test_export_says_where_how_large_and_how_far_off(distilled: Store, capsys: pytest.CaptureFixture):
+    pytest.importorskip("onnxruntime")
+    options = ["--runtime", "onnxruntime", "--precision", "fp32,int8"]
+    assert lab(distilled, "export", student(distilled).id, *options, "--json") == OK
+    exact, coarse = json.loads(capsys.readouterr().out)
+    assert Path(exact["folder"]) == student(distilled).path / "export" / "onnxruntime-fp32"
+    assert exact["bytes"] == (Path(exact["folder"]) / "model.onnx").stat().st_size > coarse["bytes"] > 0
+    assert exact["max_abs"] < 1e-5 and coarse["precision"] == "int8"
+    assert lab(distilled, "export", student(distilled).id, *options) == OK
+    assert "int8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["tiny"], "only a DiT has a deployed form"),
+        (["d2w16h2p4", "--runtime", "eager"], "there is nothing to export"),
+        (["d2w16h2p4", "--runtime", "onyx"], "unknown runtime 'onyx'"),
+        (["d2w16h2p4", "--precision", "fp7"], "has none of the precisions fp7"),
+    ],
+)
+def test_an_export_that_can_not_be_is_a_usage_error(args, said, distilled: Store, capsys: pytest.CaptureFixture):
+    pytest.importorskip("onnxruntime")
+    assert lab(distilled, "export", *args) == USAGE
+    assert said in capsys.readouterr().err
 
 
 # --- verify and doctor ---

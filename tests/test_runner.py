@@ -292,11 +292,20 @@ def test_a_board_is_known_by_its_device_tree(tmp_path: Path, model: str, family:
 # --- one file that stands alone ---
 
 
-def test_the_runner_imports_the_standard_library_alone() -> None:
+def test_the_runner_imports_the_standard_library_alone_and_runtimes_only_where_they_are_used() -> None:
     source = ast.parse(Path(runner.__file__).read_text())
-    imported = {a.name for node in ast.walk(source) if isinstance(node, ast.Import) for a in node.names}
-    imported |= {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+    def imported(nodes: Iterable[ast.AST]) -> set[str]:
+        names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        return {name.split(".")[0] for name in names}
+
+    assert imported(source.body) <= sys.stdlib_module_names
+    assert imported(list(ast.walk(source))) - sys.stdlib_module_names == {"numpy", "onnxruntime", "torch"}
+
+
+def test_the_runner_reads_as_python_3_10() -> None:
+    ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 10))
 
 
 def test_the_runner_works_away_from_the_lab(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lab.cli import distill, look, machine, measure
+from lab.cli import device, distill, look, machine, measure
 from lab.cli.frame import FAILED, MISSING, OK, USAGE, Parser, Usage
 from lab.cli.text import plain
 
@@ -27,6 +27,9 @@ COMMANDS = (
     measure.add_sample,
     look.add_count,
     measure.add_bench,
+    measure.add_export,
+    device.add_pack,
+    device.add_import,
     look.add_ls,
     measure.add_verify,
     look.add_choose,

@@ -1,1 +1,4 @@
-"""Timings of devices: the protocol (runner.py), the report format and its grade (report.py). No torch here."""
+"""Timings of devices: the protocol (runner.py), the format and its grade (report.py), import (incoming.py).
+
+model_torch.py alone has torch: a pack carries it to boards that have no other runtime.
+"""

@@ -1,16 +1,22 @@
 """Device reports: one timing of one model on one device, checked and graded. No torch here.
 
 The format is device_report.v1.json beside this file; what a schema can't say stands in `_rules`. A
-grade is computed from the report each time and never stored, so nobody can type one.
+grade is computed from the report each time and never stored, so nobody can type one. A report from
+a file (`load`, `parse`) may have been written by anybody: what it says is printed and shown on pages
+later, so its text is held to plain characters, too.
 """
 
 from __future__ import annotations
 
 import datetime
+import errno
 import functools
 import json
 import math
+import os
 import re
+import stat
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +27,18 @@ from lab.config import JSON
 SCHEMA = "device_report.v1"
 SCHEMA_FILE = Path(__file__).parent / f"{SCHEMA}.json"
 REPORT_ID = re.compile(r"[a-z0-9_-]{8,64}")
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", re.ASCII)
 MAX_BYTES = 1_000_000  # 4,096 raw times are about 50 kB
 MAX_PROBLEMS = 10
 MAX_DEPTH = 32  # Python's own limit is no guard: torch.compile raises it for the whole process
+MAX_VALUES = 5_000  # 4,096 raw times, and room for a model's config
+MAX_DIGITS = 16  # of a whole number: nanoseconds of three months
+LARGEST = 1e15
+MAX_TEXT = 200  # characters
+SHORTEST_MS, LONGEST_MS = 1e-6, 86_400_000.0  # of one call: a nanosecond, a day
+MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|model\.config\..*")
+# Nothing in a name needs them, and a page or a plot would read them as markup.
+MARKUP = frozenset("<>`[]{}\\$")
 FAMILIES_WITH_POWER_MODES = ("jetson", "rpi")
 CV_BEST, CV_WORST, DRIFT_BEST = 0.03, 0.10, 0.02
 PUBLISHABLE_ITERS = 1024  # calls a session
@@ -41,32 +56,73 @@ GRADES = {
 
 
 def load(path: Path | str) -> dict[str, JSON]:
-    """A report from a file, checked. Raises ValueError with every problem in one sentence each."""
+    """A report from a file, checked. Raises ValueError with what is wrong, in one sentence."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = _content(path)
     except OSError as error:
-        raise ValueError(f"can't read report {path.name!r}: {error.strerror}") from None
+        why = "it is a link; give the file itself" if error.errno == errno.ELOOP else error.strerror
+        raise ValueError(f"can't read report {_shown(path.name)}: {why}") from None
     return parse(content, path.name)
+
+
+def _content(path: Path) -> bytes:
+    """The beginning of a plain file, a little more than a report may have; OSError for anything else."""
+    # Without these flags a link would be followed and a named pipe waited for.
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is no plain file")
+        with open(file, "rb", closefd=False) as opened:
+            return opened.read(MAX_BYTES + 1)
+    finally:
+        os.close(file)
 
 
 def parse(content: bytes | str, name: str = "report") -> dict[str, JSON]:
     """A checked report from the bytes of a file that anybody may have written; ValueError else."""
+    name = _shown(name)[1:-1]
     if len(content) > MAX_BYTES:
         raise ValueError(f"{name} is larger than {MAX_BYTES / 1e6:g} MB, which no device report is")
     try:
-        plain = json.loads(content, parse_constant=_no_constant)
+        plain = json.loads(_text(content), parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_unique)
         if _deeper(plain, MAX_DEPTH):
             raise RecursionError
-        wrong = check(plain)
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply to be a device report") from None
-    except ValueError as error:  # not UTF-8, not JSON, a constant, a number of thousands of digits
+    except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
-    if wrong:
-        raise ValueError(f"{name} is no {SCHEMA}: {'; '.join(wrong)}")
+    if wrong := check(plain) or list(_foreign(plain)):
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{name} is no {SCHEMA}: {'; '.join(wrong[:3])}{more}")
     return plain
+
+
+def _text(content: bytes | str) -> str:
+    if isinstance(content, str):
+        return content
+    if not content.strip():
+        raise ValueError("it is empty")
+    try:
+        return content.decode("utf-8")  # json.loads would also take UTF-16 and UTF-32
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text, byte {error.start} is 0x{content[error.start]:02x}") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"it holds a whole number of {len(digits.lstrip('-'))} digits, at most {MAX_DIGITS} are read")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # two readers of one file must not see two values
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {_shown(twice)} stands twice in one object")
+    return found
 
 
 def _deeper(value: JSON, levels: int) -> bool:
@@ -77,6 +133,11 @@ def _deeper(value: JSON, levels: int) -> bool:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _shown(text: str) -> str:
+    """Text in quotes that is safe to print: ASCII alone, control characters escaped, not long."""
+    return ascii(text if len(text) <= 60 else f"{text[:40]}...{text[-17:]}")
 
 
 # --- checking -----------------------------------------------------------------------------------
@@ -106,39 +167,113 @@ def check(report: JSON) -> list[str]:
 def _sentence(error: Any) -> str:
     where = ".".join(map(str, error.absolute_path)) or "report"
     message = error.message if len(error.message) <= 200 else f"{error.message[:80]} ... {error.message[-80:]}"
-    return f"{where}: {message}"
+    return f"{where}: {message.encode('ascii', 'backslashreplace').decode()}"
 
 
 def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
     """What the schema can't say."""
     if not REPORT_ID.fullmatch(report["report_id"]):  # "$" of the schema lets a last newline pass
         yield f"report_id must match {REPORT_ID.pattern}, got {report['report_id']!r}"
-    try:
-        datetime.datetime.fromisoformat(report["created_utc"])
-    except ValueError:
-        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {report['created_utc'][:40]!r}"
-    if place := _not_finite(report):
-        yield f"{place} is not a finite number"
+    if _time(created := report["created_utc"]) is None:
+        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {_shown(created)}"
+    if wrong := list(_number_rules(report)):
+        yield from wrong[:MAX_PROBLEMS]
         return
-    timing = report["timing"]
+    yield from _timing_rules(report["timing"])
+    for name, found in report["state"].items():
+        if isinstance(found, Mapping) and not found.get("min", -math.inf) <= found.get("max", math.inf):
+            yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
+
+
+def _time(text: JSON) -> datetime.datetime | None:
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def _number_rules(report: Mapping[str, JSON]) -> Iterator[str]:
+    for place, value in _leaves(report):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        shown = _shown(place)[1:-1]
+        if isinstance(value, float) and not math.isfinite(value):  # such as 1e999, which reads as infinite
+            yield f"{shown} is not a finite number"
+        elif abs(value) > LARGEST:
+            yield f"{shown} is beyond {LARGEST:g}"
+        elif value < 0 and not MAY_BE_NEGATIVE.fullmatch(place):
+            yield f"{shown} is negative: {value:g}"
+
+
+def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     known = [(name, timing[name]) for name in ("min", "p50", "p90", "p99") if timing.get(name) is not None]
+    for name, value in known:
+        if not SHORTEST_MS <= value <= LONGEST_MS:
+            yield f"timing.{name} is {value:g} ms; a call takes between a nanosecond ({SHORTEST_MS:g} ms) and a day"
     for (low_name, low), (high_name, high) in zip(known, known[1:]):
         if low > high:
             yield f"timing.{low_name} is {low:g} ms, above timing.{high_name} of {high:g} ms"
     if ci := timing.get("p50_ci95"):
         if not ci[0] <= timing["p50"] <= ci[1]:
             yield f"timing.p50_ci95 [{ci[0]:g}, {ci[1]:g}] does not hold p50 {timing['p50']:g}"
-    for name, found in report["state"].items():
-        if isinstance(found, Mapping) and not found.get("min", -math.inf) <= found.get("max", math.inf):
-            yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
+    if raw := timing.get("samples_ns"):
+        low, high = min(raw) / 1e6, max(raw) / 1e6
+        if not low - SHORTEST_MS <= timing["p50"] <= high + SHORTEST_MS:
+            yield f"timing.p50 of {timing['p50']:g} ms is not among its own times, which are {low:g} to {high:g} ms"
+    cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
+    if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
+        yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
 
 
-def _not_finite(value: JSON, place: str = "") -> str:
-    """The place of a number such as 1e999, which reads as infinite; "" if there is none."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return place
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    return next((found for key, inner in items if (found := _not_finite(inner, f"{place}.{key}".lstrip(".")))), "")
+def _leaves(value: JSON, place: str = "") -> Iterator[tuple[str, JSON]]:
+    """Every value that holds no others, with its place, such as timing.p50."""
+    if not isinstance(value, (Mapping, list)):
+        yield place, value
+        return
+    for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from _leaves(inner, f"{place}.{key}".lstrip("."))
+
+
+# --- reports of others --------------------------------------------------------------------------
+
+
+def _foreign(report: Mapping[str, JSON]) -> Iterator[str]:
+    """What may not stand in a report that was written elsewhere: it will be printed, plotted and compared by date."""
+    if (count := sum(1 for _ in _leaves(report))) > MAX_VALUES:
+        yield f"it holds {count} values, at most {MAX_VALUES} are kept"
+        return
+    for key, text in _strings(report):
+        if why := _no_plain_text(text, ascii_only=not key.startswith("source.")):
+            yield f"{_shown(key)[1:-1]} {why}"
+    # Dates are compared as text, and of equal reports the newest counts: the year 9999 would do so for ever.
+    created, tomorrow = report["created_utc"], datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    if not UTC.fullmatch(created):
+        yield f"created_utc must be UTC as in 2026-11-23T18:00:00+00:00, got {_shown(created)}"
+    elif _time(created) > tomorrow:
+        yield f"created_utc lies in the future: {created}"
+
+
+def _strings(value: JSON, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a report with its place, the names of its fields among them."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, (Mapping, list)):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            here = f"{place}.{key}".lstrip(".")
+            if isinstance(key, str):
+                yield f"the name {here}", key
+            yield from _strings(inner, here)
+
+
+def _no_plain_text(text: str, *, ascii_only: bool) -> str | None:
+    """What keeps text from being shown as it is, as the end of a sentence; None if nothing does."""
+    if len(text) > MAX_TEXT:
+        return f"has {len(text)} characters, at most {MAX_TEXT} are kept"
+    for char in text:
+        if not char.isprintable() or unicodedata.combining(char) or char in MARKUP or (ascii_only and char > "~"):
+            return f"holds the character U+{ord(char):04X} ({unicodedata.name(char, 'no printable one')})"
+    return None
 
 
 # --- grading ------------------------------------------------------------------------------------

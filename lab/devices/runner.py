@@ -1,35 +1,49 @@
-"""Times a callable on the machine it runs on. One file, Python >= 3.10, the standard library alone.
+"""Times a network on the machine it runs on. One file, Python >= 3.10, the standard library alone.
 
 The protocol: look at the machine first (`preflight`), warm up until two windows of 20 calls agree,
 time every single call on a monotonic clock, leave no outlier out, and say how sure the median is
 (`time_calls`). Two contenders are timed in turns, A B B A, so that both meet the same disturbances
-(`compare`). Where the machine tells its clocks, temperature, swap, throttling and load, they are
-kept beside the figures; what it does not tell is None, never a guess.
+(`compare`). Where the machine tells its clocks, temperature, power, memory, swap, throttling and
+load, they are kept beside the figures; what it does not tell is None, never a guess.
+
+In an unpacked pack (`python -m lab pack`) this file is a command: it verifies the pack's checksums, runs
+the network by onnxruntime, torch or trtexec, whichever is there, holds its images against the
+pack's, and writes one device report: `python3 runner.py --preset quick`, or `--help`.
 
 Times are integer nanoseconds inside and milliseconds in the result.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import gc
 import hashlib
+import importlib
+import importlib.util
 import itertools
+import json
 import math
 import os
 import platform
 import random
 import re
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+import warnings
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.0"
+NAME, VERSION = "edge-dit-lab", "1.1"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -39,6 +53,9 @@ RESAMPLES = 1000
 BLOCKS = 32  # of consecutive calls, the unit that the bootstrap of the median draws
 TURN_S = 0.05  # how long one contender runs before the other has its turn
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
+BELOW_MAX, SELDOM = 0.97, 0.01  # a fixed clock that is below 97 % of its own in more than 1 % of the looks throttles
+RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # of a whole Jetson module, by the names that boards give it
+COMMAND_FOLDERS = ("usr/bin", "usr/sbin", "usr/src/tensorrt/bin")  # trtexec of a JetPack stands in the last
 
 Clock = Callable[[], int]  # nanoseconds
 T = TypeVar("T")
@@ -94,6 +111,8 @@ class Machine:
     def __init__(self, root: Path | str = "/") -> None:
         self.root = Path(root)
         self.cpus = os.cpu_count() or 1
+        here = os.environ.get("PATH", "").split(os.pathsep) if self.root == Path("/") else []
+        self._commands = os.pathsep.join([*here, *(str(self.root / folder) for folder in COMMAND_FOLDERS)])
 
     def text(self, path: str) -> str:
         """A file's content without its ends, "" where there is none."""
@@ -112,15 +131,41 @@ class Machine:
         paths = sorted(p.relative_to(self.root) for p in self.root.glob(pattern))[:most]
         return [n for n in (self.number(str(p)) for p in paths) if n is not None]
 
+    def find(self, pattern: str) -> list[str]:
+        """The paths below the root that fit, in order."""
+        return sorted(str(p.relative_to(self.root)) for p in self.root.glob(pattern))
+
+    def command(self, name: str) -> str | None:
+        """Where a command is, None if it is not here."""
+        return shutil.which(name, path=self._commands)
+
+    def told(self, name: str, *args: str) -> str:
+        """What a command prints, "" where there is none or it fails."""
+        if not (path := self.command(name)):
+            return ""
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run([path, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  errors="replace", timeout=10)  # fmt: skip
+            return done.stdout if done.returncode == 0 else ""
+        return ""
+
     # --- who it is ---
 
     def device(self) -> dict[str, Any]:
         """The `device` part of a report."""
-        board = self.text("proc/device-tree/model")
-        return {"family": self._family(board), "name": board or self._cpu_name(), "soc": None, "gpu": None,
-                "memory_mb": self.memory_mb(), "cooling": None}  # fmt: skip
+        chips = [part for part in self.text("proc/device-tree/compatible").split("\0") if part]
+        return {
+            "family": self.family, "name": self._board or self._cpu_name(), "soc": chips[-1] if chips else None,
+            "gpu": None, "memory_mb": self.memory_mb(), "cooling": self._fan(),
+        } | ({"unified_memory": True} if self.family in BOARDS else {})  # fmt: skip
 
-    def _family(self, board: str) -> str:
+    @functools.cached_property
+    def _board(self) -> str:
+        return self.text("proc/device-tree/model")
+
+    @functools.cached_property
+    def family(self) -> str:
+        board = self._board
         if re.search("jetson|nvidia", board, re.I):
             return "jetson"
         if "raspberry pi" in board.lower():
@@ -134,6 +179,11 @@ class Machine:
         name = found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
         return f"{name}, {self.cpus} CPUs"
 
+    def _fan(self) -> str | None:
+        """A fan's setting; None if no fan tells one, which is not to say that there is none."""
+        fans = [self.text(path) for path in self.find("sys/class/hwmon/hwmon*/pwm[0-9]")]
+        return f"fan, pwm {fans[0]} of 255" if fans and fans[0] else None
+
     def memory_mb(self) -> int:
         """Physical memory; 1 where it is not told, because the report's format wants a number."""
         if kb := self._meminfo("MemTotal"):
@@ -146,7 +196,26 @@ class Machine:
         found = re.search(r'^PRETTY_NAME="?([^"\n]+)', self.text("etc/os-release"), re.M)
         return ", ".join(filter(None, [found and found[1], f"{platform.system()} {platform.release()}"]))
 
+    def versions(self) -> dict[str, str | None]:
+        """l4t, jetpack and cuda of a report's `software` part."""
+        l4t = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", self.text("etc/nv_tegra_release"))
+        cuda = re.search(r'"cuda"\s*:\s*{[^}]*"version"\s*:\s*"([\d.]+)"', self.text("usr/local/cuda/version.json"))
+        jetpack = self.told("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack") if l4t else ""
+        return {"l4t": f"{l4t[1]}.{l4t[2]}" if l4t else None, "jetpack": jetpack.strip() or None,
+                "cuda": cuda[1] if cuda else None}  # fmt: skip
+
     # --- the state it is in ---
+
+    def power_mode(self) -> str | None:
+        """The mode by name, never by number: ids differ between firmwares. Elsewhere the CPUs' governor."""
+        if self.family != "jetson":
+            return f"governor {'+'.join(names)}" if (names := self.governors()) else None
+        if said := re.search(r"NV Power Mode:\s*(\S+)", self.told("nvpmodel", "-q")):
+            return said[1]
+        # Without the right to ask, what nvpmodel wrote down itself.
+        number = re.search(r"pmode:0*(\d+)", self.text("var/lib/nvpmodel/status"))
+        modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", self.text("etc/nvpmodel.conf"))
+        return dict(modes).get(number[1]) if number else None
 
     def load(self) -> float | None:
         """The load average of the last minute: processes that run or wait."""
@@ -169,10 +238,55 @@ class Machine:
         return sorted({self.text(str(p.relative_to(self.root))) for p in paths} - {""})
 
     def clocks_locked(self) -> bool | None:
-        """Whether the lowest and the highest CPU clock allowed are the same; None where it is not told."""
+        """Whether the lowest and the highest clock allowed are the same, of CPUs and GPU; None where it is not told."""
         low = self.numbers("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_min_freq")
         high = self.numbers("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_max_freq")
-        return low == high if low and len(low) == len(high) else None
+        if not low or len(low) != len(high):
+            return None
+        gpu = [self.number(f"{self._gpu}/{end}_freq") for end in ("min", "max")] if self._gpu else [0, 0]
+        return low == high and gpu[0] == gpu[1]
+
+    @functools.cached_property
+    def _gpu(self) -> str | None:
+        """The folder of the GPU's clock."""
+        names = [p for p in self.find("sys/class/devfreq/*") if re.search(r"gpu|ga10b|gv11b|gp10b|gm20b", p)]
+        return names[0] if names else None
+
+    def gpu_mhz(self) -> float | None:
+        hz = self.number(f"{self._gpu}/cur_freq") if self._gpu else None
+        return None if hz is None else hz / 1e6
+
+    def highest_mhz(self) -> dict[str, float]:
+        """The highest clock that the mode allows, of gpu_mhz and cpu_mhz, where it is told."""
+        khz = self.numbers("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_max_freq", most=CPUS_READ)
+        hz = self.number(f"{self._gpu}/max_freq") if self._gpu else None
+        return ({"gpu_mhz": hz / 1e6} if hz else {}) | ({"cpu_mhz": statistics.fmean(khz) / 1000} if khz else {})
+
+    def emc_mhz(self) -> float | None:
+        """The clock of the memory; only root may read it there."""
+        hz = self.number("sys/kernel/debug/bpmp/debug/clk/emc/rate") if self.family == "jetson" else None
+        return None if hz is None else hz / 1e6
+
+    @functools.cached_property
+    def _rail(self) -> tuple[str, str, str] | None:
+        """(name, path of its millivolts, path of its milliamperes) of what the whole module draws."""
+        for path in self.find("sys/class/hwmon/hwmon*/in[0-9]*_label"):
+            if (name := self.text(path)) in RAILS:
+                volts = path.replace("_label", "_input")
+                return name, volts, re.sub(r"/in(\d+)_input$", r"/curr\1_input", volts)
+        return None
+
+    def power_rail(self) -> str | None:
+        return self._rail and self._rail[0]
+
+    def power_w(self) -> float | None:
+        volts, amperes = (self.number(path) for path in self._rail[1:]) if self._rail else (None, None)
+        return None if volts is None or amperes is None else volts * amperes / 1e6
+
+    def free_mb(self) -> float | None:
+        """Memory that a program could still have."""
+        kb = self._meminfo("MemAvailable")
+        return None if kb is None else kb / 1024
 
     def cpu_mhz(self) -> float | None:
         """The mean clock of the first CPUs just now."""
@@ -187,9 +301,29 @@ class Machine:
         return max(found) if found else None
 
     def throttles(self) -> float | None:
-        """How often the CPUs were slowed for heat since boot; None where it is not counted."""
+        """How often the machine was slowed for heat or want of power since boot; None where it is not counted.
+
+        A Raspberry Pi keeps no counts, only whether each of four things has happened: so many.
+        """
         counts = self.numbers("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
+        counts += self.numbers("sys/class/hwmon/hwmon*/oc[0-9]*_event_cnt")  # a Jetson's over-current events
+        if (flags := self._pi_flags()) is not None:
+            counts.append(bin(flags >> 16 & 0xF).count("1"))
         return sum(counts) if counts else None
+
+    def throttled_now(self) -> bool | None:
+        """Whether a Raspberry Pi holds its clocks back at this moment, or its supply is too weak."""
+        flags = self._pi_flags(ask=False)
+        return None if flags is None else bool(flags & 0xF)
+
+    def _pi_flags(self, *, ask: bool = True) -> int | None:
+        """The firmware's word: bits 0 to 3 what is now, 16 to 19 what has been since boot."""
+        text = self.text("sys/devices/platform/soc/soc:firmware/get_throttled")
+        if not text and ask and self.family == "rpi":  # a process of its own, so not five times a second
+            text = self.told("vcgencmd", "get_throttled").strip().removeprefix("throttled=")
+        with suppress(ValueError):
+            return int(text, 16)
+        return None
 
     def busy_s(self) -> float | None:
         """CPU seconds that all processes together have used since boot."""
@@ -200,6 +334,7 @@ class Machine:
         return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+BOARDS = ("jetson", "rpi")
 HERE = Machine()
 
 
@@ -209,11 +344,12 @@ class Before:
 
     load: float | None
     swap_mb: float | None
+    free_mb: float | None = None
 
 
 def preflight(preset: Preset, machine: Machine = HERE) -> Before:
     """Load and swap now. Raises Refused if the preset is publishable and the machine is not quiet."""
-    before = Before(machine.load(), machine.swap_mb())
+    before = Before(machine.load(), machine.swap_mb(), machine.free_mb())
     if preset.name == "publishable" and (why := not_quiet(before, machine.cpus)):
         raise Refused(f"no publishable timing now: {'; '.join(why)}. Wait, or take the quick preset")
     return before
@@ -229,15 +365,42 @@ def not_quiet(before: Before, cpus: int) -> list[str]:
     return why
 
 
+def tegrastats(line: str) -> dict[str, float]:
+    """What one line of tegrastats tells, under the names of SideChannel."""
+    cpus = re.search(r"\bCPU \[([^]]*)\]", line)
+    mhz = [float(m) for m in re.findall(r"@(\d+)", cpus[1])] if cpus else []
+    degrees = [float(c) for c in re.findall(r"@(-?[\d.]+)C\b", line)]
+    watts = {name: float(mw) / 1000 for name, mw in re.findall(r"\b([A-Z]\w+) (\d+)mW", line)}
+    found = {
+        "cpu_mhz": statistics.fmean(mhz) if mhz else None,
+        "gpu_mhz": _first(r"GR3D_FREQ \d+%@\[?(\d+)", line),
+        "emc_mhz": _first(r"EMC_FREQ \d+%@(\d+)", line),
+        "temp_c": max((c for c in degrees if c > 0), default=None),
+        "power_w": next((watts[name] for name in RAILS if name in watts), None),
+    }
+    return {name: value for name, value in found.items() if value}  # a clock of 0 is one that may not be read
+
+
+def _first(pattern: str, text: str) -> float | None:
+    found = re.search(pattern, text)
+    return float(found[1]) if found else None
+
+
 class SideChannel:
-    """Clocks and temperature, sampled by a thread while it is entered."""
+    """Clocks, temperature, power and memory, sampled by a thread while it is entered and not paused."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.seen: dict[str, list[float]] = {"cpu_mhz": [], "temp_c": []}
+        names = ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w", "free_mb", "throttled_now")
+        self.seen: dict[str, list[float]] = {name: [] for name in names}
+        self.rail = machine.power_rail()
+        self.paused = False
         self._ended = threading.Event()
+        self._told: dict[str, float] = {}  # by tegrastats, which knows what only root may read elsewhere
+        self._tegrastats: subprocess.Popen | None = None
 
     def __enter__(self) -> SideChannel:
+        self._listen()
         self._sample()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -247,15 +410,48 @@ class SideChannel:
         self._ended.set()
         self._thread.join()
         self._sample()
+        if self._tegrastats:
+            self._tegrastats.terminate()
+            try:
+                self._tegrastats.wait(5)
+            except subprocess.TimeoutExpired:
+                self._tegrastats.kill()
+                self._tegrastats.wait()
+            self._listener.join(2.0)
+            self._tegrastats.stdout.close()
 
     def _run(self) -> None:
         while not self._ended.wait(SAMPLE_S):
             self._sample()
 
     def _sample(self) -> None:
+        if self.paused:
+            return
         for name, values in self.seen.items():
-            if (value := getattr(self.machine, name)()) is not None:
-                values.append(value)
+            value = getattr(self.machine, name)()
+            if (value := self._told.get(name) if value is None else value) is not None:
+                values.append(float(value))
+
+    def _listen(self) -> None:
+        """Start tegrastats where it is, and keep the last of what it tells."""
+        path = self.machine.command("tegrastats") if self.machine.family == "jetson" else None
+        if not path:
+            return
+        self._tegrastats = subprocess.Popen(
+            [path, "--interval", str(round(SAMPLE_S * 1000))], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, errors="replace",
+        )  # fmt: skip
+        first = threading.Event()
+        self._listener = threading.Thread(target=self._hear, args=(first,), daemon=True)
+        self._listener.start()
+        first.wait(2.0)  # so that the first look already has it
+
+    def _hear(self, first: threading.Event) -> None:
+        for line in self._tegrastats.stdout:
+            self._told = tegrastats(line)
+            self.rail = self.rail or next((name for name in RAILS if f" {name} " in line), None)
+            first.set()
+        first.set()
 
     def summary(self, name: str) -> dict[str, float] | None:
         """min, mean, max; None if the machine does not tell."""
@@ -263,6 +459,78 @@ class SideChannel:
         if not values:
             return None
         return {"min": round(min(values), 1), "mean": round(statistics.fmean(values), 1), "max": round(max(values), 1)}
+
+    def below(self, highest: dict[str, float]) -> bool | None:
+        """Whether one of these clocks was below its highest more than seldom; None if none is told."""
+        shares = [statistics.fmean(v < BELOW_MAX * mhz for v in self.seen[name])
+                  for name, mhz in highest.items() if self.seen[name]]  # fmt: skip
+        return max(shares) > SELDOM if shares else None
+
+
+class Watch:
+    """What the machine does around a measurement: enter it, measure, then ask for `state`."""
+
+    def __init__(self, machine: Machine, before: Before) -> None:
+        self.machine, self.before = machine, before
+        self.side = SideChannel(machine)
+        self.cool, self._throttles = machine.temp_c(), machine.throttles()  # before the warm-up, which heats
+
+    def __enter__(self) -> Watch:
+        self._busy, self._own, self._began = self.machine.busy_s(), _own_cpu_s(), time.monotonic()
+        self.side.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.side.__exit__()
+        self._wall = time.monotonic() - self._began
+        self._others = None if self._busy is None else (self.machine.busy_s() or self._busy) - self._busy - (
+            _own_cpu_s() - self._own)  # fmt: skip
+
+    def cool_down(self, sleep: Callable[[float], None]) -> None:
+        self.side.paused = True
+        cool_down(self.machine, self.cool, sleep)
+        self.side.paused = False
+
+    def throttled(self) -> bool | None:
+        """Whether it was slowed down meanwhile; None if the machine has no means to tell.
+
+        A clock that is not fixed falls when there is little to do, too, so that says nothing.
+        """
+        counted = None if self._throttles is None else (self.machine.throttles() or 0) > self._throttles
+        fixed = self.machine.family in BOARDS and self.machine.clocks_locked() is True
+        slow = self.side.below(self.machine.highest_mhz()) if fixed else None
+        now = any(self.side.seen["throttled_now"]) if self.side.seen["throttled_now"] else None
+        known = [sign for sign in (counted, slow, now) if sign is not None]
+        return any(known) if known else None
+
+    def state(self) -> dict[str, Any]:
+        """The `state` part of a report."""
+        machine = self.machine
+        mode = machine.power_mode()
+        cap = re.search(r"(\d+)W\b", mode or "")
+        return {
+            "power_mode": mode, "power_cap_w": float(cap[1]) if cap else None, "clocks_locked": machine.clocks_locked(),
+            **{name: self.side.summary(name) for name in ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w")},
+            "power_rail": self.side.rail, "swap_mb": _larger(self.before.swap_mb, machine.swap_mb()),
+            "load_avg": self.before.load, "throttled": self.throttled(),
+        }  # fmt: skip
+
+    def flags(self) -> list[str]:
+        found = [f"governor={g}" for g in self.machine.governors()]
+        if self._others is not None and self._wall > SAMPLE_S:  # the kernel counts in hundredths of a second
+            found.append(f"cpus_used_by_others={max(self._others / self._wall, 0):.2f}")
+        return found
+
+    def system_mb(self) -> float | None:
+        """By how much the machine's free memory fell since before any work of ours."""
+        if self.before.free_mb is None or not self.side.seen["free_mb"]:
+            return None
+        return round(max(self.before.free_mb - min(self.side.seen["free_mb"]), 0.0), 1)
+
+
+def _own_cpu_s() -> float:
+    """CPU seconds of this process and of those that it started and saw end."""
+    return sum(os.times()[:4])
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -275,32 +543,22 @@ class Timed:
     timing: dict[str, Any]
     state: dict[str, Any]
     flags: list[str] = field(default_factory=list)
+    system_mb: float | None = None  # by how much the machine's free memory fell
 
 
 def time_calls(call: Callable[[], object], preset: Preset, before: Before, *, machine: Machine = HERE,
                clock: Clock = time.perf_counter_ns, sleep: Callable[[float], None] = time.sleep) -> Timed:  # fmt: skip
     """Warm up and time a callable that returns only when its work is done."""
-    throttled, cool = machine.throttles(), machine.temp_c()
+    watch = Watch(machine, before)
     warmup_iters, converged = warm_up(call, preset, clock)
     sessions: list[Sequence[int]] = []
-    busy, own, began = machine.busy_s(), time.process_time(), time.monotonic()
-    with SideChannel(machine) as side:
+    with watch:
         for session in range(preset.sessions):
             if session:
-                cool_down(machine, cool, sleep)
+                watch.cool_down(sleep)
             sessions.append(sample(call, preset, clock))
-    flags = [f"governor={g}" for g in machine.governors()]
-    wall = time.monotonic() - began
-    if busy is not None and wall > SAMPLE_S:  # the kernel counts in hundredths of a second
-        others = ((machine.busy_s() or busy) - busy - (time.process_time() - own)) / wall
-        flags.append(f"cpus_used_by_others={max(others, 0):.2f}")
     timing = {"unit": "ms", "clock": "wall_sync", "warmup_iters": warmup_iters, "warmup_converged": converged}
-    state = {
-        "power_mode": None, "clocks_locked": machine.clocks_locked(), "cpu_mhz": side.summary("cpu_mhz"),
-        "temp_c": side.summary("temp_c"), "swap_mb": _larger(before.swap_mb, machine.swap_mb()),
-        "load_avg": before.load, "throttled": None if throttled is None else (machine.throttles() or 0) > throttled,
-    }  # fmt: skip
-    return Timed(timing | summary(sessions), state, flags)
+    return Timed(timing | summary(sessions), watch.state(), watch.flags(), watch.system_mb())
 
 
 def _larger(a: float | None, b: float | None) -> float | None:
@@ -523,16 +781,565 @@ def reset_peak() -> bool:
     return True
 
 
-def process_peak_mb() -> float | None:
-    """Peak resident memory of this process in MB; None where it is not told."""
+def process_peak_mb(*, children: bool = False) -> float | None:
+    """Peak resident memory of this process, or of those that it started, in MB; None where it is not told."""
     try:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if platform.system() == "Darwin" else peak / 1024, 1)
 
 
 def own_sha256() -> str:
     """Of this file, so that a report says which protocol made it."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+# --- a pack -------------------------------------------------------------------------------------
+
+PACK_FORMAT = "edge-dit-pack.v1"
+OK, FAILED, USAGE, MISSING = 0, 1, 2, 3  # exit codes
+
+
+class Broken(RuntimeError):
+    """The pack, or the network in it, is not as it was made; the message says what."""
+
+
+class Missing(LookupError):
+    """What the command needs is not on this machine; the message says what would do."""
+
+
+class Usage(Exception):
+    """What was asked for can't be done by this pack; the message says what can."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An unpacked pack: a network in several forms, its noises and images, and what it is."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Pack:
+        try:
+            facts = json.loads((folder / "manifest.json").read_text())
+        except (OSError, ValueError) as error:
+            raise Missing(f"no readable manifest.json beside {Path(__file__).name}: {error}. Run it where a pack was "
+                          "unpacked; `python -m lab pack` makes one") from None  # fmt: skip
+        if facts.get("format") != PACK_FORMAT:
+            raise Broken(f"manifest.json is of format {facts.get('format')!r}, this runner reads {PACK_FORMAT!r}")
+        return cls(folder, facts)
+
+    def verify(self) -> None:
+        """Raises Broken if a file is not the one that was packed."""
+        for name, packed in self.facts["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise Broken(f"{name} of the pack is missing; unpack it again")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != packed["sha256"]:
+                raise Broken(f"{name} is not the file that was packed, its sha256 differs; copy and unpack it again")
+
+    def network(self, kind: str, precision: str) -> dict[str, Any]:
+        """The file that holds the network for a kind of runtime (onnx, torch) in a precision."""
+        for found in self.facts["networks"]:
+            if found["kind"] == kind and precision in found["precisions"]:
+                return found
+        known = sorted({p for found in self.facts["networks"] if found["kind"] == kind for p in found["precisions"]})
+        raise Usage(f"the pack has no {kind} network in {precision!r}; it has {', '.join(known)}")
+
+    @property
+    def shape(self) -> list[int]:
+        """(C, H, W) of the noise."""
+        return self.facts["reference"]["z"]["shape"][1:]
+
+    @property
+    def image_shape(self) -> list[int]:
+        return self.facts["reference"]["image"]["shape"][1:]
+
+    def rows(self, name: str, batch: int) -> array | None:
+        """The first `batch` noises (z), classes (y) or images of the reference; over again where it has fewer."""
+        if (kept := self.facts["reference"].get(name)) is None:  # y of an unconditional network
+            return None
+        values = array({"float32": "f", "int64": "q"}[kept["dtype"]])
+        values.frombytes((self.folder / kept["file"]).read_bytes())
+        if sys.byteorder == "big":
+            values.byteswap()
+        size = math.prod(kept["shape"][1:])
+        found = array(values.typecode)
+        for row in range(batch):
+            start = row % kept["shape"][0] * size
+            found.extend(values[start : start + size])
+        return found
+
+
+@dataclass
+class Found:
+    """What a runtime gave: times, images, and what a report says about it."""
+
+    timed: Timed
+    image: array  # of the reference's noises
+    version: str
+    flags: list[str]
+    cold: dict[str, Any]
+    memory: dict[str, Any]
+    device: dict[str, Any] = field(default_factory=dict)  # where another chip than the CPU did the work
+
+
+class OnnxRuntime:
+    """The network by ONNX Runtime on the CPU."""
+
+    name, reported, kind, precision = "onnxruntime", "onnxruntime", "onnx", "fp32"
+    scopes, devices = ("core", "e2e"), ("cpu",)
+
+    @staticmethod
+    def missing(machine: Machine) -> str | None:
+        return None if importlib.util.find_spec("onnxruntime") else "onnxruntime: pip install onnxruntime"
+
+    def __init__(self, pack: Pack, path: Path, options: argparse.Namespace) -> None:
+        import numpy
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads, settings.inter_op_num_threads = options.threads, 1
+        settings.log_severity_level = 3  # errors alone
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class; an old one does not know the opset
+            raise Broken(f"onnxruntime {onnxruntime.__version__} can't open {path.name}: {str(error)[:300]}") from None
+        self.numpy, self.value = numpy, onnxruntime.OrtValue.ortvalue_from_numpy
+        self.version, self.flags, self.gpu = onnxruntime.__version__, [], None
+        self.shape = pack.shape
+
+    def place(self, z: array, y: array | None) -> Any:
+        noise = self.numpy.frombuffer(z, dtype=self.numpy.float32).reshape(-1, *self.shape)
+        inputs = {"z": self.value(noise)}
+        if y is not None:
+            inputs["y"] = self.value(self.numpy.frombuffer(y, dtype=self.numpy.int64))
+        return inputs
+
+    def run(self, inputs: Any) -> Any:
+        return self.session.run_with_ort_values(["image"], inputs)[0]
+
+    def values(self, output: Any) -> array:
+        return array("f", output.numpy().tobytes())
+
+    def drawing(self, z: array, y: array | None) -> Callable[[], object]:
+        """A callable from drawing the noise to bytes of pixels."""
+        numpy, rng, inputs = self.numpy, self.numpy.random.default_rng(0), self.place(z, y)
+        shape = (len(z) // math.prod(self.shape), *self.shape)
+
+        def image() -> Any:
+            inputs["z"] = self.value(rng.standard_normal(shape, dtype=numpy.float32))
+            return numpy.clip(numpy.rint(self.run(inputs).numpy() * 127.5 + 127.5), 0, 255).astype(numpy.uint8)
+
+        return image
+
+    def peak_mb(self) -> float | None:
+        return None
+
+
+class Torch:
+    """The network by model_torch.py of the pack, on the CPU or a GPU."""
+
+    name, reported, kind, precision = "torch", "eager", "torch", "fp32"
+    scopes, devices = ("core", "e2e"), ("cpu", "cuda")
+
+    @staticmethod
+    def missing(machine: Machine) -> str | None:
+        return None if importlib.util.find_spec("torch") else "torch: pip install torch, or the board's own wheel"
+
+    def __init__(self, pack: Pack, path: Path, options: argparse.Namespace) -> None:
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # which nothing here needs
+        import torch
+
+        place = importlib.util.spec_from_file_location("model_torch", pack.folder / "model_torch.py")
+        module = importlib.util.module_from_spec(place)
+        place.loader.exec_module(module)
+        torch.set_num_threads(options.threads)
+        there = torch.cuda.is_available()
+        if options.device == "cuda" and not there:
+            raise Missing("torch sees no CUDA device here; --device cpu times the CPU")
+        self.on = "cuda" if there and options.device != "cpu" else "cpu"
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.precision]
+        self.net, self.torch, self.shape = module.Net(path, self.on, dtype), torch, pack.shape
+        self.version, self.flags, self.gpu = torch.__version__, ["folded conditioning"], None
+        if self.on == "cuda":
+            gpu = torch.cuda.get_device_properties(0)
+            self.gpu = gpu.name, gpu.total_memory >> 20
+            torch.cuda.reset_peak_memory_stats()
+
+    def place(self, z: array, y: array | None) -> Any:
+        noise = self.torch.frombuffer(bytearray(z), dtype=self.torch.float32).reshape(-1, *self.shape)
+        classes = None if y is None else self.torch.frombuffer(bytearray(y), dtype=self.torch.int64).to(self.on)
+        return noise.to(self.on), classes
+
+    def run(self, inputs: Any) -> Any:
+        image = self.net(*inputs)
+        if self.on == "cuda":
+            self.torch.cuda.synchronize()
+        return image
+
+    def values(self, output: Any) -> array:
+        return array("f", output.cpu().flatten().tolist())
+
+    def drawing(self, z: array, y: array | None) -> Callable[[], object]:
+        torch, (noise, classes) = self.torch, self.place(z, y)
+
+        def image() -> Any:
+            output = self.run((torch.randn(noise.shape, device=self.on), classes))
+            return output.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+        return image
+
+    def peak_mb(self) -> float | None:
+        return round(self.torch.cuda.max_memory_allocated() / 1e6, 3) if self.on == "cuda" else None
+
+
+def _gpu(machine: Machine, name: str, memory_mb: int) -> dict[str, Any]:
+    """What a report's `device` says of the GPU that did the work: one with a card of its own is the device."""
+    if machine.family in BOARDS:
+        return {"gpu": name}
+    return {"family": "nvidia_dgpu", "name": name, "gpu": name, "memory_mb": memory_mb}
+
+
+def by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Preset, before: Before,
+             machine: Machine) -> Found:  # fmt: skip
+    """Time a runtime that runs in this process."""
+    path = pack.folder / pack.network(runtime.kind, options.precision)["file"]
+    start = time.perf_counter_ns()
+    opened = runtime(pack, path, options)
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+    z, y = pack.rows("z", options.batch), pack.rows("y", options.batch)
+    inputs = opened.place(z, y)
+    call = (lambda: opened.run(inputs)) if options.scope == "core" else opened.drawing(z, y)
+    start = time.perf_counter_ns()
+    call()
+    first_ms = (time.perf_counter_ns() - start) / 1e6
+    timed = time_calls(call, preset, before, machine=machine)
+    return Found(
+        timed, opened.values(opened.run(inputs)), opened.version, [*opened.flags, *timed.flags],
+        {"load_ms": round(load_ms, 3), "build_ms": None, "first_ms": round(first_ms, 3)},
+        {"method": "ru_maxrss of the whole process", "weights_mb": round(path.stat().st_size / 1e6, 3),
+         "process_peak_mb": process_peak_mb(), "allocator_peak_mb": opened.peak_mb(),
+         "system_delta_mb": timed.system_mb}, _gpu(machine, *opened.gpu) if opened.gpu else {},
+    )  # fmt: skip
+
+
+class TrtExec:
+    """The network by TensorRT, through trtexec: an engine is built on the board and timed by CUDA events."""
+
+    name, reported, kind, precision = "trtexec", "tensorrt", "onnx", "fp16"
+    scopes, devices = ("core",), ("cuda",)
+
+    @staticmethod
+    def missing(machine: Machine) -> str | None:
+        return None if machine.command("trtexec") else "trtexec: part of TensorRT, on a Jetson of the JetPack"
+
+
+def trt_version(banner: str) -> tuple[int, int, int]:
+    """10.3.0 of `[TensorRT v100300]`, 8.6.2 of `[TensorRT v8602]`. Raises Broken where there is no such word."""
+    found = re.search(r"\[TensorRT v(\d+)\]", banner)
+    if not found:
+        raise Broken(f"trtexec does not tell its version: {banner.strip()[-200:]!r}")
+    number, step = int(found[1]), 100 if len(found[1]) > 4 else 10
+    return number // (100 * step), number // 100 % step, number % 100
+
+
+def trt_command(path: str, version: tuple[int, int, int], pack: Pack, options: argparse.Namespace) -> list[str]:
+    """The beginning of every trtexec call: the shapes, and what the version wants to be told about types."""
+    if version[0] < 10:
+        raise Missing(f"trtexec is of TensorRT {'.'.join(map(str, version))}; the pack needs 10 or newer, for its ONNX "
+                      "files are of opset 20 and hold their precision themselves")  # fmt: skip
+    classes = f",y:{options.batch}" if pack.facts["reference"].get("y") else ""
+    shapes = f"--shapes=z:{'x'.join(map(str, [options.batch, *pack.shape]))}{classes}"
+    # 11 knows no other typing and has no such flag; TF32 would round what is called fp32.
+    return [path, shapes, *(["--stronglyTyped"] if version[0] == 10 else []),
+            *(["--noTF32"] if options.precision == "fp32" else [])]  # fmt: skip
+
+
+def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Preset, before: Before,
+               machine: Machine) -> Found:  # fmt: skip
+    """Build an engine and time it; one process for each session."""
+    path, network = machine.command("trtexec"), pack.network("onnx", options.precision)
+    version = trt_version(_told(path, ["--help"]))
+    command = trt_command(path, version, pack, options)
+    with tempfile.TemporaryDirectory() as name, Watch(machine, before) as watch:
+        folder = Path(name)
+        engine, times, output = folder / "engine", folder / "times.json", folder / "output.json"
+        watch.side.paused = True  # building is no part of what is timed
+        start = time.perf_counter_ns()
+        said = _told(command[0], [f"--onnx={pack.folder / network['file']}", *command[1:], f"--saveEngine={engine}",
+                                  "--skipInference"])  # fmt: skip
+        build_ms = (time.perf_counter_ns() - start) / 1e6
+        loads = []
+        for part in ("z", "y"):
+            if (rows := pack.rows(part, options.batch)) is not None:
+                (folder / part).write_bytes(rows.tobytes())
+                loads.append(f"{part}:{folder / part}")
+        sessions: list[Sequence[int]] = []
+        for session in range(preset.sessions):
+            if session:
+                watch.cool_down(time.sleep)
+            watch.side.paused = False
+            ran = _told(command[0], [
+                f"--loadEngine={engine}", *command[1:], f"--loadInputs={','.join(loads)}", "--useSpinWait",
+                f"--warmUp={round(preset.warmup_s * 1000)}", f"--duration={math.ceil(preset.seconds)}",
+                f"--iterations={preset.iters}", "--percentile=50,90,99", f"--exportTimes={times}",
+                f"--exportOutput={output}",
+            ], limit_s=600 + 3 * preset.seconds)  # fmt: skip
+            watch.side.paused = True
+            sessions.append(trt_times(times.read_text()))
+        image = trt_output(output.read_text())
+        weights_mb = round(engine.stat().st_size / 1e6, 3)
+    timing = {"unit": "ms", "clock": "cuda_event", "warmup_iters": None, "warmup_converged": None}
+    timed = Timed(timing | summary(sessions), watch.state(), watch.flags(), watch.system_mb())
+    loaded, device = _first(r"Engine deserialized in ([\d.]+) sec", ran), re.search(r"Selected Device: (.+)", said)
+    memory = _first(r"Device Global Memory: (\d+) MiB", said)
+    return Found(
+        timed, image, ".".join(map(str, version)),
+        ["trtexec", "useSpinWait", *(part.lstrip("-") for part in command[2:]), *timed.flags],
+        {"load_ms": None if loaded is None else round(loaded * 1000, 3), "build_ms": round(build_ms, 3),
+         "first_ms": None},
+        {"method": "ru_maxrss of trtexec; weights_mb is the engine", "weights_mb": weights_mb,
+         "process_peak_mb": process_peak_mb(children=True), "system_delta_mb": timed.system_mb},
+        _gpu(machine, device[1].strip(), int(memory or machine.memory_mb())) if device else {},
+    )  # fmt: skip
+
+
+def _told(path: str, args: Sequence[str], *, limit_s: float = 3600.0) -> str:
+    """What trtexec prints. Raises Broken with its own words where it fails."""
+    try:
+        done = subprocess.run([path, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit_s)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Broken(f"trtexec did not end within {limit_s:g} s") from None
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if "[E]" in line] or done.stdout.splitlines()[-3:]
+        raise Broken(f"trtexec failed with exit code {done.returncode}: {' '.join(errors[:3])[:600]}")
+    return done.stdout
+
+
+def trt_times(text: str) -> list[int]:
+    """The GPU's time of every call in --exportTimes' JSON, in ns."""
+    try:
+        found = [max(round(call["computeMs"] * 1e6), 1) for call in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise Broken(f"trtexec's times can't be read: {error!r}") from None
+    if not found:
+        raise Broken("trtexec wrote no times")
+    return found
+
+
+def trt_output(text: str) -> array:
+    """The images of --exportOutput's JSON."""
+    try:
+        found = {tensor["name"]: tensor["values"] for tensor in json.loads(text)}
+        return array("f", found["image"])
+    except (ValueError, TypeError, KeyError) as error:  # a NaN is written so that it is no JSON
+        raise Broken(f"trtexec's images can't be read: {error!r}") from None
+
+
+RUNTIMES = {runtime.name: runtime for runtime in (OnnxRuntime, Torch, TrtExec)}
+
+
+def choose_runtime(options: argparse.Namespace, machine: Machine) -> Any:
+    """The runtime that was asked for, or the first that is here and can do what was asked for.
+
+    Raises Usage for what none can do, Missing where nothing that can is here.
+    """
+    order = ["onnxruntime", "torch", "trtexec"]
+    if machine.family == "jetson" and options.device != "cpu":
+        order = ["trtexec", "torch", "onnxruntime"]
+    wanted = order if options.runtime == "auto" else [options.runtime]
+    able = [RUNTIMES[name] for name in wanted if options.scope in RUNTIMES[name].scopes
+            and (options.device == "auto" or options.device in RUNTIMES[name].devices)]  # fmt: skip
+    if not able:
+        raise Usage(f"{' and '.join(wanted)} can't time scope {options.scope} on device {options.device}")
+    lacking = [runtime.missing(machine) for runtime in able]
+    for runtime, why in zip(able, lacking):
+        if why is None:
+            return runtime
+    raise Missing(f"no runtime for this is here. Any one of these would do: {'; '.join(lacking)}")
+
+
+def checked(pack: Pack, image: array, options: argparse.Namespace) -> dict[str, Any]:
+    """Whether these are the pack's images: the `checks` part of a report."""
+    right = pack.rows("image", options.batch)
+    finite = len(image) == len(right) and all(map(math.isfinite, image))
+    if not finite:
+        return {"output_ok": False, "max_abs_vs_ref": None, "image_sha256": None}
+    apart = [abs(a - b) for a, b in zip(image, right)]
+    largest, mean = pack.facts["tolerances"][options.precision]
+    pixels = bytes(min(255, max(0, round(value * 127.5 + 127.5))) for value in image)
+    return {
+        "output_ok": max(apart) <= largest and statistics.fmean(apart) <= mean, "max_abs_vs_ref": max(apart),
+        "image_sha256": hashlib.sha256(pixels).hexdigest(),
+    }  # fmt: skip
+
+
+def idle_w(machine: Machine, sleep: Callable[[float], None] = time.sleep) -> float | None:
+    """The power that the board draws before any work of ours, over two seconds; None if it does not tell."""
+    if machine.power_w() is None:
+        return None
+    seen = []
+    for _ in range(10):
+        sleep(SAMPLE_S)
+        seen.append(machine.power_w())
+    return round(statistics.fmean(w for w in seen if w is not None), 3)
+
+
+def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespace, preset: Preset, machine: Machine,
+              idle: float | None) -> dict[str, Any]:  # fmt: skip
+    """The device report (device_report.v1) of one timing."""
+    network, model = pack.network(runtime.kind, options.precision), pack.facts["model"]
+    state = found.timed.state | {"threads": options.threads, "idle_power_w": idle}
+    _, height, width = pack.image_shape
+    energy = None
+    if (power := state["power_w"]) and state["power_rail"]:
+        joules = power["mean"] * found.timed.timing["p50"] / options.batch
+        energy = {"mj_per_image": round(joules, 6), "net_of_idle": False, "rail": state["power_rail"]}
+    versions = machine.versions()
+    return with_id(_plain({
+        "schema": "device_report.v1", "created_utc": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        "provenance": "measured",
+        "runner": {"name": NAME, "version": VERSION, "sha256": own_sha256(), "preset": preset.known_as},
+        "device": machine.device() | found.device,
+        "software": {
+            "os": machine.os_name(), **versions, "python": platform.python_version(),
+            "torch": found.version if runtime is Torch else None, "runtime": runtime.reported,
+            "runtime_version": found.version, "flags": found.flags,
+        },
+        "state": state,
+        "model": {
+            "model_id": model["model_id"], "config": model["config"], "weights_sha256": model["weights_sha256"],
+            "artifact_sha256": pack.facts["files"][network["file"]]["sha256"], "params": model["params"],
+            "macs": model["macs"], "file_mb": pack.facts["files"][network["file"]]["bytes"] / 1e6,
+            "precision": options.precision,
+        },
+        "workload": {"scope": options.scope, "batch": options.batch, "height": height, "width": width, "nfe": 1},
+        "timing": found.timed.timing | found.cold,
+        "memory": found.memory,
+        "energy": energy,
+        "checks": checked(pack, found.image, options),
+    }))  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """The same with texts that may be shown anywhere: plain ASCII, no markup, not long."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return re.sub(r"[^ -~]|[<>`\[\]{}\\$]", " ", value).strip()[:200] if isinstance(value, str) else value
+
+
+def with_id(report: dict[str, Any]) -> dict[str, Any]:
+    """With a report_id by content: which run, how it was timed, and a digest of everything."""
+    model, work = report["model"], report["workload"]
+    digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:12]
+    words = [model["model_id"][-8:], report["software"]["runtime"], model["precision"], f"b{work['batch']}",
+             f"t{report['state']['threads']}", work["scope"], digest]  # fmt: skip
+    return {"schema": report["schema"], "report_id": "-".join(words).lower().replace("+", "_")} | report
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    def at_least_1(text: str) -> int:
+        if not text.isdigit() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+        return int(text)
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    made = argparse.ArgumentParser(
+        prog="runner.py",
+        description="Time the network of this pack on this machine and write one device report.",
+        epilog="""Examples:
+  python3 runner.py --preset quick
+  python3 runner.py --preset publishable --runtime trtexec --precision fp16
+  python3 runner.py --runtime onnxruntime --threads 4 --batch 16 --out report-b16.json
+Exit codes: 0 done, 1 it failed or the images are wrong, 2 wrong usage, 3 no runtime or no pack here.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--preset", choices=[*PRESETS], default="quick", help="quick: seconds; publishable: minutes")
+    made.add_argument("--runtime", choices=["auto", *RUNTIMES], default="auto", help="default: the first that is here")
+    made.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="fp32, fp16, bf16, int8, ...: what the pack has (default fp16 for trtexec, else fp32)",
+    )
+    made.add_argument("--batch", type=at_least_1, default=1, help="images at once (default 1)")
+    made.add_argument("--threads", type=at_least_1, default=cpus, help=f"CPU threads (default {cpus}, all of them)")
+    made.add_argument(
+        "--scope",
+        choices=["core", "e2e"],
+        default="core",
+        help="core: the network alone (default); e2e: from drawing noise to bytes of pixels",
+    )
+    made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    made.add_argument("--iters", type=at_least_1, help="at least so many calls a session, for a preset of your own")
+    made.add_argument("--seconds", type=float, help="at least so long a session, for a preset of your own")
+    made.add_argument("--out", metavar="FILE", help="the report (default report-<id>.json in this folder)")
+    return made
+
+
+def preset_from(options: argparse.Namespace) -> Preset:
+    """The named preset, or one with numbers of its own, which is then called custom."""
+    preset = PRESETS[options.preset]
+    if options.iters is not None:
+        preset = replace(preset, name="custom", iters=options.iters)
+    if options.seconds is not None:
+        preset = replace(preset, name="custom", seconds=options.seconds,
+                         warmup_s=min(preset.warmup_s, options.seconds))  # fmt: skip
+    return preset
+
+
+def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machine: Machine = HERE) -> int:
+    """The command; gives its exit code."""
+    options = parser().parse_args(argv)
+    try:
+        pack = Pack.read(folder or Path(__file__).resolve().parent)
+        pack.verify()
+        runtime, preset = choose_runtime(options, machine), preset_from(options)
+        options.precision = runtime.precision if options.precision == "auto" else options.precision
+        pack.network(runtime.kind, options.precision)
+        before = preflight(preset, machine)
+        what = f"{runtime.name}, {options.precision}, batch {options.batch}, {options.threads} threads"
+        print(f"{what}: warming up, then {preset.sessions} x {preset.seconds:g} s ...", file=sys.stderr)
+        idle = idle_w(machine)
+        measure = by_trtexec if runtime is TrtExec else by_calls
+        report = report_of(pack, runtime, measure(pack, runtime, options, preset, before, machine), options, preset,
+                           machine, idle)  # fmt: skip
+        path = Path(options.out or f"report-{report['report_id']}.json")
+        _write(path, json.dumps(report, allow_nan=False) + "\n")
+    except Usage as error:
+        return _said(error, USAGE)
+    except Missing as error:
+        return _said(error, MISSING)
+    except (Broken, Refused, OSError) as error:
+        return _said(error, FAILED)
+    timing, right = report["timing"], report["checks"]["output_ok"]
+    print(f"p50 {timing['p50']:.3f} ms (95 %: {timing['p50_ci95'][0]:.3f} to {timing['p50_ci95'][1]:.3f}), p90 "
+          f"{timing['p90']:.3f} ms, p99 {timing['p99']:.3f} ms, {timing['iters']} calls; the images are "
+          f"{'right' if right else 'WRONG'}\n{path}: bring it to the lab and run `python -m lab import`")  # fmt: skip
+    return OK if right else FAILED
+
+
+def _said(error: Exception, code: int) -> int:
+    print(f"runner.py: {error}", file=sys.stderr)
+    return code
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Device reports from elsewhere: read from files that anybody may have written, graded, and stored. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.choose import WEAK
+from lab.config import JSON
+from lab.devices.report import Grade, grade, load
+from lab.results import Store, read_json
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One report that was brought in."""
+
+    file: str
+    report: dict[str, Any]  # as it is stored
+    new: bool  # False: it was there already, and nothing changed
+    grade: Grade
+    run: str | None  # the label of the run with these weights; None while there is none here
+
+    @property
+    def left_out(self) -> str | None:
+        """Why no recommendation will rest on it; None if one may."""
+        return "; ".join(self.grade.reasons) if self.grade.letter in WEAK else None
+
+
+def import_reports(files: Sequence[Path | str], store: Store, *, dry_run: bool = False) -> list[Arrival]:
+    """Check report files and store them; a report that is there already is no change.
+
+    What was measured elsewhere becomes `imported`; what was published or estimated stays so. Raises
+    ValueError with a sentence for every file that can't be taken, and then stores none of them.
+    """
+    found, wrong = [], []
+    for file in files:
+        try:
+            report = _as_imported(load(file))
+            found.append((Path(file).name, report, _is_new(report, store, [r for _, r, _ in found])))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        others = f"\nnone of the {len(files)} files was stored" if len(files) > 1 else ""
+        raise ValueError("\n".join(wrong) + others)
+    if not dry_run:
+        for _, report, new in found:
+            if new:
+                store.add_report(report)
+    labels = _labels(store)
+    return [Arrival(file, report, new, grade(report), labels.get(report["model"]["weights_sha256"]))
+            for file, report, new in found]  # fmt: skip
+
+
+def _as_imported(report: dict[str, JSON]) -> dict[str, JSON]:
+    return report | {"provenance": "imported"} if report["provenance"] == "measured" else report
+
+
+def _is_new(report: dict[str, JSON], store: Store, before: Sequence[dict[str, JSON]]) -> bool:
+    """Whether nothing of its id is there yet. Raises ValueError if something else bears its id."""
+    path = store.root / "devices" / f"{report['report_id']}.json"
+    there = [r for r in before if r["report_id"] == report["report_id"]]
+    if path.exists():
+        there.append(read_json(path))
+    if any(not isinstance(other, dict) or _as_imported(other) != report for other in there):
+        raise ValueError(f"another report is already called {report['report_id']!r}; "
+                         "the one that is there stays, give the new one an id of its own")  # fmt: skip
+    return not there
+
+
+def _labels(store: Store) -> dict[str, str]:
+    """sha256 of weights -> label of the run."""
+    facts = [(run, run.read("student")) for run in store.runs()]
+    return {plain["weights_sha256"]: run.label for run, plain in facts if isinstance(plain, dict)}

@@ -1,0 +1,123 @@
+"""The README of a pack: what to type on the board, in order. Plain text, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def readme(facts: Mapping[str, Any], left_out: Sequence[str]) -> str:
+    """The README for a pack's manifest; `left_out` says which networks are not in it, and why."""
+    parts = [_head(facts), BOARDS[facts["target"]](facts), _run(facts), _networks(facts, left_out), BACK]
+    return "\n".join(parts)
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    model, (channels, height, width) = facts["model"], facts["reference"]["z"]["shape"][1:]
+    return f"""# {model["model_id"]}
+
+A one-step Diffusion Transformer, {model["params"]:,} parameters ({model["params_deployed"]:,} as deployed here),
+noise {channels} x {height} x {width} in, one image of that size out, one evaluation. `runner.py` times it on this
+device and writes one JSON report. It needs Python 3.10 or newer, its standard library, and one of onnxruntime,
+torch or trtexec; nothing is sent anywhere.
+"""
+
+
+def _jetson(facts: Mapping[str, Any]) -> str:
+    return f"""## 1. Set the board
+
+A figure of a Jetson means nothing without its power mode. Modes have names; their numbers differ between firmwares,
+so look the number of a name up on this board:
+
+```bash
+sudo nvpmodel -q                            # the mode it is in, by name
+grep POWER_MODEL /etc/nvpmodel.conf         # every mode: ID=<number> NAME=<name>, such as 15W, 25W, MAXN_SUPER
+sudo nvpmodel -m <number of that name>      # some changes want a restart
+sudo jetson_clocks                          # fixes the clocks at the highest that this mode allows
+sudo jetson_clocks --show
+sudo swapoff -a                             # swap in use makes a report a D; a restart brings it back
+```
+
+The runner starts `tegrastats` itself where it is there, and notes clocks, temperature and power (VDD_IN) while it
+measures; with `sudo` it also sees what only root may read. By hand: `sudo tegrastats --interval 200`.
+
+Without the runner, the same engine by trtexec (on a Jetson: /usr/src/tensorrt/bin/trtexec). The precision stands in
+the ONNX file itself, so one file serves both:
+
+```bash
+# TensorRT 10.x (JetPack 6 and 7)
+trtexec --onnx=model-fp16.onnx --stronglyTyped {_shapes(facts)} --useSpinWait --percentile=50,90,99
+# TensorRT 11.x: typing is always strong and the flag is gone
+trtexec --onnx=model-fp16.onnx {_shapes(facts)} --useSpinWait --percentile=50,90,99
+```
+"""
+
+
+def _shapes(facts: Mapping[str, Any]) -> str:
+    classes = ",y:1" if "y" in facts["reference"] else ""
+    return f"--shapes=z:{'x'.join(map(str, [1, *facts['reference']['z']['shape'][1:]]))}{classes}"
+
+
+def _rpi(_: Mapping[str, Any]) -> str:
+    return """## 1. Set the board
+
+```bash
+echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor   # the mode by its name
+echo $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq) | \\
+  sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_min_freq                     # fixes the clocks
+vcgencmd get_throttled                       # 0x0: neither too hot nor too weakly supplied since it was switched on
+sudo swapoff -a                              # swap in use makes a report a D
+python3 -m venv venv && . venv/bin/activate && pip install onnxruntime
+```
+
+Use the board's own power supply and a fan: a report in which the board was throttled is graded D.
+"""
+
+
+def _cpu(_: Mapping[str, Any]) -> str:
+    return """## 1. Set the machine
+
+```bash
+echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor   # where there is one
+sudo swapoff -a                              # swap in use makes a report a D
+python3 -m venv venv && . venv/bin/activate && pip install onnxruntime              # or torch
+```
+
+Close what else is running: a publishable report is refused while the load is above half of the CPUs.
+"""
+
+
+BOARDS = {"jetson": _jetson, "rpi": _rpi, "cpu": _cpu}
+
+
+def _run(facts: Mapping[str, Any]) -> str:
+    publishable = "--preset publishable" + (" --runtime trtexec" if facts["target"] == "jetson" else "")
+    return f"""## 2. Run
+
+```bash
+python3 runner.py --preset quick             # about 10 seconds; the first runtime that is here
+python3 runner.py {publishable}       # three minutes and the pauses between
+python3 runner.py --help                     # batch, threads, precision, scope, a runtime by name
+```
+
+It verifies every file against `manifest.json`, holds the images against `reference/`, and says if they are wrong.
+"""
+
+
+def _networks(facts: Mapping[str, Any], left_out: Sequence[str]) -> str:
+    lines = ["## 3. What is in here", "", "| file | for | precision | largest difference from the right images |",
+             "|---|---|---|---|"]  # fmt: skip
+    for network in facts["networks"]:
+        runs = "onnxruntime, trtexec" if network["kind"] == "onnx" else "torch, by model_torch.py"
+        far = f"{network['max_abs']:.2g}" if "max_abs" in network else "see the report"
+        lines.append(f"| `{network['file']}` | {runs} | {', '.join(network['precisions'])} | {far} |")
+    lines += ["", *(f"{why[0].upper()}{why[1:]}." for why in left_out)]
+    lines.append("Images lie in [-1, 1]. `reference/*.bin` are plain little-endian numbers, shapes in the manifest.")
+    return "\n".join(lines) + "\n"
+
+
+BACK = """## 4. Bring it back
+
+Copy the report to a machine with the lab: `python -m lab import report-*.json`. There it is checked, graded from A to F
+with the reasons, and joins its run by the hash of the weights.
+"""

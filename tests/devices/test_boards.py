@@ -1,0 +1,503 @@
+"""Boards that are not here: trees of files, and stand-ins for the commands that a Jetson and a Raspberry Pi have."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.choose import Budget, timings
+from lab.devices import report, runner
+from lab.devices.incoming import import_reports
+from lab.devices.runner import Before, Machine, Preset
+from lab.results import Store
+
+SHORT = Preset(iters=8, seconds=0.0, warmup_iters=2, warmup_s=0.0, warmup_cap_s=1.0)
+QUIET = Before(load=0.1, swap_mb=0.0, free_mb=5000.0)
+OPTIONS = ["--iters", "20", "--seconds", "1", "--threads", "6"]
+
+# Lines of tegrastats of JetPack 6.2 on an Orin Nano, of one that is no root there, and of a Xavier NX with JetPack 4.
+ORIN = (
+    "11-23-2026 18:00:00 RAM 2345/7620MB (lfb 3x4MB) SWAP 0/3810MB (cached 0MB) "
+    "CPU [12%@1510,0%@1512,off,off,1%@1510,0%@1508] EMC_FREQ 3%@2133 GR3D_FREQ 45%@[624] NVDEC off NVJPG off "
+    "NVJPG1 off VIC off OFA off APE 200 cpu@48.5C soc2@47.5C soc0@47.9C gpu@49.1C cv0@-256C tj@49.2C soc1@47.7C "
+    "VDD_IN 4856mW/4700mW VDD_CPU_GPU_CV 680mW/680mW VDD_SOC 1480mW/1480mW"
+)
+NO_ROOT = ORIN.replace("EMC_FREQ 3%@2133 GR3D_FREQ 45%@[624]", "GR3D_FREQ 0%")
+XAVIER = (
+    "RAM 1863/7771MB (lfb 1x4MB) SWAP 0/3885MB (cached 0MB) CPU [5%@1190,2%@1190,off,off,off,off] EMC_FREQ 0%@1600 "
+    "GR3D_FREQ 0%@114 APE 150 MTS fg 0% bg 0% AO@35C GPU@36C PMIC@100C AUX@35.5C CPU@37C thermal@36.05C "
+    "VDD_IN 3180/3180 VDD_CPU_GPU_CV 367/367 VDD_SOC 940/940"
+)
+NVPMODEL_CONF = """
+< POWER_MODEL ID=0 NAME=15W >
+CPU_ONLINE CORE_0 1
+< POWER_MODEL ID=1 NAME=25W >
+< POWER_MODEL ID=2 NAME=MAXN_SUPER >
+"""
+JETSON = {
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0",
+    "proc/meminfo": "MemTotal: 7802880 kB\nMemAvailable: 5000000 kB\nSwapTotal: 3901440 kB\nSwapFree: 3901440 kB\n",
+    "proc/loadavg": "0.10 0.1 0.1 1/100 4242",
+    "etc/os-release": 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
+    "etc/nvpmodel.conf": NVPMODEL_CONF,
+    "var/lib/nvpmodel/status": "pmode:0002",
+    "usr/local/cuda/version.json": '{"cuda" : {\n "name" : "CUDA SDK",\n "version" : "12.6.11"}, "nvcc": {}}',
+    "sys/class/devfreq/17000000.gpu/cur_freq": "1020000000",
+    "sys/class/devfreq/17000000.gpu/min_freq": "1020000000",
+    "sys/class/devfreq/17000000.gpu/max_freq": "1020000000",
+    "sys/class/hwmon/hwmon1/in1_label": "VDD_IN",
+    "sys/class/hwmon/hwmon1/in1_input": "5000",
+    "sys/class/hwmon/hwmon1/curr1_input": "1200",
+    "sys/class/hwmon/hwmon1/in2_label": "VDD_CPU_GPU_CV",
+    "sys/class/hwmon/hwmon1/in2_input": "5000",
+    "sys/class/hwmon/hwmon1/curr2_input": "300",
+    "sys/class/hwmon/hwmon2/oc1_event_cnt": "0",
+    "sys/class/hwmon/hwmon3/pwm1": "80",
+    "sys/class/thermal/thermal_zone0/temp": "51500",
+    "sys/class/thermal/thermal_zone1/temp": "-256000",
+    **{f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_{end}_freq": "1728000"
+       for i in range(6) for end in ("cur", "min", "max")},
+    **{f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_governor": "schedutil" for i in range(6)},
+}  # fmt: skip
+PI = {
+    "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
+    "proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0",
+    "proc/meminfo": "MemTotal: 8255360 kB\nMemAvailable: 7000000 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+    "sys/class/thermal/thermal_zone0/temp": "48300",
+    **{f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_{end}_freq": "2400000"
+       for i in range(4) for end in ("cur", "min", "max")},
+    **{f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_governor": "performance" for i in range(4)},
+}  # fmt: skip
+
+
+def put(root: Path, files: dict[str, str]) -> Machine:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Machine(root)
+
+
+def stand_in(root: Path, name: str, script: str, folder: str = "usr/bin") -> Path:
+    """A command of the board, as a shell script."""
+    path = root / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def timed(machine: Machine, call: Callable[[], object] = lambda: None) -> runner.Timed:
+    """A measurement of calls that take a millisecond each by a clock of its own."""
+    return runner.time_calls(call, SHORT, QUIET, machine=machine, clock=itertools.count(0, 1_000_000).__next__)
+
+
+def state_of(machine: Machine, call: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    return timed(machine, call).state
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "board"
+
+
+@pytest.fixture
+def jetson(root: Path) -> Machine:
+    return put(root, JETSON)
+
+
+@pytest.fixture
+def pi(root: Path) -> Machine:
+    return put(root, PI)
+
+
+# --- what a Jetson tells ---
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (ORIN, {"cpu_mhz": 1510, "gpu_mhz": 624, "emc_mhz": 2133, "temp_c": 49.2, "power_w": 4.856}),
+        (NO_ROOT, {"cpu_mhz": 1510, "temp_c": 49.2, "power_w": 4.856}),
+        (XAVIER, {"cpu_mhz": 1190, "gpu_mhz": 114, "emc_mhz": 1600, "temp_c": 100}),
+        ("GR3D_FREQ 12%@[918,918]", {"gpu_mhz": 918}),
+        ("", {}),
+        ("tegrastats: command failed [x] 12%@", {}),
+    ],
+    ids=["JetPack 6", "no root", "JetPack 4", "two GPU clusters", "nothing", "nonsense"],
+)
+def test_a_line_of_tegrastats_is_read(line: str, told: dict[str, float]) -> None:
+    assert runner.tegrastats(line) == pytest.approx(told)
+
+
+def test_a_jetson_says_who_it_is(root: Path, jetson: Machine) -> None:
+    stand_in(root, "dpkg-query", "echo 6.2.1+b38")
+    assert jetson.device() == {
+        "family": "jetson", "name": "NVIDIA Jetson Orin Nano Developer Kit", "soc": "nvidia,tegra234", "gpu": None,
+        "memory_mb": 7620, "cooling": "fan, pwm 80 of 255", "unified_memory": True,
+    }  # fmt: skip
+    assert jetson.versions() == {"l4t": "36.4.3", "jetpack": "6.2.1+b38", "cuda": "12.6.11"}
+
+
+@pytest.mark.parametrize("said", ["NV Power Mode: 25W\\n1", "NVPM VERB: Current mode: NV Power Mode: 25W\\n1"])
+def test_the_power_mode_is_a_name_that_nvpmodel_tells(said: str, root: Path, jetson: Machine) -> None:
+    stand_in(root, "nvpmodel", f'[ "$1" = -q ] && printf "{said}\\n"', "usr/sbin")
+    state = state_of(jetson)
+    assert (state["power_mode"], state["power_cap_w"]) == ("25W", 25.0)
+
+
+def test_without_the_right_to_ask_the_mode_is_looked_up_in_its_files(root: Path, jetson: Machine) -> None:
+    stand_in(root, "nvpmodel", "echo 'you need root' >&2; exit 1", "usr/sbin")
+    assert state_of(jetson)["power_mode"] == "MAXN_SUPER"
+    (root / "etc/nvpmodel.conf").write_text("< POWER_MODEL ID=2 NAME=7W >")
+    assert jetson.power_mode() == "7W", "the number means another mode on another firmware"
+    (root / "etc/nvpmodel.conf").unlink()
+    assert jetson.power_mode() is None
+
+
+def test_clocks_power_and_memory_of_a_jetson_come_from_sysfs(root: Path, jetson: Machine) -> None:
+    found = timed(jetson)
+    state = found.state
+    assert state["gpu_mhz"]["mean"] == 1020 and state["cpu_mhz"]["mean"] == 1728 and state["temp_c"]["max"] == 51.5
+    assert state["power_w"]["mean"] == 6.0 and state["power_rail"] == "VDD_IN"
+    assert state["emc_mhz"] is None and state["clocks_locked"] is True and state["throttled"] is False
+    assert found.system_mb == pytest.approx(5000 - 5_000_000 / 1024, abs=0.1)
+
+
+def test_tegrastats_tells_what_sysfs_does_not(root: Path) -> None:
+    bare = {k: v for k, v in JETSON.items() if "hwmon" not in k and "devfreq" not in k}
+    machine = put(root, bare)
+    stand_in(root, "tegrastats", f'echo "$@" > {root}/asked\nwhile :; do echo "{ORIN}"; sleep 0.05; done')
+    state = state_of(machine)
+    assert (root / "asked").read_text().strip() == "--interval 200"
+    assert state["gpu_mhz"]["mean"] == 624 and state["emc_mhz"]["max"] == 2133
+    assert state["power_w"]["mean"] == 4.9 and state["power_rail"] == "VDD_IN"
+    assert state["cpu_mhz"]["mean"] == 1728, "sysfs is asked first"
+
+
+def test_tegrastats_ends_with_the_measurement(root: Path, jetson: Machine) -> None:
+    stand_in(root, "tegrastats", f'while :; do echo "{ORIN}"; sleep 0.05; done')
+    channel = runner.SideChannel(jetson)
+    with channel:
+        assert channel._tegrastats.poll() is None
+    assert channel._tegrastats.poll() is not None and channel.seen["emc_mhz"]
+
+
+def test_a_tegrastats_that_fails_at_once_costs_nothing_but_its_figures(root: Path, jetson: Machine) -> None:
+    stand_in(root, "tegrastats", "exit 1")
+    assert state_of(jetson)["emc_mhz"] is None
+
+
+# --- throttling and swap ---
+
+
+def test_a_fixed_clock_that_falls_is_throttling_and_gives_a_d(root: Path, jetson: Machine) -> None:
+    clock = root / "sys/class/devfreq/17000000.gpu/cur_freq"
+    state = state_of(jetson, lambda: clock.write_text("612000000"))
+    assert state["throttled"] is True and state["gpu_mhz"]["min"] == 612
+    assert state["clocks_locked"] is True
+
+
+def test_a_clock_within_three_percent_of_its_highest_is_no_throttling(root: Path, jetson: Machine) -> None:
+    (root / "sys/class/devfreq/17000000.gpu/cur_freq").write_text("1000000000")
+    assert state_of(jetson)["throttled"] is False
+
+
+def test_a_clock_that_is_not_fixed_says_nothing_of_throttling(root: Path) -> None:
+    free = {k: v for k, v in JETSON.items() if "oc1" not in k} | {
+        "sys/class/devfreq/17000000.gpu/min_freq": "306000000",
+        "sys/class/devfreq/17000000.gpu/cur_freq": "306000000",
+    }
+    state = state_of(put(root, free))
+    assert state["clocks_locked"] is False and state["throttled"] is None
+
+
+def test_an_over_current_event_is_throttling(root: Path, jetson: Machine) -> None:
+    assert (
+        state_of(jetson, lambda: (root / "sys/class/hwmon/hwmon2/oc1_event_cnt").write_text("3"))["throttled"] is True
+    )
+
+
+def test_the_clocks_of_a_pause_do_not_count(root: Path, jetson: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = root / "sys/class/devfreq/17000000.gpu/cur_freq"
+    watch = runner.Watch(jetson, QUIET)
+
+    def pause(_: float) -> None:
+        clock.write_text("306000000")
+        watch.side._sample()
+        clock.write_text("1020000000")
+
+    with watch:
+        watch.cool_down(pause)
+    assert watch.side.summary("gpu_mhz")["min"] == 1020 and watch.throttled() is False
+
+
+def test_swap_in_use_is_in_the_state(root: Path, jetson: Machine) -> None:
+    meminfo = root / "proc/meminfo"
+    used = JETSON["proc/meminfo"].replace("SwapFree: 3901440", "SwapFree: 3835904")
+    assert state_of(jetson)["swap_mb"] == 0
+    assert state_of(jetson, lambda: meminfo.write_text(used))["swap_mb"] == 64
+
+
+# --- a Raspberry Pi ---
+
+
+def test_a_raspberry_pi_says_who_it_is_and_its_governor_is_its_mode(pi: Machine) -> None:
+    assert (pi.device()["family"], pi.device()["soc"], pi.device()["memory_mb"]) == ("rpi", "brcm,bcm2712", 8061)
+    state = state_of(pi)
+    assert state["power_mode"] == "governor performance" and state["clocks_locked"] is True
+    assert state["temp_c"]["max"] == 48.3 and state["cpu_mhz"]["mean"] == 2400
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "throttled"),
+    [
+        ("0x0", "0x0", False),
+        ("0x50000", "0x50000", False),  # it has happened, but before
+        ("0x0", "0x40000", True),  # throttling has occurred
+        ("0x0", "0x10000", True),  # the supply was too weak
+        ("0x80000", "0xc0000", True),
+    ],
+)
+def test_what_vcgencmd_says_anew_is_throttling(
+    before: str, after: str, throttled: bool, root: Path, pi: Machine
+) -> None:
+    stand_in(root, "vcgencmd", f'[ "$1" = get_throttled ] && echo "throttled=$(cat {root}/word)"')
+    (root / "word").write_text(before)
+    assert state_of(pi, lambda: (root / "word").write_text(after))["throttled"] is throttled
+
+
+def test_a_pi_that_is_throttled_at_this_moment_is_seen_in_sysfs(root: Path, pi: Machine) -> None:
+    word = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    word.parent.mkdir(parents=True)
+    word.write_text("50004\n")
+    assert state_of(pi)["throttled"] is True
+    word.write_text("50000\n")
+    assert state_of(pi)["throttled"] is False
+
+
+def test_a_pi_whose_clock_falls_is_throttled(root: Path, pi: Machine) -> None:
+    clock = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
+    assert state_of(pi, lambda: clock.write_text("1500000"))["throttled"] is True
+
+
+# --- the whole command on a board ---
+
+TRTEXEC = '''#!{python}
+"""As trtexec does it: an engine out of a file, then times, and images of the noise that it is given."""
+import json, sys
+with open("{log}", "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+options = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
+print("&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] [b26] # trtexec " + " ".join(sys.argv[1:]))
+if "help" in options:
+    sys.exit(0)
+if "{version}" > "110000" and "stronglyTyped" in options:
+    print("[11/23/2026-18:00:00] [E] Unknown option: --stronglyTyped")
+    sys.exit(1)
+print("[11/23/2026-18:00:00] [I] Selected Device: Orin")
+print("[11/23/2026-18:00:00] [I] Device Global Memory: 7620 MiB")
+if {broken}:
+    print("[11/23/2026-18:00:00] [E] Error[4]: ModelImporter.cpp:836: no importer for Gelu")
+    print("&&&& FAILED TensorRT.trtexec [TensorRT v{version}]")
+    sys.exit(1)
+if "onnx" in options:
+    open(options["saveEngine"], "wb").write(open(options["onnx"], "rb").read())
+    print("[11/23/2026-18:00:09] [I] Engine built in 8.123 sec.")
+    sys.exit(0)
+print("[11/23/2026-18:00:09] [I] Engine deserialized in 0.0125 sec.")
+inputs = dict(part.split(":") for part in options["loadInputs"].split(","))
+count = len(open(inputs["z"], "rb").read()) // 256
+from array import array
+image = array("f", open("{images}", "rb").read())[: count * 64]
+values = [{scale} * v for v in image]
+out = [{{"name": "image", "dimensions": f"{{count}}x1x8x8", "values": values}}]
+json.dump(out, open(options["exportOutput"], "w"))
+calls = int(options["iterations"])
+keys = ["startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs", "endD2hMs",
+        "h2dMs", "d2hMs", "latencyMs"]
+json.dump([dict.fromkeys(keys, 9.0) | {{"computeMs": 0.5 + 0.001 * (i % 3)}} for i in range(calls)],
+          open(options["exportTimes"], "w"))
+print("&&&& PASSED TensorRT.trtexec [TensorRT v{version}]")
+'''
+
+
+def trtexec(root: Path, pack: Path, *, version: str = "100300", scale: float = 1.0, broken: bool = False) -> Path:
+    """The stand-in where a JetPack has the real one; gives the file in which it logs its arguments."""
+    path = stand_in(root, "trtexec", "", "usr/src/tensorrt/bin")
+    path.write_text(TRTEXEC.format(python=sys.executable, version=version, scale=scale, broken=broken,
+                                   log=root / "trtexec.log", images=pack / "reference/image.bin"))  # fmt: skip
+    return root / "trtexec.log"
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SAMPLE_S", 0.01)
+    monkeypatch.setattr(runner, "PAUSE_S", 0.0)
+
+
+def reported(pack: Path, machine: Machine, *options: str, code: int = runner.OK) -> dict[str, Any]:
+    out = pack.parent / "report.json"
+    assert runner.main([*OPTIONS, *options, "--out", str(out)], folder=pack, machine=machine) == code
+    return report.load(out)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_jetson_reports_its_engine_its_clocks_and_its_energy(unpacked: Path, root: Path, jetson: Machine) -> None:
+    log = trtexec(root, unpacked)
+    found = reported(unpacked, jetson, "--batch", "4")
+    assert found["software"] | {"os": "", "python": ""} == {
+        "os": "", "l4t": "36.4.3", "jetpack": None, "cuda": "12.6.11", "python": "", "torch": None,
+        "runtime": "tensorrt", "runtime_version": "10.3.0",
+        "flags": ["trtexec", "useSpinWait", "stronglyTyped", "governor=schedutil"],
+    }  # fmt: skip
+    assert (found["device"]["family"], found["device"]["gpu"]) == ("jetson", "Orin")
+    assert (found["timing"]["clock"], found["timing"]["p50"], found["timing"]["load_ms"]) == ("cuda_event", 0.501, 12.5)
+    assert found["timing"]["build_ms"] > 0 and found["model"]["precision"] == "fp16"
+    assert found["energy"] == {"mj_per_image": pytest.approx(6.0 * 0.501 / 4), "net_of_idle": False, "rail": "VDD_IN"}
+    assert found["state"]["idle_power_w"] == 6.0 and found["state"]["power_mode"] == "MAXN_SUPER"
+    assert found["checks"]["output_ok"] is True and found["checks"]["max_abs_vs_ref"] == 0
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [a[0].split("=")[0] for a in asked] == ["--help", "--onnx", "--loadEngine"]
+    assert {"--shapes=z:4x1x8x8,y:4", "--stronglyTyped", "--skipInference"} <= set(asked[1])
+    assert {"--shapes=z:4x1x8x8,y:4", "--useSpinWait", "--iterations=20", "--duration=1"} <= set(asked[2])
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_tensorrt_11_is_not_told_of_strong_typing(unpacked: Path, root: Path, jetson: Machine) -> None:
+    log = trtexec(root, unpacked, version="110100")
+    found = reported(unpacked, jetson, "--precision", "fp32")
+    assert found["software"]["runtime_version"] == "11.1.0" and "noTF32" in found["software"]["flags"]
+    assert "stronglyTyped" not in log.read_text()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_publishable_runs_three_sessions_and_is_an_a_on_a_quiet_board(
+    unpacked: Path, root: Path, jetson: Machine
+) -> None:
+    log = trtexec(root, unpacked)
+    out = unpacked.parent / "report.json"
+    assert runner.main(["--preset", "publishable", "--out", str(out)], folder=unpacked, machine=jetson) == runner.OK
+    found = report.load(out)
+    assert log.read_text().count("--loadEngine") == found["timing"]["sessions"] == 3
+    assert log.read_text().count("--saveEngine") == 1 and found["timing"]["iters"] == 3 * 1024
+    assert report.grade(found).letter == "A"
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_an_old_tensorrt_is_refused_with_the_reason(unpacked: Path, root: Path, jetson: Machine, capsys) -> None:
+    trtexec(root, unpacked, version="8602")
+    assert runner.main(OPTIONS, folder=unpacked, machine=jetson) == runner.MISSING
+    assert "trtexec is of TensorRT 8.6.2; the pack needs 10 or newer" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_failing_trtexec_is_quoted(unpacked: Path, root: Path, jetson: Machine, capsys) -> None:
+    trtexec(root, unpacked, broken=True)
+    assert runner.main(OPTIONS, folder=unpacked, machine=jetson) == runner.FAILED
+    said = capsys.readouterr().err
+    assert "trtexec failed with exit code 1" in said and "no importer for Gelu" in said
+
+
+@pytest.mark.parametrize(
+    ("banner", "version"),
+    [
+        ("[TensorRT v100300]", (10, 3, 0)),
+        ("[TensorRT v101303]", (10, 13, 3)),
+        ("[TensorRT v110400]", (11, 4, 0)),
+        ("[TensorRT v8602]", (8, 6, 2)),
+    ],
+)
+def test_the_version_of_tensorrt_is_read(banner: str, version: tuple[int, int, int]) -> None:
+    assert runner.trt_version(f"&&&& RUNNING TensorRT.trtexec {banner} [b17] # trtexec --help") == version
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", '[{"latencyMs": 1}]', "[]", '[{"computeMs": "fast"}]'])
+def test_times_that_cannot_be_read_are_a_sentence(text: str) -> None:
+    with pytest.raises(runner.Broken, match="trtexec"):
+        runner.trt_times(text)
+
+
+@pytest.mark.parametrize("text", ["", '[{"name": "other", "values": [1]}]', '[{"name": "image", "values": [nan]}]'])
+def test_images_that_cannot_be_read_are_a_sentence(text: str) -> None:
+    with pytest.raises(runner.Broken, match="trtexec's images"):
+        runner.trt_output(text)
+
+
+def hot(root: Path, jetson: Machine) -> None:
+    """Its clock falls as soon as the engine is there."""
+    path = root / "usr/src/tensorrt/bin/trtexec"
+    at = 'print("[11/23/2026-18:00:09] [I] Engine deserialized'
+    clock = root / "sys/class/devfreq/17000000.gpu/cur_freq"
+    slow = f'open("{clock}", "w").write("306000000"); import time; time.sleep(0.2)\n'
+    path.write_text(path.read_text().replace(at, slow + at))
+
+
+def swapping(root: Path, jetson: Machine) -> None:
+    (root / "proc/meminfo").write_text(JETSON["proc/meminfo"].replace("SwapFree: 3901440", "SwapFree: 3835904"))
+
+
+def without_mode(root: Path, jetson: Machine) -> None:
+    (root / "var/lib/nvpmodel/status").unlink()
+
+
+def wrong(root: Path, jetson: Machine) -> None:
+    path = root / "usr/src/tensorrt/bin/trtexec"
+    path.write_text(path.read_text().replace("values = [1.0 * v", "values = [0.2 * v"))
+
+
+DOUBTS = {
+    hot: ("the device was throttled", runner.OK),
+    swapping: ("64 MB of swap were in use", runner.OK),
+    without_mode: ("the power mode is unknown, and a jetson has several", runner.OK),
+    wrong: ("the output is wrong", runner.FAILED),
+}
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("happens", DOUBTS, ids=[d.__name__ for d in DOUBTS])
+def test_a_board_in_trouble_is_kept_as_a_d_and_recommended_by_nobody(
+    happens: Callable, unpacked: Path, root: Path, jetson: Machine, tmp_path: Path
+) -> None:
+    trtexec(root, unpacked)
+    happens(root, jetson)
+    words, code = DOUBTS[happens]
+    reported(unpacked, jetson, code=code)
+    store = Store(tmp_path / "results")
+    (arrival,) = import_reports([unpacked.parent / "report.json"], store)
+    assert arrival.grade.letter == "D" and words in arrival.grade.reasons
+    reports = store.reports()
+    assert len(reports) == 1
+    assert timings(reports, Budget(device=JETSON["proc/device-tree/model"].strip("\0"), threads=6)).empty
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_pi_runs_onnxruntime_by_itself(unpacked: Path, root: Path, pi: Machine) -> None:
+    stand_in(root, "vcgencmd", "echo throttled=0x0")
+    found = reported(unpacked, pi, "--seconds", "0.05", "--threads", "1")
+    assert (found["software"]["runtime"], found["device"]["family"]) == ("onnxruntime", "rpi")
+    assert found["state"]["throttled"] is False and found["state"]["power_mode"] == "governor performance"
+    assert found["energy"] is None
+
+
+def test_text_of_a_board_is_made_fit_to_be_shown() -> None:
+    given = {"name": "Orin \x1b[31m<b>\u00fc", "flags": ["`a`"], "deep": {"n": 1.5, "none": None}, "long": "x" * 999}
+    assert runner._plain(given) == {"name": "Orin   31m b", "flags": ["a"], "deep": {"n": 1.5, "none": None},
+                                    "long": "x" * 200}  # fmt: skip
+
+
+def test_clocks_that_are_seldom_low_are_no_throttling() -> None:
+    channel = runner.SideChannel(Machine("/nowhere"))
+    channel.seen["gpu_mhz"] = [1000.0] * 199 + [500.0]
+    assert channel.below({"gpu_mhz": 1000.0}) is False
+    channel.seen["gpu_mhz"] = [1000.0] * 90 + [500.0]
+    assert channel.below({"gpu_mhz": 1000.0}) is True
+    assert channel.below({}) is None
