@@ -12,7 +12,8 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, diffusion
+from lab import artefacts, deploy, diffusion
 from lab.config import JSON, config_to_json, unknown
-from lab.devices import runner
+from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
+from lab.devices import predict, runner
+from lab.devices.predict import Card
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
 from lab.results import Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
+from lab.runtimes.base import check_threads
 
 SCOPES = ("core", "e2e")
 SOLVER = "dpmpp2m-8"
@@ -289,4 +293,175 @@ def compare(a: Session, b: Session, *, batch: int = 1, scope: str = "core", pres
     return runner.compare(*calls, runner.preset_of(preset), around=(a, b))
 
 
-__all__ = ["Comparison", "Preset", "call_of", "compare", "fixed_inputs", "measure", "sweep"]
+# --- this machine's card ------------------------------------------------------------------------
+
+GEMM = 1024  # side of the square product whose speed is called the peak
+COPIED_MB = 256  # more than caches hold
+EACH_S = 0.5  # for each figure of a card
+
+
+def card(threads: int | None = None) -> Card:
+    """What this machine's CPU can do: products by precision, memory, the start of one operation. Takes two seconds."""
+    before, count = torch.get_num_threads(), check_threads(threads)
+    torch.set_num_threads(count)
+    try:
+        with torch.inference_mode():
+            peak = {name: found for name, make in _PRODUCTS.items() if (found := _gflops(make)) is not None}
+            source, target = torch.ones(2, COPIED_MB * 250_000)
+            copied = 2 * source.numel() * source.element_size()
+            bandwidth = copied / _best_s(lambda: target.copy_(source)) / 1e9
+            one = torch.zeros(1)
+            launch_us = _best_s(lambda: [one.add_(1) for _ in range(100)]) * 1e4
+    finally:
+        torch.set_num_threads(before)
+    here, when = runner.HERE.device(), f"measured {now()[:10]} with torch {torch.__version__}, {count} threads"
+    sources = {f"peak.{name}": f"{when}: product of {GEMM} cubed, best of {EACH_S} s" for name in peak}
+    sources |= {"bandwidth": f"{when}: copy of {COPIED_MB} MB, reads and writes, best of {EACH_S} s",
+                "launch_us": f"{when}: an addition to one number, best of {EACH_S} s"}  # fmt: skip
+    return Card(name=here["name"], family=here["family"], memory_mb=here["memory_mb"], threads=count,
+                peak={k: round(v, 1) for k, v in peak.items()}, bandwidth=round(bandwidth, 2),
+                launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
+
+
+def card_here(store: Store, threads: int | None = None) -> Card:
+    """This machine's card out of the store; measured and kept there where it is not yet."""
+    name, count = runner.HERE.device()["name"], check_threads(threads)
+    for known in predict.cards(store.root).values():
+        if (known.name, known.threads) == (name, count):
+            return known
+    found = card(count)
+    predict.save_card(found, store.root)
+    return found
+
+
+def _int8_product() -> Callable[[], object]:
+    a, b = torch.ones(2, GEMM, GEMM, dtype=torch.int8)
+    return lambda: torch._int_mm(a, b)
+
+
+def _float_product(dtype: torch.dtype) -> Callable[[], object]:
+    a, b = torch.ones(2, GEMM, GEMM, dtype=dtype)
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
+_PRODUCTS: dict[str, Callable[[], Callable[[], object]]] = {
+    "fp32": lambda: _float_product(torch.float32), "bf16": lambda: _float_product(torch.bfloat16),
+    "int8": _int8_product,
+}  # fmt: skip
+
+
+def _gflops(make: Callable[[], Callable[[], object]]) -> float | None:
+    """None where torch has no such product for this machine."""
+    call = make()
+    try:
+        call()
+    except (NotImplementedError, RuntimeError):
+        return None
+    return 2 * GEMM**3 / _best_s(call) / 1e9
+
+
+def _best_s(call: Callable[[], object]) -> float:
+    """Seconds of the fastest call: a peak is what was possible, not what others left over."""
+    return min(runner.sample(call, Preset(iters=3, seconds=EACH_S))) / 1e9
+
+
+# --- the parts of a net -------------------------------------------------------------------------
+
+OVERHEAD = 0.25  # of the roofline: a part that reaches less is held up by neither arithmetic nor memory
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Where a call's time goes; `table` has a row for each part of the net, in order.
+
+    Its columns: part, ms (median), share (of all parts), flops, bytes, of_peak and of_bandwidth (shares of what the
+    card can do), roofline_ms (the least that the card allows), limit (arithmetic, memory or overhead).
+    """
+
+    table: pd.DataFrame
+    whole_ms: float  # median of the call in one go
+    card: Card
+    batch: int
+    precision: str
+    threads: int
+
+    @property
+    def of_roofline(self) -> float:
+        """What share of the whole call the card's arithmetic and memory would need at their best."""
+        return float(self.table["roofline_ms"].sum()) / self.whole_ms
+
+
+def blocks(run: Run, *, batch: int = 1, threads: int | None = None, precision: str = "fp32", calls: int = 200,
+           beside: Card | None = None) -> Blocks:  # fmt: skip
+    """Time every part of a student's deployed net (runtime eager) inside whole calls, beside what the card allows.
+
+    The card is measured anew unless one is given to stand `beside`. Raises ValueError for a denoiser or
+    an unknown precision, LookupError for a run without weights.
+    """
+    _sha256(run)
+    if why := deploy.refusal(run.recipe.student):
+        raise ValueError(why)
+    if batch < 1 or calls < 1:
+        raise ValueError(f"batch and calls must be at least 1, got {batch} and {calls}")
+    session = runtime_of("eager").open(run.path, threads=threads, precision=precision)
+    ceiling = beside or card(session.threads)
+    with session, torch.inference_mode():
+        inputs = session.place(*fixed_inputs(session, batch))
+        names, times, whole = _timed_parts(session, inputs, calls)
+    medians = np.median(times, axis=0) / 1e6
+    rows = [_roofline(name, float(ms), ceiling, session.config, batch, precision) for name, ms in zip(names, medians)]
+    table = pd.DataFrame(rows)
+    table.insert(2, "share", table["ms"] / table["ms"].sum())
+    return Blocks(table, float(np.median(whole)) / 1e6, ceiling, batch, precision, session.threads)
+
+
+def _timed_parts(session: Session, inputs: tuple, calls: int) -> tuple[list[str], list[list[int]], list[int]]:
+    """Names of the parts, ns of each in each call, and ns of calls in one go, taken in turns."""
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled="autocast" in session.flags)
+    warmup, times, whole = max(3, calls // 10), [], []
+    for _ in range(warmup + calls):
+        start = time.perf_counter_ns()
+        session.run(inputs)
+        whole.append(time.perf_counter_ns() - start)
+        with autocast:
+            names, stamps = [], [time.perf_counter_ns()]
+            for name, _ in steps(session.net, *inputs):
+                names.append(name)
+                stamps.append(time.perf_counter_ns())
+        times.append([b - a for a, b in itertools.pairwise(stamps)])
+    return names, times[warmup:], whole[warmup:]
+
+
+def steps(net: Deployed, z: torch.Tensor, y: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Deployed.forward part by part: yields each part's name, as in predict.work, with what it gave; last the image."""
+    table = net.table if y is None else net.table[y]
+    rows = table.split(1, dim=1)
+    yield "table", table
+    x = net.embed(net.patches(z)) + net.positions
+    yield "embed", x
+    for index, block in enumerate(net.blocks):
+        shift1, scale1, gate1, shift2, scale2, gate2 = rows[PER_BLOCK * index : PER_BLOCK * (index + 1)]
+        yield f"blocks.{index}.norm1", (h := normed(x, shift1, scale1))
+        yield f"blocks.{index}.attention", (h := block.attend(h))
+        yield f"blocks.{index}.sum1", (x := x + gate1 * h)
+        yield f"blocks.{index}.norm2", (h := normed(x, shift2, scale2))
+        yield f"blocks.{index}.mlp", (h := block.fc2(deploy.gelu(block.fc1(h))))
+        yield f"blocks.{index}.sum2", (x := x + gate2 * h)
+    yield "head", net.image(net.head(normed(x, *rows[-FINAL:])))
+
+
+def _roofline(name: str, ms: float, card: Card, config: Any, batch: int, precision: str) -> dict[str, Any]:
+    """One part's row: what it took, and what its arithmetic and its bytes take at the card's best."""
+    flops, moved = predict.work(config, batch, precision).parts()[name]
+    arithmetic = flops / card.rate(precision) / 1e6 if flops else 0.0
+    memory = moved / card.bandwidth / 1e6
+    roof = max(arithmetic, memory)
+    limit = "arithmetic" if arithmetic > memory else "memory"
+    return {"part": name, "ms": ms, "flops": flops, "bytes": moved, "of_peak": arithmetic / ms,
+            "of_bandwidth": memory / ms, "roofline_ms": roof,
+            "limit": "overhead" if roof < OVERHEAD * ms else limit}  # fmt: skip
+
+
+__all__ = ["Blocks", "Card", "Comparison", "Preset", "blocks", "call_of", "card", "card_here", "compare",
+           "fixed_inputs", "measure", "sweep"]  # fmt: skip

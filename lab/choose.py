@@ -63,6 +63,7 @@ SCOPES = ("core", "e2e")
 # The metrics are those of the weights as floating point numbers; an int8 engine draws other images.
 FLOATING = ("fp32", "tf32", "fp16", "bf16")
 WEAK = ("D", "E", "F")  # grades: unstable, published by others, estimated
+ESTIMATED = "F"
 
 # What `Store.table()` lacks while no run has it: column -> value.
 _DEFAULTS = {
@@ -114,7 +115,8 @@ class Budget:
     percentile: str = "p50"
     metric: str = "fd"
     protocol: str | None = None  # as `protocols` says it
-    weak: bool = False  # also use timings that were throttled or are of grade D, E or F
+    weak: bool = False  # also use timings that were throttled or are of grade D or E
+    estimated: bool = False  # also use estimates (grade F), for networks that were not timed
 
     def __post_init__(self) -> None:
         wrong = []
@@ -223,6 +225,8 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
         found = complete(table)
         said = protocols(found, budget.metric)[_students(found) & ~found["hide"]]
         budget = dataclasses.replace(budget, protocol=_most(said[said != ""]))
+    if len(reports) and not budget.estimated:
+        reports = reports[~_estimated(reports)]  # nor may they settle what is looked at
     if budget.device is None and "device.name" in reports:
         budget = dataclasses.replace(budget, device=_most(reports["device.name"]))
     if budget.threads is None and "state.threads" in reports:
@@ -233,7 +237,10 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
 
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
-    """One latency per network under the budget's conditions: per runtime the best graded, newest; then the fastest."""
+    """One latency per network under the budget's conditions: per runtime the best graded, newest; then the fastest.
+
+    An estimate stands only for a network that was not timed.
+    """
     if reports.empty:
         return pd.DataFrame(columns=_TIMED)
     here = reports[_at(reports, budget) & _sound(reports, budget)]
@@ -249,6 +256,8 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
     })  # fmt: skip
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
+    timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
+    found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     found = found.sort_values("grade", kind="stable").drop_duplicates(["weights_sha256", "runtime", "timed_dtype"])
     return found.sort_values("latency_ms", kind="stable").drop_duplicates("weights_sha256")[_TIMED]
 
@@ -324,8 +333,13 @@ def _at(reports: pd.DataFrame, budget: Budget) -> pd.Series:
 def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     """Which reports can be trusted. A wrong image is never allowed: it makes an engine fast and useless."""
     right = _column(reports, "checks.output_ok").ne(False)
-    weak = _column(reports, "state.throttled").eq(True) | _column(reports, "grade").isin(WEAK)
-    return right & (~weak | budget.weak)
+    guess = _estimated(reports)
+    weak = _column(reports, "state.throttled").eq(True) | _column(reports, "grade").isin(WEAK) & ~guess
+    return right & (~weak | budget.weak) & (~guess | budget.estimated)
+
+
+def _estimated(reports: pd.DataFrame) -> pd.Series:
+    return _column(reports, "grade").eq(ESTIMATED) | _column(reports, "provenance").eq("estimated")
 
 
 # --- fronts -------------------------------------------------------------------------------------
@@ -653,7 +667,10 @@ def _left_out(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found:
         whose = here["model.weights_sha256"].map(by_hash).fillna(here["model.model_id"])
         broken = _column(here, "checks.output_ok").eq(False)
         said.append(_counted(whose[broken], "timing", "that drew a wrong image"))
-        said.append(_counted(whose[~broken & ~_sound(here, budget)], "timing", "throttled or of grade D, E or F"))
+        guess = _estimated(here)
+        unsound = ~broken & ~_sound(here, budget)
+        said.append(_counted(whose[unsound & ~guess], "timing", "throttled or of grade D or E"))
+        said.append(_counted(whose[unsound & guess], "estimate", "that nobody measured"))
     return [sentence for sentence in said if sentence]
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from lab import bench, experiment, runtimes
+from lab import bench, deploy, experiment, runtimes
 from lab.config import DiTConfig, Recipe, Use
-from lab.devices import runner
+from lab.devices import predict, runner
 from lab.devices.report import check
 from lab.devices.runner import Preset
 from lab.results import Run, Store
@@ -223,6 +223,52 @@ def test_a_precision_that_no_runtime_has_times_nothing(
 
 def test_every_precision_of_every_runtime_has_a_tolerance() -> None:
     assert {p for runtime in runtimes.RUNTIMES.values() for p in runtime.precisions} == set(bench.TOLERANCES)
+
+
+# --- the machine and the parts of a net ---
+
+CEILING = predict.Card(name="ceiling", family="other", memory_mb=1, peak={"fp32": 100.0, "bf16": 200.0},
+                       bandwidth=10.0, launch_us=1.0, sources={})  # fmt: skip
+
+
+def test_the_parts_in_turn_give_the_image_of_the_net() -> None:
+    net = deploy.Deployed(DiTConfig(image_size=8, depth=2, width=16, heads=2)).eval()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    z, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    with torch.inference_mode():
+        *_, (last, image) = bench.steps(net, z, y)
+        assert last == "head" and torch.equal(image, net(z, y))
+
+
+def test_every_part_of_the_net_is_timed_beside_its_own_work(student: Run) -> None:
+    found = bench.blocks(student, batch=2, threads=1, calls=5, beside=CEILING)
+    table, config = found.table, student.recipe.student
+    assert list(table["part"]) == list(predict.work(config, 2).parts())
+    assert (table["ms"] > 0).all() and table["share"].sum() == pytest.approx(1) and found.whole_ms > 0
+    mlp = table.set_index("part").loc["blocks.0.mlp"]
+    assert mlp["flops"] == 2 * 2 * 2 * config.tokens * config.width * config.hidden
+    assert mlp["of_peak"] == pytest.approx(mlp["flops"] / (mlp["ms"] * 1e6) / 100.0)
+    assert mlp["of_bandwidth"] == pytest.approx(mlp["bytes"] / (mlp["ms"] * 1e6) / 10.0)
+    assert set(table["limit"]) == {"overhead"}  # 8x8 images: nothing but calls
+    assert 0 < found.of_roofline < 1
+
+
+def test_a_denoiser_has_no_parts_to_time(teacher: Run) -> None:
+    with pytest.raises(ValueError, match="only a DiT has a deployed form"):
+        bench.blocks(teacher, calls=1, beside=CEILING)
+
+
+def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "GEMM", 64)
+    monkeypatch.setattr(bench, "COPIED_MB", 1)
+    monkeypatch.setattr(bench, "EACH_S", 0.0)
+    made = bench.card_here(store, 1)
+    assert made.name == runner.HERE.device()["name"] and made.threads == 1
+    assert made.peak["fp32"] > 0 and made.bandwidth > 0 and "copy of 1 MB" in made.sources["bandwidth"]
+    monkeypatch.setattr(bench, "card", None)  # not measured again
+    assert bench.card_here(store, 1) == made == predict.card_of(predict.key_of(made), store.root)
+    assert store.reports().empty  # a card is no report
 
 
 # --- two against each other ---

@@ -249,11 +249,36 @@ def test_a_wrong_image_is_never_counted_as_fast() -> None:
         assert "Left out: 1 timing that drew a wrong image (large)." in answer.left_out
 
 
-@pytest.mark.parametrize("flaw", [{"state.throttled": True}, {"grade": "D"}, {"grade": "F"}])
+@pytest.mark.parametrize("flaw", [{"state.throttled": True}, {"grade": "D"}, {"grade": "E"}])
 def test_weak_timings_count_only_where_allowed(flaw: dict[str, object]) -> None:
     reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **flaw)])
     assert name(recommend(TABLE, reports, Budget(latency_ms=1)).pick) == "small"
     assert name(recommend(TABLE, reports, Budget(latency_ms=1, weak=True)).pick) == "large"
+
+
+GUESS = {"provenance": "estimated", "grade": "F", "software.runtime": "unknown"}
+
+
+def test_estimates_count_only_where_asked_for_whatever_else_is_allowed() -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **GUESS)])
+    for weak in (False, True):
+        answer = recommend(TABLE, reports, Budget(latency_ms=1, weak=weak))
+        assert name(answer.pick) == "small"
+        assert any("1 estimate that nobody measured" in said for said in answer.left_out)
+    assert name(recommend(TABLE, reports, Budget(latency_ms=1, estimated=True)).pick) == "large"
+
+
+def test_an_estimate_never_stands_before_a_timing_of_the_same_network() -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("small", 0.1, **GUESS)])
+    (found,) = choose.timings(reports, Budget(estimated=True)).to_dict("records")
+    assert found["latency_ms"] == 0.5 and found["provenance"] == "measured"
+
+
+def test_estimates_do_not_settle_the_device() -> None:
+    reports = pd.DataFrame([timed("small", 0.5), *(timed(n, 0.1, **GUESS | {"device.name": "card"})
+                                                   for n in ("small", "large"))])  # fmt: skip
+    assert choose.settle(TABLE, reports, Budget()).device == "bench"
+    assert choose.settle(TABLE, reports, Budget(estimated=True)).device == "card"
 
 
 def test_a_latency_is_of_the_asked_device_batch_threads_scope_and_runtime() -> None:

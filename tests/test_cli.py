@@ -23,7 +23,7 @@ from lab.results import Run, Store, write_whole
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "export", "pack", "import", "ls",
-            "verify", "choose"]  # fmt: skip
+            "verify", "choose", "predict"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
         "--steps", "12", "--batch", "16"]  # fmt: skip
 
@@ -331,11 +331,49 @@ def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: P
     assert found["cifar10"]["mend"] == "python -m lab fetch cifar10"
 
 
+# --- predict ---
+
+
+def test_predict_says_an_interval_for_a_shape_on_a_card(store: Store, capsys: pytest.CaptureFixture):
+    assert lab(store, "predict", "d4w64h4p4", "--device", "raspberry-pi-5", "--batch", "1,16", "--json") == OK
+    one, sixteen = json.loads(capsys.readouterr().out)
+    assert one["provenance"] == "estimated" and one["device"]["name"] == "Raspberry Pi 5"
+    low, high = one["timing"]["p50_ci95"]
+    assert 0 < low < one["timing"]["p50"] < high < sixteen["timing"]["p50_ci95"][1]
+    assert store.reports().empty
+
+
+def test_predict_keeps_an_estimate_of_a_run_once_where_asked_to(distilled: Store, capsys: pytest.CaptureFixture):
+    run = student(distilled)
+    asked = [run.id, "--device", "jetson-orin-nano-7w", "--precision", "fp16", "--keep"]
+    assert [lab(distilled, "predict", *asked) for _ in range(2)] == [OK, OK]
+    assert "estimated, grade F: from its card alone" in capsys.readouterr().out
+    (report,) = distilled.reports().to_dict("records")
+    assert report["grade"] == "F" and report["state.power_mode"] == "7W"
+    assert report["model.weights_sha256"] == run.read("student")["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("d4w64h4p4", "--device", "jetson"), "unknown device card 'jetson'"),
+        (("d4w65h4p4", "--device", "raspberry-pi-5"), "width 65 is not a multiple of heads 4"),
+        (("d4w64", "--device", "raspberry-pi-5"), "unknown run 'd4w64'"),
+        (("d4w64h4p4", "--device", "raspberry-pi-5", "--precision", "bf16"), "has no peak for bf16; its card has fp16"),
+        (("d4w64h4p4", "--device", "raspberry-pi-5", "--runtime", "eager"), "no other shape was timed with eager"),
+        (("tiny", "--device", "raspberry-pi-5"), "only a one-step DiT has a deployed form"),
+    ],
+)
+def test_predict_refuses_with_a_sentence(distilled: Store, capsys: pytest.CaptureFixture, args, words: str):
+    assert lab(distilled, "predict", *args) == USAGE
+    assert words in capsys.readouterr().err
+
+
 # --- choose ---
 
 
 def test_choose_takes_every_field_of_a_budget():
-    assert {*BUDGET_OPTIONS, "weak"} == {f.name for f in dataclasses.fields(Budget)}
+    assert {*BUDGET_OPTIONS, "weak", "estimated"} == {f.name for f in dataclasses.fields(Budget)}
 
 
 def test_choose_without_a_measured_student_is_missing_data(distilled: Store, capsys: pytest.CaptureFixture):

@@ -27,6 +27,7 @@ COMMANDS = (
     measure.add_sample,
     look.add_count,
     measure.add_bench,
+    device.add_predict,
     measure.add_export,
     device.add_pack,
     device.add_import,

@@ -1,17 +1,21 @@
-"""Commands about other devices: pack a run for one, import its reports."""
+"""Commands about other devices: pack a run for one, import its reports, estimate what it would need."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lab.cli.frame import Answer, Usage, command, get_run, open_store
+from lab.cli.frame import Answer, Usage, as_usage, command, count_of, get_run, list_of, open_store
 from lab.cli.text import table_text
 
 if TYPE_CHECKING:
+    from lab.config import DiTConfig
     from lab.devices.incoming import Arrival
+    from lab.devices.predict import Card
+    from lab.results import Run, Store
 
 TARGETS = ("cpu", "jetson", "rpi")  # of lab.pack, which needs torch; a test holds them equal
 
@@ -81,3 +85,101 @@ def _said(found: Sequence[Arrival], rows: Sequence[dict[str, Any]]) -> str:
         if arrival.run is None:
             lines.append(f"{arrival.report['report_id']}: no run here has these weights, so it joins none yet")
     return "\n".join(lines)
+
+
+SHAPE = re.compile(r"d(\d+)w(\d+)h(\d+)p(\d+)(?:m(\d+))?")
+HERE = "here"
+
+
+def add_predict(commands: Any) -> None:
+    made = command(
+        commands, predict, "estimate the latency of a student on a device that is not at hand",
+        "predict d4w64h4p4 --device jetson-orin-nano-15w --precision fp16",
+        "predict d6w128h4p4 --device here --runtime onnxruntime --batch 1,16",
+        takes="RUN|SHAPE",
+    )  # fmt: skip
+    made.add("what", metavar="RUN|SHAPE", help="a one-step student, or a shape such as d4w64h4p4 or d4w64h4p4m128")
+    made.add("--device", metavar="CARD", default=HERE, help="a device's card, e.g. raspberry-pi-5 (default: here)")
+    made.add("--runtime", help="fit on the timings of this one (default: of the runtime with most on that device)")
+    made.add("--precision", default="fp32", help="default fp32")
+    made.add("--batch", type=list_of(count_of(1)), default=(1,), help="comma separated (default 1)")
+    made.add("--threads", type=count_of(1), help="of this machine's card (default: as many as torch takes)")
+    made.add("--size", type=count_of(1), default=28, help="image side of a SHAPE (default 28)")
+    made.add("--channels", type=count_of(1), default=1, help="of a SHAPE (default 1)")
+    made.add("--classes", type=count_of(0), default=10, help="of a SHAPE (default 10)")
+    made.add("--keep", action="store_true", help="also keep the estimates as device reports, grade F")
+
+
+def predict(args: argparse.Namespace) -> Answer:
+    from lab.devices import predict as prediction
+
+    store = open_store(args, new=True)
+    run, config = _subject(args, store)
+    with as_usage():
+        card = _card(args, store)
+        card = _fitted(card, config, args, store)
+        model = _model(run) if run else {}
+        made = [prediction.as_report(card, config, batch, args.precision, model=model) for batch in args.batch]
+    if args.keep:
+        for report in made:
+            store.add_report(report)
+    basis = made[0]["source"]["note"]
+    text = f"{table_text([_estimate(r, card) for r in made])}\n\nestimated, grade F: {basis}"
+    return Answer(made, text)
+
+
+def _subject(args: argparse.Namespace, store: Store) -> tuple[Run | None, DiTConfig]:
+    """The run that was named, or None, and its shape."""
+    from lab.config import DiTConfig
+
+    found = SHAPE.fullmatch(args.what)
+    try:
+        run = get_run(store, args.what)
+    except Usage:
+        if not found:
+            raise
+    else:
+        return run, run.recipe.student
+    depth, width, heads, patch, mlp = (part and int(part) for part in found.groups())
+    return None, DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, image_size=args.size,
+                           channels=args.channels, num_classes=args.classes)  # fmt: skip
+
+
+def _card(args: argparse.Namespace, store: Store) -> Card:
+    if args.device == HERE:
+        from lab.bench import card_here
+
+        return card_here(store, args.threads)
+    from lab.devices.predict import card_of
+
+    return card_of(args.device, store.root)
+
+
+def _fitted(card: Card, config: DiTConfig, args: argparse.Namespace, store: Store) -> Card:
+    """The card fitted on what was timed on its device, but for this very shape; as it is where there is nothing."""
+    from lab.devices.predict import fit, measured
+
+    reports = store.reports()
+    names = [args.runtime] if args.runtime else sorted({*reports.get("software.runtime", [])})
+    known = {name: [t for t in measured(reports, card, name, args.precision) if t.config != config] for name in names}
+    best = max(known, key=lambda name: len(known[name]), default=None)
+    if best is None or not known[best]:
+        if args.runtime:
+            raise ValueError(f"no other shape was timed with {args.runtime} {args.precision} on {card.title}; "
+                             "without --runtime the card alone is used")  # fmt: skip
+        return card
+    return fit(card, known[best], runtime=best, precision=args.precision)
+
+
+def _model(run: Run) -> dict[str, Any]:
+    """A run's part of a report, as far as it is finished."""
+    student, cost = (found if isinstance(found := run.read(name), dict) else {} for name in ("student", "cost"))
+    return {"model_id": run.id, "weights_sha256": student.get("weights_sha256"), "params": cost.get("params"),
+            "macs": cost.get("macs"), "file_mb": student.get("file_mb")}  # fmt: skip
+
+
+def _estimate(report: dict[str, Any], card: Card) -> dict[str, Any]:
+    low, high = report["timing"]["p50_ci95"]
+    return {"net": report["model"]["model_id"], "device": card.title, "runtime": report["software"]["runtime"],
+            "precision": report["model"]["precision"], "batch": report["workload"]["batch"], "low ms": low,
+            "p50 ms": report["timing"]["p50"], "high ms": high}  # fmt: skip

@@ -133,9 +133,8 @@ def add_choose(commands: Any) -> None:
     )
     for name, (kind, about) in BUDGET_OPTIONS.items():
         made.add(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
-    made.add(
-        "--weak", action="store_true", default=None, help="also use timings that throttled or are of grade D, E or F"
-    )
+    made.add("--weak", action="store_true", default=None, help="also use timings that throttled or are of grade D or E")
+    made.add("--estimated", action="store_true", default=None, help="also use estimates, where there is no timing")
 
 
 def choose(args: argparse.Namespace) -> Answer:
@@ -143,7 +142,8 @@ def choose(args: argparse.Namespace) -> Answer:
     from lab.choose import Budget, recommend
 
     store = open_store(args)
-    given = {name: getattr(args, name) for name in [*BUDGET_OPTIONS, "weak"] if getattr(args, name) is not None}
+    names = [*BUDGET_OPTIONS, "weak", "estimated"]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     with as_usage():
         found = recommend(store.table(), store.reports(), Budget(**given))
     code = OK if found.pick else FAILED if found.best else MISSING

@@ -181,7 +181,7 @@ def conditions_controls(view: View) -> None:
             if options[key]:
                 st.selectbox(label, options[key], key=key, bind="query-params", help=help.get(key))
         st.toggle("Weak timings too", key="weak", bind="query-params",
-                  help="Throttled ones and grades D (unstable), E (published by others) and F (estimated)")  # fmt: skip
+                  help="Throttled ones and grades D (unstable) and E (published by others)")  # fmt: skip
 
 
 def _timing_options(view: View) -> dict[str, list[str]]:

@@ -1,0 +1,435 @@
+"""What a device should need for a student that nobody timed there, as an interval. No torch here.
+
+A roofline of the deployed form (lab/deploy.py), operation by operation: each costs a launch, and then
+what its arithmetic or its bytes take, whichever dominates (a p-norm of the two). A device is a `Card`;
+where it has timings, `fit` learns five numbers from them, else they are known to a range only.
+An estimate is never a measurement: its report is graded F and left out unless asked for.
+
+B batch, N tokens, D width, M hidden width of the MLP, H heads, d = D/H, L blocks, p patch, C channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
+from lab.devices.report import SCHEMA
+from lab.results import now, read_json, write_json
+
+CARDS_FILE = Path(__file__).parent / "cards.json"
+POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
+# Bytes of a weight, bytes of an activation, and what products with weights are computed in.
+PRECISIONS = {
+    "fp32": (4, 4, "fp32"), "tf32": (4, 4, "tf32"), "fp16": (2, 2, "fp16"), "bf16": (2, 2, "bf16"),
+    "int8": (1, 4, "int8"), "int8-static": (1, 4, "int8"), "w4a32": (0.5, 4, "int8"),
+}  # fmt: skip
+FLOATS = {"int8": "fp32"}  # what the products without weights are computed in
+PER_BLOCK, FINAL = 6, 2  # rows of the table of conditions, as in lab/deploy.py
+# 95 % point of Student's t by degrees of freedom, for an interval that holds nine of ten; 1.645 from 30 on.
+T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
+LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that
+TRUSTED = ("A", "B", "C")  # grades of the timings that a fit may learn from
+
+
+# --- the work -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step of the net: a matrix product, or a pass over its data."""
+
+    part: str  # of the net, e.g. blocks.0.attention
+    flops: float  # of products alone, as in lab/cost.py
+    bytes: float  # weights, inputs and outputs, each once
+    weights: float = 0.0  # of these bytes: what every call reads anew from far away
+    size: float = 0.0  # harmonic mean of a product's three sides; 0 for a pass
+    precision: str = "fp32"  # that it is computed in
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that one call of the deployed net has to do, in order."""
+
+    operations: tuple[Operation, ...]
+
+    @property
+    def ops(self) -> int:
+        return len(self.operations)
+
+    @property
+    def flops(self) -> float:
+        return sum(op.flops for op in self.operations)
+
+    @property
+    def bytes(self) -> float:
+        return sum(op.bytes for op in self.operations)
+
+    def parts(self) -> dict[str, tuple[float, float]]:
+        """(flops, bytes) of each part of the net, in order."""
+        found: dict[str, tuple[float, float]] = {}
+        for op in self.operations:
+            flops, bytes_ = found.get(op.part, (0.0, 0.0))
+            found[op.part] = (flops + op.flops, bytes_ + op.bytes)
+        return found
+
+
+@functools.lru_cache(maxsize=512)
+def work(config: DiTConfig, batch: int = 1, precision: str = "fp32") -> Work:
+    """The work of a one-step student's deployed form, in closed form.
+
+    Raises ValueError for another network, an impossible shape or an unknown precision.
+    """
+    if not isinstance(config, DiTConfig) or config.time:
+        raise ValueError(f"only a one-step DiT has a deployed form to predict, got {config.shape} "
+                         f"of family {config.family}{' with a timestep' if config.time else ''}")  # fmt: skip
+    if wrong := config.check():
+        raise ValueError("; ".join(wrong))
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, PRECISIONS))
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    return Work(tuple(_operations(config, batch, *PRECISIONS[precision])))
+
+
+def _operations(config: DiTConfig, B: int, of_weight: float, of_value: float, computed: str) -> Iterator[Operation]:
+    N, D, M, H, p = config.tokens, config.width, config.hidden, config.heads, config.patch
+    inputs, outputs = config.channels * p**2, (config.out_channels or config.channels) * p**2
+    floats = FLOATS.get(computed, computed)
+
+    def product(part: str, rows: int, inner: int, cols: int, *, count: int = 1, weights: bool = True,
+                kept: bool = False) -> Operation:  # fmt: skip
+        """`count` products (rows, inner) x (inner, cols); `kept`: in floating point whatever the precision."""
+        flops = 2.0 * count * rows * inner * cols
+        coarse = weights and not kept
+        matrix = count * inner * cols * (of_weight if coarse else of_value)
+        bytes_ = matrix + count * rows * (inner + cols) * of_value
+        size = 3 / (1 / rows + 1 / inner + 1 / cols)
+        return Operation(part, flops, bytes_, matrix if weights else 0.0, size, computed if coarse else floats)
+
+    def once(part: str, values: float) -> Operation:
+        """A pass that reads and writes so many values in all."""
+        return Operation(part, 0.0, values * of_value, precision=floats)
+
+    tokens = B * N * D
+    yield once("table", 2 * B * (PER_BLOCK * config.depth + FINAL) * D)
+    yield once("embed", 2 * B * N * inputs)  # patches
+    yield product("embed", B * N, inputs, D, kept=True)
+    yield once("embed", 2 * tokens + N * D)  # + positions
+    for i in range(config.depth):
+        name = f"blocks.{i}"
+        yield once(f"{name}.norm1", 2 * tokens)
+        yield product(f"{name}.attention", B * N, D, 3 * D)
+        yield once(f"{name}.attention", 6 * tokens)  # q, k, v by heads
+        yield product(f"{name}.attention", N, D // H, N, count=B * H, weights=False)
+        yield once(f"{name}.attention", 2 * B * H * N * N)  # softmax
+        yield product(f"{name}.attention", N, N, D // H, count=B * H, weights=False)
+        yield once(f"{name}.attention", 2 * tokens)  # heads back to tokens
+        yield product(f"{name}.attention", B * N, D, D)
+        yield once(f"{name}.sum1", 3 * tokens)  # x + gate h
+        yield once(f"{name}.norm2", 2 * tokens)
+        yield product(f"{name}.mlp", B * N, D, M)
+        yield once(f"{name}.mlp", 2 * B * N * M)  # GELU
+        yield product(f"{name}.mlp", B * N, M, D)
+        yield once(f"{name}.sum2", 3 * tokens)
+    yield once("head", 2 * tokens)
+    yield product("head", B * N, D, outputs, kept=True)
+    yield once("head", 2 * B * N * outputs)  # patches back to an image
+
+
+# --- cards --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How much of a card a runtime gets."""
+
+    launch: float = 1.0  # times the card's launch overhead
+    efficiency: float = 0.7  # share of the peak that a large product reaches
+    half: float = 32.0  # size of a product at which it reaches half of that
+    memory: float = 0.8  # share of the bandwidth at which weights come; above 1 where they stay in a cache
+    cache: float = 2.0  # the same of activations, which the operation before has just written
+
+
+# What runtimes get of a device that nobody timed: a stated range, between the best and the worst that
+# well-made and careless engines of small nets reach. The middle of an estimate is their geometric mean.
+BEST = Rates(launch=0.5, efficiency=0.9, half=8.0, memory=1.5, cache=6.0)
+WORST = Rates(launch=2.0, efficiency=0.4, half=64.0, memory=0.5, cache=0.75)
+# Where a fit starts, and to where it is drawn, a little, while there are few timings.
+START = Rates()
+PRIOR = 0.05  # the weight of that pull: a factor of e is as bad as a relative error of 5 %
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a fit learned, and from what."""
+
+    rates: Rates
+    spread: float  # an estimate's interval is its middle divided and multiplied by this
+    timings: int
+    runtime: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a device can do at most, each figure with its source."""
+
+    name: str  # as device reports name it
+    family: str
+    memory_mb: int
+    peak: Mapping[str, float]  # GFLOP/s by precision, of dense products
+    bandwidth: float  # GB/s
+    launch_us: float  # of one operation
+    sources: Mapping[str, str]  # figure -> where it is from
+    mode: str | None = None  # the power mode
+    threads: int | None = None
+    tuned: Tuned | None = field(default=None)
+
+    @property
+    def title(self) -> str:
+        threads = [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
+        return ", ".join([self.name, *([self.mode] if self.mode else []), *threads])
+
+    def rate(self, precision: str) -> float:
+        """GFLOP/s of a precision. Raises ValueError for one that the device does not have."""
+        if precision not in self.peak:
+            raise ValueError(f"{self.title} has no peak for {precision}; its card has {', '.join(sorted(self.peak))}")
+        return self.peak[precision]
+
+
+def card_from_json(plain: JSON, where: str = "card") -> Card:
+    """A card from its JSON. Raises ValueError for a wrong field, or a figure that is not above 0 or has no source."""
+    card: Card = cast(Card, plain, where)
+    figures = {"bandwidth": card.bandwidth, "launch_us": card.launch_us}
+    figures |= {f"peak.{precision}": value for precision, value in card.peak.items()}
+    for name, value in figures.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"{where}.{name} must be a number above 0, got {value!r}")
+        if not card.sources.get(name):
+            raise ValueError(f"{where}.{name} has no source; give one in {where}.sources[{name!r}]")
+    return card
+
+
+def cards(root: Path | None = None) -> dict[str, Card]:
+    """Every card by its key: those of the lab, and with a results folder also the machines measured there."""
+    found = {key: card_from_json(plain, key) for key, plain in json.loads(CARDS_FILE.read_text()).items()}
+    for path in sorted((root / "devices" / "cards").glob("*.json")) if root else []:
+        found[path.stem] = card_from_json(read_json(path), path.name)
+    return found
+
+
+def card_of(key: str, root: Path | None = None) -> Card:
+    """A card by its key. Raises ValueError with the nearest keys."""
+    known = cards(root)
+    if key not in known:
+        raise ValueError(unknown("device card", key, known))
+    return known[key]
+
+
+def key_of(card: Card) -> str:
+    """A card's file name: its device, mode and threads in small letters."""
+    words = "".join(c if c.isalnum() else " " for c in card.title.lower())
+    return "-".join(words.split())
+
+
+def save_card(card: Card, root: Path) -> Path:
+    """Keep a measured card in a results folder; gives its file."""
+    path = root / "devices" / "cards" / f"{key_of(card)}.json"
+    write_json(path, dataclasses.asdict(card))
+    return path
+
+
+# --- the estimate -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Milliseconds of one call."""
+
+    low: float
+    p50: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.p50:.3g} ms ({self.low:.3g} to {self.high:.3g})"
+
+
+def estimate(card: Card, config: DiTConfig, batch: int = 1, precision: str = "fp32") -> Estimate:
+    """What one call should take: of a fitted card with the spread of the fit, else with the range of BEST to WORST."""
+    arrays = _arrays(card, work(config, batch, precision))
+    if card.tuned is None:
+        low, high = _ms(arrays, BEST), _ms(arrays, WORST)
+        return Estimate(low, math.sqrt(low * high), high)
+    if card.tuned.precision != precision:
+        raise ValueError(f"{card.title} was fitted on {card.tuned.precision}, which says nothing about {precision}")
+    p50 = _ms(arrays, card.tuned.rates)
+    return Estimate(p50 / card.tuned.spread, p50, p50 * card.tuned.spread)
+
+
+def parts(card: Card, config: DiTConfig, batch: int = 1, precision: str = "fp32") -> dict[str, float]:
+    """Estimated milliseconds of each part of the net, in order."""
+    found = work(config, batch, precision)
+    times = _times(_arrays(card, found), card.tuned.rates if card.tuned else START)
+    split = dict.fromkeys(found.parts(), 0.0)
+    for op, ms in zip(found.operations, times):
+        split[op.part] += float(ms)
+    return split
+
+
+def _arrays(card: Card, found: Work) -> tuple[np.ndarray, ...]:
+    """Per operation, in ms: launch, arithmetic at the peak, weights and activations at the bandwidth; and 1 / size."""
+    ops = found.operations
+    launch = np.full(len(ops), card.launch_us / 1e3)
+    flops = np.array([op.flops / card.rate(op.precision) / 1e6 if op.flops else 0.0 for op in ops])
+    weights = np.array([op.weights / card.bandwidth / 1e6 for op in ops])
+    values = np.array([(op.bytes - op.weights) / card.bandwidth / 1e6 for op in ops])
+    return launch, flops, weights, values, np.array([1 / op.size if op.size else 0.0 for op in ops])
+
+
+def _times(arrays: tuple[np.ndarray, ...], rates: Rates) -> np.ndarray:
+    """Milliseconds of each operation: launch + || flops / (peak efficiency), bytes / (bandwidth share) ||.
+
+    The efficiency of a product of size s is rates.efficiency s / (s + rates.half).
+    """
+    launch, flops, weights, values, inverse = arrays
+    arithmetic = flops * (1 + rates.half * inverse) / rates.efficiency
+    moving = weights / rates.memory + values / rates.cache
+    return rates.launch * launch + (arithmetic**POWER + moving**POWER) ** (1 / POWER)
+
+
+def _ms(arrays: tuple[np.ndarray, ...], rates: Rates) -> float:
+    return float(_times(arrays, rates).sum())
+
+
+# --- the fit ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One timing that a fit can learn from."""
+
+    config: DiTConfig
+    batch: int
+    ms: float
+    weights_sha256: str | None = None
+
+
+def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "fp32") -> list[Measured]:
+    """The timings of a store's reports on this card's device, mode and threads that can be trusted; scope core."""
+    if reports.empty:
+        return []
+    here = reports[reports["provenance"].isin(("measured", "imported")) & reports["grade"].isin(TRUSTED)]
+    for column, wanted in [("device.name", card.name), ("software.runtime", runtime), ("model.precision", precision),
+                           ("workload.scope", "core"), ("workload.nfe", 1), ("state.threads", card.threads),
+                           ("state.power_mode", card.mode)]:  # fmt: skip
+        if wanted is not None:
+            here = here[here[column] == wanted] if column in here else here.iloc[:0]
+    found = []
+    for row in here.to_dict("records"):
+        plain = row.get("model.config")
+        config = config_from_json(plain) if isinstance(plain, dict) else None
+        if isinstance(config, DiTConfig) and not config.time:
+            found.append(Measured(config, int(row["workload.batch"]), float(row["timing.p50"]),
+                                  row["model.weights_sha256"]))  # fmt: skip
+    return found
+
+
+def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", precision: str = "fp32") -> Card:
+    """The card with the rates that meet these timings best, in relative error; its intervals hold nine of ten.
+
+    Raises ValueError for no timings, or one that is not above 0 ms.
+    """
+    if not timings:
+        raise ValueError(f"nothing to fit: no timing of {runtime} {precision} on {card.title}")
+    if wrong := [t.ms for t in timings if not 0 < t.ms < math.inf]:
+        raise ValueError(f"a timing must be above 0 ms, got {wrong[0]}")
+    arrays = [_arrays(card, work(t.config, t.batch, precision)) for t in timings]
+    rates, residuals = _least_squares(arrays, np.log([t.ms for t in timings]))
+    free = max(1, len(timings) - len(dataclasses.fields(Rates)))
+    t = T95[free - 1] if free <= len(T95) else 1.645 + 1.8 / free  # within 0.01 of the true point
+    spread = math.exp(max(t * math.sqrt(float(residuals @ residuals) / free), LEAST_SPREAD))
+    return dataclasses.replace(card, tuned=Tuned(rates, spread, len(timings), runtime, precision))
+
+
+def _least_squares(arrays: Sequence[tuple[np.ndarray, ...]], wanted: np.ndarray) -> tuple[Rates, np.ndarray]:
+    """Rates and residuals: Levenberg-Marquardt on the logarithms, which keeps every rate above 0.
+
+    A logarithm of times is a relative error, and the same for a student of 0.1 ms and one of 100.
+    """
+    start = np.log(dataclasses.astuple(START))
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        rates = Rates(*np.exp(x))
+        return np.concatenate([np.log([_ms(a, rates) for a in arrays]) - wanted, PRIOR * (x - start)])
+
+    x, damping = start, 1e-2
+    r = residuals(x)
+    for _ in range(100):
+        step = 1e-5
+        J = np.stack([(residuals(x + step * e) - r) / step for e in np.eye(len(x))], axis=1)
+        move = np.linalg.solve(J.T @ J + damping * np.eye(len(x)), -J.T @ r)
+        tried = residuals(x + move)
+        if tried @ tried < r @ r:
+            x, r, damping = x + move, tried, damping / 3
+            if np.abs(move).max() < 1e-6:
+                break
+        else:
+            damping *= 4
+            if damping > 1e8:
+                break
+    return Rates(*map(float, np.exp(x))), r[: len(wanted)]
+
+
+# --- as a report --------------------------------------------------------------------------------
+
+
+def as_report(card: Card, config: DiTConfig, batch: int = 1, precision: str = "fp32", *,
+              model: Mapping[str, JSON] | None = None) -> dict[str, JSON]:  # fmt: skip
+    """The estimate as a device report; `model` has more of its model part, such as weights_sha256.
+
+    The same estimate has the same report_id, so that keeping it twice is no change.
+    """
+    found, tuned = estimate(card, config, batch, precision), card.tuned
+    basis = (f"fitted on {tuned.timings} timings of {tuned.runtime}" if tuned
+             else "from its card alone, not fitted on any timing")  # fmt: skip
+    known: dict[str, Any] = {"model_id": config.shape, "weights_sha256": None, "params": None}
+    report = {
+        "provenance": "estimated",
+        "source": {"citation": f"roofline of {card.title}", "note": f"{basis}; the interval is its 5 % to 95 %" if tuned
+                   else f"{basis}; the interval is a stated range of efficiencies"},
+        "runner": {"name": "edge-dit-lab predict", "version": "1", "sha256": own_sha256(), "preset": "none"},
+        "device": {"family": card.family, "name": card.name, "memory_mb": card.memory_mb},
+        "software": {"os": "", "runtime": tuned.runtime if tuned else "unknown", "runtime_version": ""},
+        "state": {"power_mode": card.mode, "clocks_locked": None, "swap_mb": None, "throttled": None,
+                  "threads": card.threads},
+        "model": known | {"config": config_to_json(config), "precision": precision} | dict(model or {}),
+        "workload": {"scope": "core", "batch": batch, "nfe": 1, "height": config.image_size,
+                     "width": config.image_size},
+        "timing": {"unit": "ms", "clock": "unknown", "warmup_iters": None, "iters": None, "sessions": None,
+                   "p50": found.p50, "p50_ci95": [found.low, found.high], "p90": None, "p99": None},
+        "checks": {"output_ok": None},
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:24]
+    return {"schema": SCHEMA, "report_id": f"estimate-{digest}", "created_utc": now()} | report
+
+
+@functools.cache
+def own_sha256() -> str:
+    """Of this file: which model made an estimate."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+def is_predictable(config: NetConfig) -> bool:
+    """Whether a network has the deployed form that is predicted here."""
+    return isinstance(config, DiTConfig) and not config.time and not config.check()
