@@ -45,7 +45,7 @@ def run(name: str, recipe: Recipe, seconds: float, store: Store, machine: Machin
         done = experiment.run(fitted(recipe, seconds, images_s), store, machine=machine, measure=False)
         row = _row(name, done, store, seconds, images_s)
         write_json(path, row)
-    return row
+    return row | {"name": name}  # a candidate of one stage may be another's `as before`
 
 
 def _row(name: str, done: Run, store: Store, seconds: float, images_s: float) -> dict[str, object]:
