@@ -30,7 +30,7 @@ def orthogonalise(G: Tensor) -> Tensor:
     for _ in range(NS_STEPS):
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
-    return X
+    return X.to(G.dtype)
 
 
 @functools.cache
