@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,7 +117,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         "method": "ru_maxrss since the weights were read" if fresh_peak else "ru_maxrss of the whole process",
         "weights_mb": round(session.weights_mb, 3), "process_peak_mb": peak_mb,
     }  # fmt: skip
-    report = _with_id({
+    report = runner.with_id({
         "schema": SCHEMA, "created_utc": now(), "provenance": "measured",
         "runner": {"name": runner.NAME, "version": runner.VERSION, "sha256": runner.own_sha256(),
                    "preset": chosen.known_as},
@@ -184,15 +183,6 @@ def _checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[st
         "max_abs_vs_ref": furthest if finite else None,
         "image_sha256": hashlib.sha256(_uint8(image).tobytes()).hexdigest() if finite else None,
     }
-
-
-def _with_id(report: dict[str, JSON]) -> dict[str, JSON]:
-    """With a report_id by content: which run, how it was timed, and a digest of everything."""
-    model, work = report["model"], report["workload"]
-    digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:12]
-    words = [model["model_id"][-8:], report["software"]["runtime"], model["precision"], f"b{work['batch']}",
-             f"t{report['state']['threads']}", work["scope"], digest]  # fmt: skip
-    return {"schema": report["schema"], "report_id": "-".join(words).replace("+", "_")} | report
 
 
 # --- many timings -------------------------------------------------------------------------------
