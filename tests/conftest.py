@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,3 +55,15 @@ def taught(taught_root: Path, tmp_path: Path) -> Store:
 
     shutil.copytree(taught_root, tmp_path / "taught")
     return Store(tmp_path / "taught")
+
+
+def changed(report: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy of a report with values at places such as timing__p50."""
+    found = copy.deepcopy(report)
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        inner = found
+        for name in path:
+            inner = inner[name]
+        inner[last] = value
+    return found

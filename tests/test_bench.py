@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_STUDENT
 
 from lab import bench, deploy, experiment, runtimes
 from lab.config import DiTConfig, Recipe, Use
@@ -19,7 +20,6 @@ from lab.devices.runner import Preset
 from lab.results import Run, Store
 from lab.runtimes.base import TorchSession
 from lab.runtimes.eager import Eager
-from tests.conftest import TINY_STUDENT
 
 BRIEF = Preset(iters=6, seconds=0.0, warmup_iters=1, warmup_s=0.0, warmup_cap_s=0.05)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import conftest
 import pytest
 
 from lab.devices import report as reports
@@ -32,18 +33,7 @@ GOOD: dict[str, Any] = {
     "energy": {"mj_per_image": 1.0, "net_of_idle": False, "rail": "VDD_IN"},
     "checks": {"output_ok": True},
 }  # fmt: skip
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """GOOD with values at places such as timing__p50."""
-    found = copy.deepcopy(GOOD)
-    for place, value in changes.items():
-        *path, last = place.split("__")
-        inner = found
-        for name in path:
-            inner = inner[name]
-        inner[last] = value
-    return found
+changed = functools.partial(conftest.changed, GOOD)
 
 
 # --- the format ---

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lab.cli.frame import Answer, Usage, as_usage, command, count_of, get_run, list_of, open_store
+from lab.cli.frame import Answer, Usage, as_usage, command, count_of, get_run, image_options, list_of, open_store
 from lab.cli.text import table_text
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ def add_predict(commands: Any) -> None:
     made.add("--precision", default="fp32", help="default fp32")
     made.add("--batch", type=list_of(count_of(1)), default=(1,), help="comma separated (default 1)")
     made.add("--threads", type=count_of(1), help="of this machine's card (default: as many as torch takes)")
-    made.add("--size", type=count_of(1), default=28, help="image side of a SHAPE (default 28)")
-    made.add("--channels", type=count_of(1), default=1, help="of a SHAPE (default 1)")
-    made.add("--classes", type=count_of(0), default=10, help="of a SHAPE (default 10)")
+    image_options(made)
     made.add("--keep", action="store_true", help="also keep the estimates as device reports, grade F")
 
 

@@ -71,6 +71,13 @@ def count_of(low: int) -> Callable[[str], int]:
     return whole
 
 
+def image_options(made: Any) -> None:
+    """What a network's shape word does not say: the images that it is for."""
+    made.add("--size", type=count_of(1), default=28, help="image side of a shape (default 28)")
+    made.add("--channels", type=count_of(1), default=1, help="of a shape (default 1)")
+    made.add("--classes", type=count_of(0), default=10, help="of a shape (default 10; 0 = unconditional)")
+
+
 def positive(text: str) -> float:
     """An argparse type: a number above 0."""
     with contextlib.suppress(ValueError):

@@ -16,6 +16,7 @@ from lab.cli.frame import (
     command,
     count_of,
     get_run,
+    image_options,
     list_of,
     open_store,
     positive,
@@ -39,9 +40,7 @@ def add_count(commands: Any) -> None:
     for name, default in [("depth", 4), ("width", 64), ("heads", 4), ("patch", 4)]:
         made.add(f"--{name}", type=count_of(0), default=default, help=f"default {default}")
     made.add("--mlp", type=count_of(1), help="hidden width of the MLP (default 4 x width)")
-    made.add("--size", type=count_of(1), default=28, help="image side (default 28)")
-    made.add("--channels", type=count_of(1), default=1, help="default 1")
-    made.add("--classes", type=count_of(0), default=10, help="default 10; 0 = unconditional")
+    image_options(made)
     made.add("--time", action="store_true", help="with timestep parameters (a denoiser)")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
 
 from lab.choose import Budget, timings
@@ -34,18 +35,7 @@ REPORT: dict[str, Any] = {
                "drift": -0.01, "samples_ns": [1_000_000, 1_200_000]},
     "checks": {"output_ok": True},
 }  # fmt: skip
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """REPORT with values at places such as timing__p50."""
-    found = copy.deepcopy(REPORT)
-    for place, value in changes.items():
-        *path, last = place.split("__")
-        inner = found
-        for name in path:
-            inner = inner[name]
-        inner[last] = value
-    return found
+changed = functools.partial(conftest.changed, REPORT)
 
 
 def text(**changes: Any) -> bytes:

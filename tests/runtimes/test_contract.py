@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_STUDENT
 
 from lab import artefacts, diffusion, experiment, runtimes
 from lab.bench import TOLERANCES
@@ -19,7 +20,6 @@ from lab.results import Run, Store
 from lab.runtimes import Session
 from lab.teachers import EdmTeacher
 from lab.weights import load_student, save_student, spec_of_run
-from tests.conftest import TINY_STUDENT
 
 BATCH = 4
 FORMS = [(r.name, p) for r in runtimes.RUNTIMES.values() for p in r.precisions]
