@@ -4,7 +4,9 @@
 
 Each stage compares changes to the best recipe so far on the 64x4 student at equal wall-clock: all
 candidates for the first rung's seconds, the best third (at least two) for the next. A candidate's
-images per second count: a slower step gets fewer updates. Stop it at any time and run it again.
+images per second count: a slower step gets fewer updates. Stop it at any time and run it again: a stage
+that `out` holds is not done again, and within a stage no row is. The last stage asks what changes when a
+run is as long as those of the committed students.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from lab import optim
 from lab.config import DiTConfig, Recipe, Use
 from lab.experiment import Machine
 from lab.models.dit import DiT, Linear
-from lab.results import Store, write_json
+from lab.results import Store, read_json, write_json
 
 BASE = Recipe(
     data="fashion-mnist", teacher="fashion", pairs=100_000, student=DiTConfig(), methods=(Use("pairs"),),
@@ -54,8 +56,14 @@ STAGES: dict[str, dict[str, dict]] = {
         "no clipping": {"clip": 0.0}, "beta2 0.95": {"betas": (0.9, 0.95)},
     },
     "network": {
-        "as before": {}, "head with a 3x3 convolution": {}, "head not from zero": {},
-        "adaLN by AdamW": {}, "bfloat16": {"dtype": "bfloat16"},
+        "as before": {}, "head with a 3x3 convolution": {}, "head not from zero": {}, "adaLN by AdamW": {},
+        # Elsewhere its products are thousands of times slower.
+        **({"bfloat16": {"dtype": "bfloat16"}} if optim.fast_bfloat16("cpu") else {}),
+    },
+    "at length": {
+        "as before": {}, "lr 8e-3": {"lr": 8e-3},
+        "perceptual 1": {"methods": (Use("pairs", {"perceptual": 1.0}),)},
+        "perceptual 3": {"methods": (Use("pairs", {"perceptual": 3.0}),)},
     },
 }  # fmt: skip
 # Ideas that the library has no knob for: a change of code, in force while the candidate trains and is measured.
@@ -65,6 +73,7 @@ PATCHES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "adaLN by AdamW": lambda: mock.patch.object(optim, "_block_matrices", _without_adaln),
 }
 RUNGS_S = (60.0, 180.0)  # seconds of training; the best third goes on
+LENGTH_S = (400.0,)
 
 
 class ConvHead(nn.Module):
@@ -107,9 +116,13 @@ ALL_MATRICES = optim._block_matrices
 
 def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
     """Every stage in turn; writes all rows and the winners to `out`."""
-    report = {"base": base.to_json(), "rungs_s": RUNGS_S, "stages": []}
+    report = read_json(out) or {"base": base.to_json(), "rungs_s": RUNGS_S, "stages": []}
+    done = {stage["stage"]: stage["winner"] for stage in report["stages"]}
     for stage, candidates in STAGES.items():
-        base, rows = halve(base, candidates, store, machine)
+        if stage in done:
+            base = base.with_(**candidates[done[stage]])
+            continue
+        base, rows = halve(base, candidates, store, machine, LENGTH_S if stage == "at length" else RUNGS_S)
         report["stages"].append({"stage": stage, "rows": rows, "winner": rows[-1]["name"]})
         report["best"] = base.to_json()
         write_json(out, report)
@@ -120,10 +133,11 @@ def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
 COLUMNS = ["name", "budget_s", "images_s", "updates", "teacher_l1", "fd"]
 
 
-def halve(base: Recipe, candidates: dict[str, dict], store: Store, machine: Machine) -> tuple[Recipe, list[dict]]:
+def halve(base: Recipe, candidates: dict[str, dict], store: Store, machine: Machine, rungs_s: tuple[float, ...]
+          ) -> tuple[Recipe, list[dict]]:  # fmt: skip
     """Successive halving by distance, by thirds; the last row is the winner's."""
     alive, rows = dict(candidates), []
-    for seconds in RUNGS_S:
+    for seconds in rungs_s:
         scores = {}
         for name, changes in alive.items():
             recipe = base.with_(**changes)

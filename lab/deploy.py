@@ -23,7 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from lab.config import DiTConfig, NetConfig, config_from_json, config_to_json
-from lab.models.dit import EPS, MLP, Attention, Block, DiT, Linear, gelu
+from lab.models.dit import EPS, MLP, Attention, Block, DiT, Linear, attend, gelu
 from lab.results import write_whole
 from lab.weights import sha256
 
@@ -53,7 +53,7 @@ class DeployedBlock(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # (B, H, N, d)
+        out = attend(q, k, v, 1.0)  # (B, H, N, d)
         return self.proj(out.transpose(1, 2).reshape(B, N, D))
 
 

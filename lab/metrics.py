@@ -287,14 +287,16 @@ def labels(recipe: Recipe, spec: ImageSpec, seeds: range) -> Tensor | None:
     return None if drawn is None else torch.tensor(recipe.classes)[drawn % len(recipe.classes)]
 
 
-def teacher_images(recipe: Recipe, store: Store, seeds: range, *, batch: int = 256,
+def teacher_images(recipe: Recipe, store: Store, seeds: range, *, batch: int = 250,
                    device: torch.device | str = "cpu") -> Tensor:  # fmt: skip
     """The recipe's teacher on some seeds with the recipe's solver, uint8 (N, C, H, W); kept under results/.cache."""
     what = pairs.pair_set(store, recipe.teacher, recipe.solver)
     what = replace(what, first_seed=seeds.start, classes=recipe.classes)
 
     def make() -> dict[str, np.ndarray]:
-        teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device)
+        teacher = teachers.load(
+            what.teacher, store, solver=what.solver, dtype=what.dtype, device=device, thousands=True
+        )
         y = labels(recipe, teacher.spec, seeds)
         images, _ = draw(teacher, seeds, y=y, batch=batch, device=device, title="images of the teacher")
         return {"images": images.numpy()}
@@ -320,7 +322,7 @@ class Setting:
         return range(self.seed, self.seed + self.samples)
 
 
-def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED, batch: int = 256,
+def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED, batch: int = 250,
              device: torch.device | str = "cpu", force: bool = False) -> dict[str, JSON]:  # fmt: skip
     """Measure a run's committed weights and write metrics.json; gives its content.
 

@@ -52,23 +52,20 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        stacks: dict[tuple[int, int], list] = defaultdict(list)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - MOMENTUM)
-                update = p.grad.lerp(buffer, MOMENTUM)
-                for target, G in zip(p.chunk(group["matrices"]), update.chunk(group["matrices"])):
-                    turned = G.shape[0] > G.shape[1]
-                    G = G.mT if turned else G
-                    stacks[tuple(G.shape)].append((G, target.mT if turned else target, group["lr"]))
-        for (_, columns), entries in stacks.items():
-            updates = orthogonalise(torch.stack([G for G, _, _ in entries]))
-            scale = 0.2 * math.sqrt(columns)
-            for update, (_, target, lr) in zip(updates, entries):
-                target.sub_(update, alpha=lr * scale)
+        groups = [group for group in self.param_groups if group["params"][0].grad is not None]
+        params = [group["params"][0] for group in groups]  # each has a group of its own
+        grads = [p.grad for p in params]
+        buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - MOMENTUM)
+        stacks: dict[tuple[int, int, float], list] = defaultdict(list)
+        for group, p, update in zip(groups, params, torch._foreach_lerp(grads, buffers, MOMENTUM)):
+            for target, G in zip(p.chunk(group["matrices"]), update.chunk(group["matrices"])):
+                turned = G.shape[0] > G.shape[1]
+                G = G.mT if turned else G
+                stacks[(*G.shape, group["lr"])].append((G, target.mT if turned else target))
+        for (_, columns, lr), entries in stacks.items():
+            updates = orthogonalise(torch.stack([G for G, _ in entries]))
+            torch._foreach_sub_([target for _, target in entries], list(updates), alpha=lr * 0.2 * math.sqrt(columns))
 
 
 class Optimizer:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import platform
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from lab.weights import sha256
 
 SHARD = 4096
 BATCH = 256  # of the teacher; part of the shard's arithmetic
+NOISE_BYTES = 1 << 30  # up to which a reader keeps the noise in memory
 TOLERANCE = 8  # of 255: the largest difference that another machine's arithmetic may make
 
 
@@ -42,7 +44,7 @@ class PairSet:
     teacher: str  # run:<id> or pipeline:<source>
     teacher_sha256: str  # of its weights; "" for a pipeline
     solver: str
-    dtype: str = "bfloat16"  # of the teacher's network; the solver's state is float64
+    dtype: str = "float32"  # of the teacher's network, which every machine has; the solver's state is float64
     keep: int = 0  # estimates kept along each path
     first_seed: int = diffusion.PAIR_SEED
     classes: tuple[int, ...] | None = None
@@ -76,7 +78,7 @@ class Pairs:
         return [self.what.first_seed + int(i) for i in index]
 
 
-def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "bfloat16") -> PairSet:
+def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "float32") -> PairSet:
     """The pairs of a teacher by alias or lasting name."""
     lasting = teachers.resolve(teacher, store)
     digest = ""
@@ -98,7 +100,7 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
     missing = pairs.missing(count)
     if not missing:
         return pairs
-    teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device)
+    teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device, thousands=True)
     done = -(-count // SHARD) - len(missing)
     with tqdm(total=-(-count // SHARD) * SHARD, initial=done * SHARD, desc="pairs", unit="pairs", smoothing=0.1) as bar:
         for index in missing:
@@ -190,6 +192,9 @@ class Reader:
         if pairs.what.keep:
             self.path = torch.from_numpy(np.concatenate([s["path"] for s in shards])[:count])
         self.index = torch.arange(count)
+        self._noise: Tensor | None = None  # (count, C, H, W), filled as it is drawn, where that takes little memory
+        if 4 * count * math.prod(shape) <= NOISE_BYTES:
+            self._noise, self._drawn = torch.empty(count, *shape), torch.zeros(count, dtype=torch.bool)
 
     def only(self, classes: tuple[int, ...] | None) -> Reader:
         """Restrict the pairs to some classes."""
@@ -199,13 +204,25 @@ class Reader:
 
     def batch(self, index: Tensor) -> Batch:
         chosen = self.index[index]
-        noise, _ = diffusion.noise_of(self.pairs.seeds(chosen), self.shape, self.num_classes)
         return Batch(
             image=diffusion.from_uint8(self.images[chosen]),
             y=self.labels[chosen] if self.num_classes else None,
-            noise=noise,
+            noise=self._noises(chosen),
             path=None if self.path is None else diffusion.from_uint8(self.path[chosen]),
         )
+
+    def _noises(self, chosen: Tensor) -> Tensor:
+        """Drawing again from seeds is 2 to 4 % of a small student's update, so each is drawn once where they fit."""
+        if self._noise is None:
+            return self._draw(chosen)
+        new = chosen[~self._drawn[chosen]]
+        if len(new):
+            self._noise[new] = self._draw(new)
+            self._drawn[new] = True
+        return self._noise[chosen]
+
+    def _draw(self, chosen: Tensor) -> Tensor:
+        return diffusion.noise_of(self.pairs.seeds(chosen), self.shape, self.num_classes)[0]
 
     def stream(self, *, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Endless batches from batch number `start` on; resumable at any step."""

@@ -21,6 +21,10 @@ from lab.models.taps import Taps
 from lab.results import Store
 from lab.weights import load_student, spec_of_run
 
+# Parameters. The rule looks at the network alone and not at how much work is left, so that a shard made after a stop
+# has the arithmetic of the others.
+COMPILE_FROM = 500_000
+
 
 @dataclass
 class Samples:
@@ -76,8 +80,11 @@ class CallableTeacher:
 class EdmTeacher(CallableTeacher):
     """A denoising network with EDM's scaling; bfloat16 where its owner says so."""
 
-    def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str, solver: str, dtype: str = "bfloat16") -> None:
+    def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str, solver: str, dtype: str = "float32",
+                 compiled: bool = False) -> None:  # fmt: skip
         self.net = diffusion.Denoiser(net.eval().requires_grad_(False), spec.sigma_data)
+        if compiled:
+            self.net.compile()
         self.dtype = dtype
         super().__init__(self._denoise, spec, solver, name, taps=net.tap_names)
 
@@ -123,9 +130,11 @@ def resolve(name: str, store: Store) -> str:
     return f"run:{store.get(name).id}"
 
 
-def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "bfloat16",
-         device: str | torch.device = "cpu") -> Teacher:  # fmt: skip
+def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "float32",
+         device: str | torch.device = "cpu", thousands: bool = False) -> Teacher:  # fmt: skip
     """A teacher by alias, run:<id> or pipeline:<folder or hub id>.
+
+    `thousands` says that it will draw so many images that compiling a network of some size pays.
 
     Raises LookupError for an unknown run and ValueError for a pipeline that can't be sampled by an
     ODE solver.
@@ -135,7 +144,8 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "bf
     run = store.get(name)
     net, spec = load_student(run, device=device), spec_of_run(run)
     if net.config.time:
-        return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype)
+        compiled = thousands and sum(p.numel() for p in net.parameters()) >= COMPILE_FROM
+        return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype, compiled=compiled)
     return OneStepTeacher(net, spec, name=run.id)
 
 

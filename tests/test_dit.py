@@ -9,7 +9,7 @@ from conftest import DATA, TINY_DIT
 
 from lab import models
 from lab.config import DiTConfig
-from lab.models.dit import DiT, Linear, from_diffusers, from_published, to_diffusers
+from lab.models.dit import DiT, Linear, attend, from_diffusers, from_published, to_diffusers
 from lab.models.taps import Taps
 
 
@@ -104,6 +104,21 @@ def test_nothing_is_kept_that_nobody_asked_for():
     assert list(taps.kept) == ["block1"]
     with pytest.raises(LookupError, match="no tap 'attn0' was kept; kept: block1"):
         taps["attn0"]
+
+
+def test_attention_with_its_scores_written_out_equals_the_fused_one_and_its_gradient():
+    def gradients(call):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(2, 3, 9, 8, requires_grad=True) for _ in range(3))
+        out = call(q, k, v, 8**-0.5)
+        (out * torch.randn_like(out)).sum().backward()
+        return out, q.grad, k.grad, v.grad
+
+    graphs = []
+    written = torch.compile(attend, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    for mine, fused in zip(gradients(written), gradients(attend)):
+        torch.testing.assert_close(mine, fused, atol=1e-5, rtol=1e-5)
+    assert "scaled_dot_product" not in graphs[0].code
 
 
 class Double(torch.nn.Module):

@@ -40,7 +40,15 @@ def test_a_pair_is_the_teachers_image_of_that_seed_alone(made):
     assert torch.equal(batch.noise, z) and torch.equal(batch.y, y)
     teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
     expected = teacher.sample(z, y).images.clamp(-1, 1)
-    torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)  # 1/255 of uint8, and bfloat16 by batch
+    torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)  # 1/255 of uint8
+
+
+def test_noise_that_is_kept_equals_noise_drawn_again(made, monkeypatch):
+    kept = pairs.Reader(made[1], 300, shape=(1, 8, 8), num_classes=10)
+    monkeypatch.setattr(pairs, "NOISE_BYTES", 0)
+    drawn = pairs.Reader(made[1], 300, shape=(1, 8, 8), num_classes=10)
+    for index in ([3, 299], [299, 4], [3, 4]):
+        assert torch.equal(kept.batch(torch.tensor(index)).noise, drawn.batch(torch.tensor(index)).noise)
 
 
 def test_a_differing_checksum_is_a_notice_and_a_tolerance_check(made):

@@ -17,6 +17,7 @@ from lab.models.taps import Taps
 
 FREQUENCIES = 128  # of the timestep features; 256 numbers, cosines first
 EPS = 1e-6  # of every layer norm
+FEW_TOKENS = 256  # up to which a CPU is quicker with attention's scores written out
 
 
 class Linear(nn.Linear):
@@ -66,6 +67,20 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return h * (1 + scale).unsqueeze(1) + shift.unsqueeze(1)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v of (B, H, N, d) tensors.
+
+    Compiled for a CPU in float32, few tokens go through two batched products with the softmax fused between: torch's
+    fused attention takes twice as long there, forward and backward (benchmarks/attention.py).
+    """
+    few = q.shape[-2] <= FEW_TOKENS and q.device.type == "cpu" and q.dtype == torch.float32
+    if not few or not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    scores = scale * q @ k.mT  # (B, H, N, N)
+    e = (scores - scores.amax(-1, keepdim=True).detach()).exp()  # softmax does not change with the shift
+    return e @ v / e.sum(-1, keepdim=True)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; `cond` is there for parts that replace this one."""
 
@@ -86,7 +101,7 @@ class Attention(nn.Module):
             if taps.wants(f"attn{index}"):
                 scores = q @ k.mT / math.sqrt(q.shape[-1])
                 taps.put(f"attn{index}", scores.softmax(-1))  # (B, H, N, N)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v, 1 / math.sqrt(D // self.heads))
         return self.proj(out.transpose(1, 2).reshape(B, N, D))
 
 

@@ -1,0 +1,188 @@
+"""How long does a person wait for the app? Seconds in headless Chromium, on a results folder.
+
+    python benchmarks/pages.py --out results/benchmarks/pages.json
+
+In turns: the first page in a fresh tab with an empty cache, to its headline and to its first chart, and a Streamlit
+page of one title and one plotly chart likewise. Then, in one tab: every page by the navigation, to its headline, and a
+limit typed into the first page, to the end of its redraw. Medians over the rounds, with the slowest.
+
+Needs playwright and a Chromium (--chromium, Debian's by default).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lab.experiment import commit
+from lab.results import default_root, write_json
+
+ROOT = Path(__file__).parent.parent
+ONE_CHART = """import plotly.express as px
+import streamlit as st
+st.title("One chart")
+st.plotly_chart(px.scatter(x=[1, 2, 3], y=[3, 1, 2]))
+"""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+HEADLINE = "[data-testid=stHeading]"
+CHART = ".js-plotly-plot .main-svg"
+PATIENCE_MS = 60_000
+LIMIT = "Parameters"  # the start of a label of the first page's number fields
+LIMITS = ("0.35", "0.12", "1.1")
+
+
+@contextlib.contextmanager
+def served(script: Path, results: Path) -> Iterator[str]:
+    """The address of a Streamlit app of its own, up and warm."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", "--server.headless=true",
+               "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]  # fmt: skip
+    app = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LAB_RESULTS": str(results)},
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health"):
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{script.name} does not answer at {address} after a minute")
+        yield address
+    finally:
+        app.terminate()
+        app.wait()
+
+
+def fresh_tab(browser: Browser, address: str) -> dict[str, float]:
+    """Seconds to the headline and to the first chart in a tab with an empty cache."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    began = time.perf_counter()
+    page.goto(address, wait_until="commit")
+    found = {}
+    for what, selector in [("headline", HEADLINE), ("chart", CHART)]:
+        page.locator(selector).first.wait_for(timeout=PATIENCE_MS)
+        found[what] = time.perf_counter() - began
+    context.close()
+    return found
+
+
+def settled(page: Page) -> None:
+    """Wait until the script has run to its end and nothing on the page is of an earlier run."""
+    page.wait_for_function(
+        "document.querySelector('[data-testid=stApp]').getAttribute('data-test-script-state') === 'notRunning'"
+        " && !document.querySelector('[data-stale=true]')",
+        timeout=PATIENCE_MS,
+    )
+
+
+def timed(act: Callable[[], object], until: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    until()
+    return time.perf_counter() - began
+
+
+def by_navigation(page: Page) -> dict[str, float]:
+    """Seconds from a click on every page's name to its headline."""
+    found = {}
+    links = page.locator("[data-testid=stSidebarNavLink]")
+    for k in [*range(1, links.count()), 0]:
+        old = page.locator(HEADLINE).first.element_handle()
+        name = links.nth(k).inner_text().strip()
+
+        def new_headline(old: object = old) -> None:
+            page.wait_for_function(
+                "old => { const now = document.querySelector('[data-testid=stHeading]');"
+                " return now && now !== old && !now.closest('[data-stale=true]'); }",
+                arg=old, timeout=PATIENCE_MS,
+            )  # fmt: skip
+
+        found[name] = timed(links.nth(k).click, new_headline)
+        settled(page)
+    return found
+
+
+def redraw(page: Page, value: str) -> float:
+    """Seconds from Enter in a number field of the first page to the end of its redraw."""
+    field = page.locator(f"input[aria-label^='{LIMIT}']").first
+    field.fill(value)
+
+    def begun_and_settled() -> None:
+        page.wait_for_function(
+            "document.querySelector('[data-testid=stApp]').getAttribute('data-test-script-state') === 'running'",
+            timeout=PATIENCE_MS, polling="raf",
+        )  # fmt: skip
+        settled(page)
+
+    return timed(lambda: field.press("Enter"), begun_and_settled)
+
+
+def main(results: Path, chromium: str, *, rounds: int) -> dict:
+    tabs: dict[str, list[dict[str, float]]] = {"app": [], "one chart": []}
+    switches: dict[str, list[float]] = {}
+    redraws: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as tool:
+        script = Path(folder) / "one_chart.py"
+        script.write_text(ONE_CHART)
+        with served(ROOT / "app.py", results) as app, served(script, results) as one:
+            browser = tool.chromium.launch(executable_path=chromium, args=FLAGS)
+            for address in (app, one):  # the servers' own first imports
+                fresh_tab(browser, address)
+            for k in range(rounds):
+                for name, address in [("app", app), ("one chart", one)][:: 1 if k % 2 == 0 else -1]:
+                    tabs[name].append(fresh_tab(browser, address))
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(app)
+            page.locator(CHART).first.wait_for(timeout=PATIENCE_MS)
+            settled(page)
+            by_navigation(page)  # each page's own first imports
+            for k in range(rounds):
+                for name, seconds in by_navigation(page).items():
+                    switches.setdefault(name, []).append(seconds)
+                redraws.append(redraw(page, LIMITS[k % len(LIMITS)]))
+            browser.close()
+    ratios = [a["chart"] / b["chart"] for a, b in zip(tabs["app"], tabs["one chart"])]
+    seconds = {f"{name}: {what}": _some([tab[what] for tab in found]) for name, found in tabs.items()
+               for what in ("headline", "chart")}  # fmt: skip
+    seconds |= {f"to page {name}": _some(found) for name, found in switches.items()}
+    return {
+        "seconds": seconds | {"redraw": _some(redraws)},
+        "first chart, app / one chart": {"median": statistics.median(ratios), "spread": [min(ratios), max(ratios)]},
+        "rounds": rounds, "commit": commit(), "python": platform.python_version(), "machine": platform.machine(),
+        "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def _some(found: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(found), 3), "slowest": round(max(found), 3)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=default_root(), help="the results folder that is shown")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/pages.json"))
+    args = parser.parse_args()
+    report = main(args.results.absolute(), args.chromium, rounds=args.rounds)
+    for what, found in report["seconds"].items():
+        print(f"{what:24s} {found['median']:.2f} s, slowest {found['slowest']:.2f} s")
+    ratio = report["first chart, app / one chart"]
+    print(f"first chart, app / one chart: {ratio['median']:.2f} ({ratio['spread'][0]:.2f} to {ratio['spread'][1]:.2f})")
+    write_json(args.out, report)
