@@ -18,12 +18,14 @@ from pathlib import Path
 from unittest import mock
 
 import clocked
+import torch
 from torch import Tensor, nn
 
 from lab import optim
 from lab.config import DiTConfig, Recipe, Use
 from lab.experiment import Machine
 from lab.models.dit import DiT, Linear
+from lab.perceptual import FeatureDistance, unit
 from lab.results import Store, read_json, write_json
 
 BASE = Recipe(
@@ -60,6 +62,10 @@ STAGES: dict[str, dict[str, dict]] = {
         # Elsewhere its products are thousands of times slower.
         **({"bfloat16": {"dtype": "bfloat16"}} if optim.fast_bfloat16("cpu") else {}),
     },
+    "perceptual distance": {
+        "as before": {}, "pooled features too": {},
+        "pooled features too, weight 1": {"methods": (Use("pairs", {"perceptual": 1.0}),)},
+    },
     "at length": {
         "as before": {}, "lr 8e-3": {"lr": 8e-3},
         "perceptual 1": {"methods": (Use("pairs", {"perceptual": 1.0}),)},
@@ -71,9 +77,11 @@ PATCHES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "head with a 3x3 convolution": lambda: _built(lambda net: setattr(net, "head", ConvHead(net.config))),
     "head not from zero": lambda: _built(lambda net: nn.init.xavier_uniform_(net.head.weight)),
     "adaLN by AdamW": lambda: mock.patch.object(optim, "_block_matrices", _without_adaln),
+    "pooled features too": lambda: mock.patch.object(FeatureDistance, "forward", _with_pooled),
+    "pooled features too, weight 1": lambda: mock.patch.object(FeatureDistance, "forward", _with_pooled),
 }
 RUNGS_S = (60.0, 180.0)  # seconds of training; the best third goes on
-LENGTH_S = (400.0,)
+ONE_RUNG_S = {"perceptual distance": (180.0,), "at length": (300.0,)}
 
 
 class ConvHead(nn.Module):
@@ -107,6 +115,14 @@ def _built(change: Callable[[DiT], object]) -> contextlib.AbstractContextManager
     return mock.patch.object(DiT, "__init__", changed)
 
 
+def _with_pooled(self: FeatureDistance, a: Tensor, b: Tensor) -> Tensor:
+    """The distance of the maps and, as one stage more, of the last one's mean over space."""
+    mine, theirs = self.net.stages(a), self.net.stages(b)
+    for maps in (mine, theirs):
+        maps.append(maps[-1].mean((2, 3), keepdim=True))
+    return torch.stack([(unit(m) - unit(n)).square().sum(1).mean((1, 2)) for m, n in zip(mine, theirs)]).mean(0)
+
+
 def _without_adaln(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
     return {p: matrices for p, matrices in ALL_MATRICES(modules).items() if matrices != 6}
 
@@ -122,7 +138,7 @@ def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
         if stage in done:
             base = base.with_(**candidates[done[stage]])
             continue
-        base, rows = halve(base, candidates, store, machine, LENGTH_S if stage == "at length" else RUNGS_S)
+        base, rows = halve(base, candidates, store, machine, ONE_RUNG_S.get(stage, RUNGS_S))
         report["stages"].append({"stage": stage, "rows": rows, "winner": rows[-1]["name"]})
         report["best"] = base.to_json()
         write_json(out, report)
