@@ -40,7 +40,8 @@ SOLVER = "dpmpp2m-8"
 # and one patch may not be another patch (0.5). Another class or noise, or a constant, has a mean above 0.2.
 FEW_BITS = (0.5, 0.03)
 TOLERANCES = {"fp32": (1e-3, 1e-4), "fp16": (0.03, 0.003), "bf16": (0.1, 0.01),
-              "int8": FEW_BITS, "int8-static": FEW_BITS, "w4a32": FEW_BITS}  # fmt: skip
+              "int8": FEW_BITS, "int8-static": FEW_BITS, "w4a32": FEW_BITS,
+              "ternary": (0.03, 0.003)}  # fmt: skip
 
 
 # --- what is timed ------------------------------------------------------------------------------

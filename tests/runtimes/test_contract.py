@@ -45,6 +45,9 @@ def runs(taught_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     }
     for run in found.values():
         give_weight(run)
+    for name in [*found]:
+        found[f"ternary {name}"] = Run(shutil.copytree(found[name].path, root / "ternary" / found[name].id))
+        make_ternary(found[f"ternary {name}"])
     return found | {"denoiser": store.get("tiny")}
 
 
@@ -57,6 +60,21 @@ def give_weight(run: Run, seed: int = 0) -> None:
     if net.label is not None:
         net.label.weight.data *= 4  # a class that shows
     save_student(run, net, spec_of_run(run))
+
+
+def make_ternary(run: Run) -> None:
+    """Every row of the blocks' matrices with the values -a, 0 and a alone."""
+    net = load_student(run)
+    for linear in net.linears():
+        w = linear.weight.data
+        scale = w.abs().mean(1, keepdim=True)
+        linear.weight.data = scale * (w / scale).round().clamp(-1, 1)
+    save_student(run, net, spec_of_run(run))
+
+
+def of_form(name: str, runtime: str) -> str:
+    """The run that a runtime is tried on: one of them takes ternary networks alone."""
+    return f"ternary {name}" if runtime == "packed" else name
 
 
 def opened(form: tuple[str, str], run: Run, **options: object) -> Session:
@@ -80,13 +98,18 @@ def form(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def session(form: tuple[str, str], runs: dict[str, Run]) -> Session:
-    return opened(form, runs["student"], threads=1)
+def session(form: tuple[str, str], student: Run) -> Session:
+    return opened(form, student, threads=1)
 
 
-def test_its_images_are_those_of_the_network(form: tuple[str, str], session: Session, runs: dict[str, Run]) -> None:
-    z, y = inputs(runs["student"], 64)
-    expected = artefacts.reference(runs["student"], z, y)
+@pytest.fixture(scope="module")
+def student(form: tuple[str, str], runs: dict[str, Run]) -> Run:
+    return runs[of_form("student", form[0])]
+
+
+def test_its_images_are_those_of_the_network(form: tuple[str, str], session: Session, student: Run) -> None:
+    z, y = inputs(student, 64)
+    expected = artefacts.reference(student, z, y)
     found = session(z, y)
     assert found.dtype == np.float32 and found.shape == z.shape and expected.std() > 0.2
     largest, mean = (1e-5, 1e-5) if form[1] == "fp32" else TOLERANCES[form[1]]
@@ -163,7 +186,7 @@ def test_torch_takes_as_many_threads_as_its_session_says(name: str, runs: dict[s
 
 
 def test_an_unconditional_network_takes_no_class(form: tuple[str, str], runs: dict[str, Run]) -> None:
-    run = runs["unconditional"]
+    run = runs[of_form("unconditional", form[0])]
     session = opened(form, run)
     z, y = inputs(run)
     assert np.abs(session(z) - artefacts.reference(run, z, None)).mean() <= TOLERANCES[form[1]][1]
@@ -210,13 +233,14 @@ def test_bf16_is_near_fp32_and_not_the_same(runs: dict[str, Run]) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_an_artefact_says_of_what_it_was_made_and_how_far_it_is_off(name: str, runs: dict[str, Run]) -> None:
-    run = runs["student"]
-    session = opened((name, "fp32"), run)
-    folder = run.path / "export" / f"{name}-fp32"
+    run, precision = runs[of_form("student", name)], runtimes.RUNTIMES[name].precisions[0]
+    session = opened((name, precision), run)
+    folder = run.path / "export" / f"{name}-{precision}"
     facts = json.loads((folder / "artefact.json").read_text())
     assert facts["weights_sha256"] == run.read("student")["weights_sha256"] and facts["images"] == 64
-    assert 0 <= facts["perceptual"] < 1e-6 and facts["perceptual_by"].startswith("digits-cnn-")
-    assert facts["mean_abs"] <= facts["max_abs"] < 1e-5 and name in facts["versions"]
+    assert 0 <= facts["perceptual"] < 1e-5 and facts["perceptual_by"].startswith("digits-cnn-")
+    largest = 1e-5 if precision == "fp32" else TOLERANCES[precision][0]
+    assert facts["mean_abs"] <= facts["max_abs"] < largest and name in facts["versions"]
     assert {p.name for p in folder.iterdir()} == {*facts["files"], "artefact.json"}
     assert facts["bytes"] == sum((folder / n).stat().st_size for n in facts["files"])
     assert session.artefact_sha256 in [f["sha256"] for f in facts["files"].values()]
@@ -226,20 +250,22 @@ def test_an_artefact_says_of_what_it_was_made_and_how_far_it_is_off(name: str, r
 def test_files_are_made_once_and_again_for_other_weights_or_when_they_were_changed(
     name: str, runs: dict[str, Run], tmp_path: Path
 ) -> None:
-    shutil.copytree(runs["student"].path, tmp_path / runs["student"].id, ignore=shutil.ignore_patterns("export"))
-    run, runtime = Run(tmp_path / runs["student"].id), runtimes.RUNTIMES[name]
+    source, runtime = runs[of_form("student", name)], runtimes.RUNTIMES[name]
+    run = Run(shutil.copytree(source.path, tmp_path / source.id, ignore=shutil.ignore_patterns("export")))
     if why := runtime.missing():
         pytest.skip(why)
 
     def made() -> str:
-        return (runtime.export(run) / "artefact.json").read_text()
+        return (runtime.export(run, runtime.precisions[0]) / "artefact.json").read_text()
 
     first = made()
     assert made() == first
     largest = max(json.loads(first)["files"], key=lambda n: json.loads(first)["files"][n]["bytes"])
-    (run.path / "export" / f"{name}-fp32" / largest).write_bytes(b"")
+    (run.path / "export" / f"{name}-{runtime.precisions[0]}" / largest).write_bytes(b"")
     assert json.loads(made())["files"][largest]["bytes"] > 0
     give_weight(run, seed=1)
+    if name == "packed":
+        make_ternary(run)
     assert json.loads(made())["weights_sha256"] == run.read("student")["weights_sha256"]
 
 
@@ -263,7 +289,7 @@ def test_a_folder_without_an_artefact_is_a_sentence(name: str, tmp_path: Path) -
 @pytest.mark.parametrize("name", FILES)
 def test_another_device_is_refused(name: str, runs: dict[str, Run]) -> None:
     with pytest.raises(ValueError, match=rf"runtime {name} runs on the CPU here, not on 'cuda'"):
-        opened((name, "fp32"), runs["student"], device="cuda")
+        opened((name, runtimes.RUNTIMES[name].precisions[0]), runs[of_form("student", name)], device="cuda")
 
 
 # --- finding them ---
@@ -282,7 +308,7 @@ def test_a_runtime_that_is_not_here_is_one_sentence(monkeypatch: pytest.MonkeyPa
         runtimes.get("compiled")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "packed"])
 def test_a_missing_package_is_one_sentence_with_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(LookupError, match=rf"^runtime {name} needs onnx and {name}.*; pip install onnx {name}"):
