@@ -2,8 +2,8 @@
 
     python benchmarks/optimizer.py
 
-`lab` orthogonalises q, k, v and the six adaLN maps one by one, all matrices of a shape in one batched
-product; `torch` is torch.optim.Muon on the whole stacked weights plus AdamW, as its users have it;
+`lab` orthogonalises q, k and v one by one, all matrices of a shape in one batched product; `torch` is
+torch.optim.Muon on the same weights, stacked, plus AdamW, as its users have it;
 `adamw` is fused AdamW on everything.
 """
 
@@ -32,7 +32,7 @@ def ours(config: DiTConfig, optimizer: str) -> Callable[[], None]:
 
 def torchs(config: DiTConfig) -> Callable[[], None]:
     net = models.build(config)
-    matrices = [linear.weight for linear in net.linears()]
+    matrices = [linear.weight for linear in net.linears() if linear.matrices]
     chosen = {id(p) for p in matrices}
     rest = [p for p in net.parameters() if id(p) not in chosen]
     muon = torch.optim.Muon(matrices, lr=1e-4, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")

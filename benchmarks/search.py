@@ -58,7 +58,7 @@ STAGES: dict[str, dict[str, dict]] = {
         "no clipping": {"clip": 0.0}, "beta2 0.95": {"betas": (0.9, 0.95)},
     },
     "network": {
-        "as before": {}, "head with a 3x3 convolution": {}, "head not from zero": {}, "adaLN by AdamW": {},
+        "adaLN by Muon": {}, "head with a 3x3 convolution": {}, "head not from zero": {}, "adaLN by AdamW": {},
         # Elsewhere its products are thousands of times slower.
         **({"bfloat16": {"dtype": "bfloat16"}} if optim.fast_bfloat16("cpu") else {}),
     },
@@ -69,14 +69,13 @@ STAGES: dict[str, dict[str, dict]] = {
     "at length": {
         "as before": {}, "lr 8e-3": {"lr": 8e-3},
         "perceptual 1": {"methods": (Use("pairs", {"perceptual": 1.0}),)},
-        "perceptual 3": {"methods": (Use("pairs", {"perceptual": 3.0}),)},
     },
 }  # fmt: skip
 # Ideas that the library has no knob for: a change of code, in force while the candidate trains and is measured.
 PATCHES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "head with a 3x3 convolution": lambda: _built(lambda net: setattr(net, "head", ConvHead(net.config))),
     "head not from zero": lambda: _built(lambda net: nn.init.xavier_uniform_(net.head.weight)),
-    "adaLN by AdamW": lambda: mock.patch.object(optim, "_block_matrices", _without_adaln),
+    "adaLN by Muon": lambda: mock.patch.object(optim, "_block_matrices", _with_adaln),
     "pooled features too": lambda: mock.patch.object(FeatureDistance, "forward", _with_pooled),
     "pooled features too, weight 1": lambda: mock.patch.object(FeatureDistance, "forward", _with_pooled),
 }
@@ -123,11 +122,12 @@ def _with_pooled(self: FeatureDistance, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(unit(m) - unit(n)).square().sum(1).mean((1, 2)) for m, n in zip(mine, theirs)]).mean(0)
 
 
-def _without_adaln(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
-    return {p: matrices for p, matrices in ALL_MATRICES(modules).items() if matrices != 6}
+def _with_adaln(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
+    blocks = [block for module in modules for block in getattr(module, "blocks", [])]
+    return BLOCK_MATRICES(modules) | {block.adaln.weight: 6 for block in blocks}
 
 
-ALL_MATRICES = optim._block_matrices
+BLOCK_MATRICES = optim._block_matrices
 
 
 def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:

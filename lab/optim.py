@@ -137,12 +137,12 @@ def _rates(modules: list[nn.Module]) -> dict[nn.Parameter, float]:
 def _block_matrices(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
     """Weights of Linear layers inside `blocks`, with the number of maps stacked in each.
 
-    Gates, tables, embeddings, norms and the head stay with AdamW.
+    AdaLN, gates, tables, embeddings, norms and the head stay with AdamW (benchmarks/search.py, stage `network`).
     """
     found = {}
     for module in modules:
         for block in getattr(module, "blocks", []):
             for linear in block.modules():
-                if isinstance(linear, Linear) and linear.weight.requires_grad:
+                if isinstance(linear, Linear) and linear.matrices and linear.weight.requires_grad:
                     found[linear.weight] = linear.matrices
     return found

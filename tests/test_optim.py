@@ -54,7 +54,7 @@ def test_muon_takes_block_matrices_and_adamw_the_rest():
     net = models.build(TINY_DIT)
     parts = Optimizer([net], Recipe()).parts
     muon = {id(p) for g in parts["muon"].param_groups for p in g["params"]}
-    assert muon == {id(linear.weight) for linear in net.linears()}
+    assert muon == {id(m.weight) for b in net.blocks for m in (b.attn.qkv, b.attn.proj, b.mlp.fc1, b.mlp.fc2)}
     adamw = {id(p) for g in parts["adamw"].param_groups for p in g["params"]}
     assert muon | adamw == {id(p) for p in net.parameters()} and not muon & adamw
     assert list(Optimizer([net], Recipe(optimizer="adamw")).parts) == ["adamw"]

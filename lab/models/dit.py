@@ -25,7 +25,7 @@ class Linear(nn.Linear):
 
     An edit is a module weight -> weight. One with `last = True` (a quantiser) stays behind all
     others; one with `temporary = True` (an adapter of a search) is dropped by fold, not merged.
-    `matrices` counts the maps stacked in its rows (q, k, v are 3): Muon orthogonalises each alone.
+    `matrices` counts the maps stacked in its rows (q, k, v are 3): Muon orthogonalises each alone; 0: none, for AdamW.
     """
 
     def __init__(self, in_dim: int, out_dim: int, matrices: int = 1) -> None:
@@ -131,7 +131,8 @@ class Block(nn.Module):
         super().__init__()
         self.attn = Attention(config.width, config.heads)
         self.mlp = MLP(config.width, config.hidden)
-        self.adaln = Linear(config.width, 6 * config.width, matrices=6)
+        # For AdamW: with few classes its gradient has a rank as low, and an orthogonal step would be noise elsewhere.
+        self.adaln = Linear(config.width, 6 * config.width, matrices=0)
 
     def forward(self, x: Tensor, cond: Tensor, taps: Taps | None = None, index: int = 0) -> Tensor:
         """x (B, N, D), cond (B, D) -> (B, N, D)."""
