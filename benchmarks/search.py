@@ -29,8 +29,8 @@ from lab.perceptual import FeatureDistance, unit
 from lab.results import Store, read_json, write_json
 
 BASE = Recipe(
-    data="fashion-mnist", teacher="fashion", pairs=100_000, student=DiTConfig(), methods=(Use("pairs"),),
-    batch=64, optimizer="muon", lr=5e-3,
+    data="fashion-mnist", teacher="fashion", pairs=100_000, student=DiTConfig(),
+    methods=(Use("pairs", {"perceptual": 0.0}),), batch=64, optimizer="muon", lr=5e-3,
 )  # fmt: skip
 
 STAGES: dict[str, dict[str, dict]] = {
@@ -42,8 +42,8 @@ STAGES: dict[str, dict[str, dict]] = {
         ]
     },
     "loss": {
-        "l1": {}, "l2": {"methods": (Use("pairs", {"l1": 0.0, "l2": 1.0}),)},
-        "l1 + l2": {"methods": (Use("pairs", {"l2": 0.5}),)},
+        "l1": {}, "l2": {"methods": (Use("pairs", {"l1": 0.0, "l2": 1.0, "perceptual": 0.0}),)},
+        "l1 + l2": {"methods": (Use("pairs", {"l2": 0.5, "perceptual": 0.0}),)},
         **{
             f"perceptual {weight:g}{late}": {"methods": (Use("pairs", {"perceptual": weight} | options),)}
             for weight, late, options in [

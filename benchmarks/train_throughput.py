@@ -49,6 +49,7 @@ def batches(batch: int) -> Iterator[Batch]:
 def ours(config: DiTConfig, batch: int, dtype: str) -> Callable[[], None]:
     """One update of lab.train.train."""
     recipe = Recipe(student=config, batch=batch, dtype=dtype, methods=(Use("pairs"),))
+    recipe = recipe.with_(lr=recipe.default_lr)
     method = create(recipe.methods[0])
     student = method.prepare(models.build(config), SPEC, None, []).train()
     state = start_state(student, [method], recipe)

@@ -152,7 +152,7 @@ class Recipe:
     steps: int = 2000  # updates; 0 = build and measure only
     batch: int = 64
     optimizer: str = "muon"  # muon: block matrices by Muon, the rest AdamW; or adamw
-    lr: float = 5e-3
+    lr: float | None = None  # None = 1.2e-2 where Muon trains the blocks of a DiT, else 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100  # updates over which the rate rises from zero
     schedule: str = "linear"  # to zero over the second half; or constant, cosine
@@ -174,6 +174,11 @@ class Recipe:
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
         methods = "+".join(use.method for use in self.methods)
         return f"{_slug(self.data)}-{self.student.shape}-{_slug(methods)}-{digest}"
+
+    @property
+    def default_lr(self) -> float:
+        """The rate that `lr` None stands for; experiment.resolve writes it out."""
+        return 1.2e-2 if self.optimizer == "muon" and self.student.family == "dit" else 1e-3
 
     def to_json(self) -> str:
         return json.dumps(_plain(self), indent=1)
@@ -217,7 +222,7 @@ def check_fields(recipe: Recipe) -> list[str]:
     for name, low in [("steps", 0), ("batch", 1), ("pairs", 0), ("warmup", 0), ("clip", 0)]:
         if getattr(recipe, name) < low:
             wrong.append(f"{name} must be at least {low}, got {getattr(recipe, name)}")
-    if not recipe.lr > 0:
+    if recipe.lr is not None and not recipe.lr > 0:
         wrong.append(f"lr must be above 0, got {recipe.lr}")
     if not 0 <= recipe.ema < 1:
         wrong.append(f"ema must lie in [0, 1), got {recipe.ema}")

@@ -63,6 +63,7 @@ def check(recipe: Recipe, store: Store) -> list[str]:
             methods.append(create(use))
         except ValueError as error:
             wrong.append(str(error))
+    wrong += [why for m in methods if (why := m.refuses(recipe))]
     asking = [m.name for m in methods if m.asks]
     if len(asking) != 1 and len(methods) == len(recipe.methods):
         known = ", ".join(sorted(n for n, m in METHODS.items() if m.asks))
@@ -93,7 +94,7 @@ def check(recipe: Recipe, store: Store) -> list[str]:
 
 
 def resolve(recipe: Recipe, store: Store) -> Recipe:
-    """The recipe with every method option written out and the teacher by its lasting name.
+    """The recipe with its rate and every method option written out and the teacher by its lasting name.
 
     Raises ValueError listing everything that is wrong.
     """
@@ -101,7 +102,8 @@ def resolve(recipe: Recipe, store: Store) -> Recipe:
         raise ValueError("\n".join(wrong))
     uses = tuple(Use(use.method, options_of(create(use))) for use in recipe.methods)
     teacher = teachers.resolve(recipe.teacher, store) if recipe.teacher else None
-    return dataclasses.replace(recipe, methods=uses, teacher=teacher)
+    lr = recipe.default_lr if recipe.lr is None else recipe.lr
+    return dataclasses.replace(recipe, methods=uses, teacher=teacher, lr=lr)
 
 
 def plan(recipe: Recipe, store: Store) -> list[Recipe]:

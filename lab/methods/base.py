@@ -74,6 +74,10 @@ class Method:
     def __post_init__(self) -> None:
         self.own = nn.ModuleDict()  # modules trained beside the student and thrown away after
 
+    def refuses(self, recipe: Recipe) -> str | None:
+        """Why this method can't do a recipe, as a sentence; asked before any work. None if it can."""
+        return None
+
     def plan(self, recipe: Recipe) -> list[Recipe]:
         """The runs to do, in order."""
         return [recipe]

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lab.config import Recipe
 from lab.data import Batch, ImageSpec
 from lab.diffusion import draw_sigma, loss_weight
 from lab.methods.base import Finished, Method, Question, Step
@@ -28,10 +29,11 @@ class Denoise(Method):
         if not 0 <= self.label_drop < 1:
             raise ValueError(f"label_drop must lie in [0, 1), got {self.label_drop}")
 
+    def refuses(self, recipe: Recipe) -> str | None:
+        return None if recipe.student.time else "method denoise needs a net with time; set student.time to true"
+
     def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
         config = student.config
-        if not config.time:
-            raise ValueError("method denoise needs a net with time; set student.time to true")
         self.sigma_data = spec.sigma_data
         self.null = config.num_classes if config.null_class else None
         return student

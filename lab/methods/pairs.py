@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import perceptual
+from lab.config import Recipe
 from lab.data import Batch, ImageSpec
 from lab.methods.base import Finished, Method, Question, Step
 
@@ -24,7 +25,7 @@ class Pairs(Method):
 
     l1: float = 1.0  # weight of the mean absolute difference
     l2: float = 0.0  # weight of the mean squared difference
-    perceptual: float = 0.0  # weight of the perceptual distance
+    perceptual: float = 0.3  # weight of the perceptual distance
     perceptual_from: float = 0.0  # share of the run after which the perceptual term acts
 
     def __post_init__(self) -> None:
@@ -35,9 +36,19 @@ class Pairs(Method):
         if not 0 <= self.perceptual_from <= 1:
             raise ValueError(f"perceptual_from must lie in [0, 1], got {self.perceptual_from}")
 
+    def refuses(self, recipe: Recipe) -> str | None:
+        net = recipe.student
+        if net.time:
+            return "method pairs trains a one-step student; set student.time to false"
+        if self.perceptual:
+            try:
+                perceptual.name(ImageSpec(data=recipe.data, size=net.image_size, channels=net.channels,
+                                          num_classes=net.num_classes))  # fmt: skip
+            except LookupError as error:
+                return f"{error}; pairs.perceptual=0 does without it"
+        return None
+
     def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
-        if student.config.time:
-            raise ValueError("method pairs trains a one-step student; set student.time to false")
         self._distance = perceptual.load(spec) if self.perceptual else None
         return student
 

@@ -6,7 +6,7 @@ from conftest import TINY_DIT
 from methods.test_contract import SPEC, batch
 
 from lab import models
-from lab.config import DiTConfig, Use
+from lab.config import DiTConfig, Recipe, UNetConfig, Use
 from lab.methods import create
 from lab.optim import Optimizer
 from lab.train import answer
@@ -28,11 +28,20 @@ def test_the_first_loss_is_the_mean_size_of_the_targets():
 
 
 def test_a_term_of_weight_zero_is_not_there_and_none_at_all_is_refused():
-    method = create(Use("pairs"))
+    method = create(Use("pairs", {"perceptual": 0.0}))
     student = method.prepare(models.build(TINY_DIT), SPEC, None, [])
     assert list(method.loss(one_step(method, student, batch()))) == ["l1"]
     with pytest.raises(ValueError, match="must not be negative nor all 0"):
-        create(Use("pairs", {"l1": 0.0}))
+        create(Use("pairs", {"l1": 0.0, "perceptual": 0.0}))
+
+
+def test_recipes_that_it_cannot_do_are_refused_before_any_work():
+    method = create(Use("pairs"))
+    assert "one-step student" in method.refuses(Recipe(student=UNetConfig()))
+    why = method.refuses(Recipe(data="folder:photographs"))
+    assert "no perceptual distance" in why and why.endswith("pairs.perceptual=0 does without it")
+    assert create(Use("pairs", {"perceptual": 0.0})).refuses(Recipe(data="folder:photographs")) is None
+    assert method.refuses(Recipe()) is None
 
 
 def test_the_perceptual_term_begins_where_it_is_told():
@@ -45,11 +54,10 @@ def test_the_perceptual_term_begins_where_it_is_told():
 
 def trained(noise, image, y, steps, config):
     """A student trained on the given pairs in full batches; its last loss."""
-    from lab.config import Recipe
     from lab.data import Batch
 
     torch.manual_seed(0)
-    method = create(Use("pairs"))
+    method = create(Use("pairs", {"perceptual": 0.0}))
     student = method.prepare(models.build(config), SPEC, None, [])
     optimizer = Optimizer([student], Recipe(optimizer="adamw"))
     for step in range(steps):
