@@ -7,7 +7,6 @@ backbone already lie on this machine; nothing is downloaded here. Data with a ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from lab import features
 from lab.data import ImageSpec
 from lab.features import FeatureNet
-
-Distance = Callable[[Tensor, Tensor], Tensor]  # images in [-1, 1], (B, C, H, W) twice -> (B,)
 
 EPS = 1e-2  # of a squared feature norm; LPIPS has 1e-10, which lets a dark patch's gradient grow to 1e5
 LPIPS_SIDE = 32  # pixels; below that the backbone's last stages have no room
@@ -59,6 +56,21 @@ class Lpips(nn.Module):
         return self.net(a, b).flatten()
 
 
+class Distance:
+    """Images in [-1, 1], (B, C, H, W) twice -> (B,), on whatever device they are; the gradient flows to both."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net  # frozen
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        if next(self.net.parameters()).device != a.device:
+            self.net.to(a.device)
+        return self.net(a, b)
+
+    def compile(self) -> None:
+        self.net.compile()
+
+
 def backbone() -> str | None:
     """The LPIPS backbone whose weights lie in torch's cache, or None."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -82,17 +94,9 @@ def name(spec: ImageSpec) -> str:
 
 
 def load(spec: ImageSpec) -> Distance:
-    """The per-sample distance of images in [-1, 1], (B, C, H, W) twice -> (B,), on whatever device they are.
-
-    Its net is frozen; the gradient flows to both images. Raises LookupError for images without one.
-    """
+    """The per-sample distance of such images. Raises LookupError for images without one."""
     found = name(spec)
     own = not found.startswith("lpips-")
-    net = FeatureDistance(features.load(spec.data, "perceptual")) if own else Lpips(found.removeprefix("lpips-"))
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        if next(net.parameters()).device != a.device:
-            net.to(a.device)
-        return net(a, b)
-
-    return distance
+    return Distance(
+        FeatureDistance(features.load(spec.data, "perceptual")) if own else Lpips(found.removeprefix("lpips-"))
+    )

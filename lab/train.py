@@ -126,6 +126,8 @@ def train(
         run.rewind_log(state.step)
     if compiled:
         student.compile()
+        for method in methods:
+            method.compile()
 
     shots = {round(recipe.steps * i / SNAPSHOTS) for i in range(SNAPSHOTS + 1)}
     stream = batches(state.step)

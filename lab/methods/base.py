@@ -87,6 +87,9 @@ class Method:
         """Edit weights, swap sub-modules, make `own`."""
         return student
 
+    def compile(self) -> None:
+        """Compile what `loss` calls; asked where the loop compiles the student."""
+
     def wants(self, student: nn.Module, teacher: Teacher | None) -> tuple[set[str], set[str]]:
         """Names of the taps of the student and of the teacher that `loss` looks at."""
         return set(), set()

@@ -52,6 +52,10 @@ class Pairs(Method):
         self._distance = perceptual.load(spec) if self.perceptual else None
         return student
 
+    def compile(self) -> None:
+        if self._distance is not None:
+            self._distance.compile()
+
     def question(self, batch: Batch, rng: torch.Generator) -> Question:
         return Question(x=batch.noise, sigma=None, y=batch.y, target=batch.image,
                         weight=torch.ones(len(batch.noise), device=batch.noise.device))  # fmt: skip
