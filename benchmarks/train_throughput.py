@@ -3,9 +3,9 @@
     python benchmarks/train_throughput.py --out results/benchmarks/train_throughput.json
 
 The same shape, batch and dtype, interleaved in one process (A B B A ...), medians of rounds with their
-spread. Ours is the loop's own step with L1 alone, as theirs: batch from pairs, compiled forward and backward, gradient norm,
-Muon and AdamW, EMA. Theirs is eager, as its users run it, without EMA or clipping; a compiled one is
-timed too and reported beside it.
+spread. Ours is the loop's own step with L1 alone, as theirs: batch from pairs, compiled forward and
+backward, gradient norm, Muon and AdamW, EMA. Theirs is eager, as its users run it, without EMA or
+clipping; a compiled one is timed too and reported beside it.
 """
 
 from __future__ import annotations
