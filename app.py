@@ -1,7 +1,7 @@
 """The app's frame: `streamlit run app.py` finds the pages in lab/dashboard and runs the one that is open.
 
-A page is a file with the constants TITLE, ORDER, ICON and URL ("/" is the first page). They are read
-with ast, so that listing the pages imports none of them.
+A page is a file with the constants TITLE, ORDER, ICON and URL ("/" is the first page, which is found under
+its file's name, too). They are read with ast, so that listing the pages imports none of them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,24 @@ def constants(path: Path) -> dict[str, str | int] | None:
 def pages() -> list[st.Page]:
     """The pages, by ORDER."""
     listed = [(found, path) for path in PAGES.glob("*.py") if (found := constants(path))]
-    return [
-        st.Page(path, title=c["TITLE"], icon=c["ICON"], default=c["URL"] == "/", url_path=c["URL"].strip("/") or None)
-        for c, path in sorted(listed, key=lambda pair: (pair[0]["ORDER"], pair[1].name))
-    ]
+    listed.sort(key=lambda pair: (pair[0]["ORDER"], pair[1].name))
+    return [st.Page(path, title=c["TITLE"], icon=c["ICON"], default=c["URL"] == "/", url_path=c["URL"].strip("/"))
+            for c, path in listed]  # fmt: skip
+
+
+def by_its_name(first: st.Page) -> st.Page:
+    """An address that is typed or old: the first page is at /, and Streamlit knows no other one for it."""
+
+    def lead_there() -> None:
+        st.switch_page(first, query_params={key: st.query_params.get_all(key) for key in st.query_params})
+
+    name = next(path.stem for path in PAGES.glob("*.py") if (c := constants(path)) and c["URL"] == "/")
+    return st.Page(lead_there, title=first.title, url_path=name, visibility="hidden")
 
 
 st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wide")
-page = st.navigation(pages())
+shown = pages()
+page = st.navigation([*shown, by_its_name(next(p for p in shown if p.url_path == ""))])
 try:
     page.run()
 finally:  # also where a page ends itself by st.stop

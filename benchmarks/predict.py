@@ -21,6 +21,7 @@ from lab.bench import card_here
 from lab.config import DiTConfig
 from lab.devices import predict
 from lab.devices.predict import Card, Measured
+from lab.experiment import commit
 from lab.results import Store, now, write_json
 
 SPLITS = 10
@@ -80,15 +81,14 @@ def row(card: Card, timings: list[Measured], runtime: str, precision: str) -> di
     }  # fmt: skip
 
 
-def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--results", help="results folder")
-    made.add_argument("--out", type=Path, default=Path("results/benchmarks/predict.json"))
-    args = made.parse_args()
-    store = Store(args.results)
+def measured(store: Store, out: Path) -> float:
+    """Every runtime, precision and number of threads of this machine that is known well enough; gives the median error.
+
+    Raises LookupError where nothing is.
+    """
     reports = store.reports()
     if reports.empty:
-        raise SystemExit(f"no timing in {store.root}; `python -m lab bench` makes them")
+        raise LookupError(f"no timing in {store.root}; `python -m lab bench` makes them")
     rows, cards = [], {}
     columns = ["software.runtime", "model.precision", "state.threads"]
     for runtime, precision, threads in sorted(set(reports[columns].dropna().itertuples(index=False, name=None))):
@@ -100,10 +100,23 @@ def main() -> None:
         cards[predict.key_of(card)] = dataclasses.asdict(card)
         print(rows[-1], flush=True)
     if not rows:
-        raise SystemExit(f"fewer than {LEAST_SHAPES} shapes were timed alike on this machine")
+        raise LookupError(f"fewer than {LEAST_SHAPES} shapes were timed alike on this machine")
     middle = statistics.median(r["median_error"] for r in rows)
     print(f"median of the {len(rows)} medians: {middle:.1%}")
-    write_json(args.out, {"made": now(), "splits": SPLITS, "median_of_medians": middle, "rows": rows, "cards": cards})
+    write_json(out, {"made": now(), "commit": commit(), "splits": SPLITS, "median_of_medians": middle, "rows": rows,
+                     "cards": cards})  # fmt: skip
+    return middle
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--results", help="results folder")
+    made.add_argument("--out", type=Path, default=Path("results/benchmarks/predict.json"))
+    args = made.parse_args()
+    try:
+        measured(Store(args.results), args.out)
+    except LookupError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

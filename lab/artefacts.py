@@ -24,7 +24,7 @@ from lab.deploy import Deployed
 from lab.results import Run, now, read_json, write_json
 from lab.weights import load_student, sha256, spec_of_run
 
-FORMAT = 1  # raised when the same weights give other files
+FORMAT = 2  # raised when the same weights give other files
 FACTS = "artefact.json"
 Images = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # z, y -> images
 

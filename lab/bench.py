@@ -7,8 +7,10 @@ image on the host. The protocol itself is devices/runner.py, the same that times
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +22,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, deploy, diffusion
+from lab import artefacts, deploy, diffusion, export
 from lab.config import JSON, config_to_json, unknown
 from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
 from lab.devices import predict, runner
 from lab.devices.predict import Card
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
-from lab.results import Run, Store, now
+from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
 from lab.runtimes.base import check_threads
@@ -133,7 +135,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
                      "nfe": session.evaluations},
         "timing": timed.timing | cold,
         "memory": memory,
-        "checks": _checks(image, _reference(run, session, batch, device, solver), precision),
+        "checks": checks(image, reference(run, session, batch, device, solver), precision),
     })  # fmt: skip
     store.add_report(report)
     return report
@@ -165,7 +167,7 @@ def _model(run: Run, session: Session, precision: str) -> dict[str, JSON]:
     }  # fmt: skip
 
 
-def _reference(run: Run, session: Session, batch: int, device: str, solver: str) -> np.ndarray:
+def reference(run: Run, session: Session, batch: int, device: str, solver: str) -> np.ndarray:
     """The finished network's images of the same inputs; made after the timing, so that they cost no memory there."""
     inputs = fixed_inputs(session, batch)
     if not session.config.time:
@@ -173,8 +175,8 @@ def _reference(run: Run, session: Session, batch: int, device: str, solver: str)
     return runtime_of("eager").open(run.path, device=device, threads=session.threads, solver=solver)(*inputs)
 
 
-def _checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str, JSON]:
-    """Whether the images that were timed are the right ones."""
+def checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str, JSON]:
+    """Whether images are the right ones: the `checks` part of a report."""
     apart = np.abs(image - reference)
     furthest, mean = float(apart.max()), float(apart.mean())
     finite = bool(np.isfinite(image).all())
@@ -287,6 +289,7 @@ def compare(a: Session, b: Session, *, batch: int = 1, scope: str = "core", pres
 # --- this machine's card ------------------------------------------------------------------------
 
 GEMM = 1024  # side of the square product whose speed is called the peak
+SMALL_GEMM = 256  # the same where the processor has no instructions for a precision, and so takes seconds for it
 COPIED_MB = 256  # more than caches hold
 EACH_S = 0.5  # for each figure of a card
 
@@ -297,7 +300,7 @@ def card(threads: int | None = None) -> Card:
     torch.set_num_threads(count)
     try:
         with torch.inference_mode():
-            peak = {name: found for name, make in _PRODUCTS.items() if (found := _gflops(make)) is not None}
+            products = {name: found for name in PRODUCTS if (found := product(name, count)) is not None}
             source, target = torch.ones(2, COPIED_MB * 250_000)
             copied = 2 * source.numel() * source.element_size()
             bandwidth = copied / _best_s(lambda: target.copy_(source)) / 1e9
@@ -306,11 +309,12 @@ def card(threads: int | None = None) -> Card:
     finally:
         torch.set_num_threads(before)
     here, when = runner.HERE.device(), f"measured {now()[:10]} with torch {torch.__version__}, {count} threads"
-    sources = {f"peak.{name}": f"{when}: product of {GEMM} cubed, best of {EACH_S} s" for name in peak}
+    sources = {f"peak.{name}": f"{when}: product of {found.side} cubed by {found.by}, best of {EACH_S} s"
+               for name, found in products.items()}  # fmt: skip
     sources |= {"bandwidth": f"{when}: copy of {COPIED_MB} MB, reads and writes, best of {EACH_S} s",
                 "launch_us": f"{when}: an addition to one number, best of {EACH_S} s"}  # fmt: skip
     return Card(name=here["name"], family=here["family"], memory_mb=here["memory_mb"], threads=count,
-                peak={k: round(v, 1) for k, v in peak.items()}, bandwidth=round(bandwidth, 2),
+                peak={name: round(found.gflops, 1) for name, found in products.items()}, bandwidth=round(bandwidth, 2),
                 launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
 
 
@@ -325,36 +329,92 @@ def card_here(store: Store, threads: int | None = None) -> Card:
     return found
 
 
-def _int8_product() -> Callable[[], object]:
-    a, b = torch.ones(2, GEMM, GEMM, dtype=torch.int8)
-    return lambda: torch._int_mm(a, b)
+@dataclass(frozen=True)
+class Product:
+    """The quickest product of two square matrices that is here in one precision."""
+
+    call: Callable[[], object]
+    side: int
+    by: str  # whose it is
+    gflops: float
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.side**3
 
 
-def _float_product(dtype: torch.dtype) -> Callable[[], object]:
-    a, b = torch.ones(2, GEMM, GEMM, dtype=dtype)
-    out = torch.empty_like(a)
-    return lambda: torch.mm(a, b, out=out)
+def product(precision: str, threads: int) -> Product | None:
+    """The product whose speed is called this machine's peak; None where nobody here has one.
+
+    torch must have this number of threads already; the others are told.
+    """
+    found = [tried for by, make in PRODUCTS[precision].items() if (tried := _tried(by, make, threads)) is not None]
+    return max(found, key=lambda tried: tried.gflops, default=None)
 
 
-_PRODUCTS: dict[str, Callable[[], Callable[[], object]]] = {
-    "fp32": lambda: _float_product(torch.float32), "bf16": lambda: _float_product(torch.bfloat16),
-    "int8": _int8_product,
-}  # fmt: skip
-
-
-def _gflops(make: Callable[[], Callable[[], object]]) -> float | None:
-    """None where torch has no such product for this machine."""
-    call = make()
+def _tried(by: str, make: Callable[[int, int], Callable[[], object]], threads: int) -> Product | None:
     try:
-        call()
-    except (NotImplementedError, RuntimeError):
+        small = make(SMALL_GEMM, threads)
+        small()
+    except (ImportError, NotImplementedError, RuntimeError):
         return None
-    return 2 * GEMM**3 / _best_s(call) / 1e9
+    quick = _best_s(small, EACH_S / 5) * (GEMM / SMALL_GEMM) ** 3 < EACH_S
+    side = GEMM if quick else SMALL_GEMM
+    call = make(side, threads) if quick else small
+    call()
+    return Product(call, side, by, 2.0 * side**3 / _best_s(call) / 1e9)
 
 
-def _best_s(call: Callable[[], object]) -> float:
+def slow_precisions(card: Card) -> dict[str, str]:
+    """Precisions that a machine has no instructions for, each with a sentence: they take longer than fp32."""
+    slow = [name for name in ("bf16",) if card.peak.get(name, math.inf) < card.peak["fp32"]]
+    return {name: f"{name} is left out: its products reach {card.peak[name]:g} GFLOP/s on {card.title}, those of fp32 "
+                  f"{card.peak['fp32']:g}" for name in slow}  # fmt: skip
+
+
+def _torch_product(dtype: torch.dtype) -> Callable[[int, int], Callable[[], object]]:
+    def make(side: int, threads: int) -> Callable[[], object]:
+        a, b = torch.ones(2, side, side, dtype=dtype)
+        if dtype == torch.int8:
+            return lambda: torch._int_mm(a, b)
+        out = torch.empty_like(a)
+        return lambda: torch.mm(a, b, out=out)
+
+    return make
+
+
+def _onnx_product(kind: str, dtype: type) -> Callable[[int, int], Callable[[], object]]:
+    """By onnxruntime, whose int8 uses the processor's instructions where torch's is a plain loop."""
+
+    def make(side: int, threads: int) -> Callable[[], object]:
+        import onnxruntime
+        from onnx import TensorProto, helper, numpy_helper
+
+        of = {np.float32: (TensorProto.FLOAT, TensorProto.FLOAT), np.int8: (TensorProto.INT8, TensorProto.INT32)}
+        a, c = (helper.make_tensor_value_info(n, t, [side, side]) for n, t in zip("ac", of[dtype]))
+        b = numpy_helper.from_array(np.ones((side, side), dtype), "b")
+        graph = helper.make_graph([helper.make_node(kind, ["a", "b"], ["c"])], "product", [a], [c], [b])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", export.OPSET)], ir_version=9)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        inputs = {"a": onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((side, side), dtype))}
+        return lambda: session.run_with_ort_values(["c"], inputs)
+
+    return make
+
+
+# precision -> who has such a product -> (side, threads) -> a call of it
+PRODUCTS: dict[str, dict[str, Callable[[int, int], Callable[[], object]]]] = {
+    "fp32": {"torch": _torch_product(torch.float32), "onnxruntime": _onnx_product("MatMul", np.float32)},
+    "bf16": {"torch": _torch_product(torch.bfloat16)},
+    "int8": {"torch": _torch_product(torch.int8), "onnxruntime": _onnx_product("MatMulInteger", np.int8)},
+}
+
+
+def _best_s(call: Callable[[], object], seconds: float | None = None) -> float:
     """Seconds of the fastest call: a peak is what was possible, not what others left over."""
-    return min(runner.sample(call, Preset(iters=3, seconds=EACH_S))) / 1e9
+    return min(runner.sample(call, Preset(iters=3, seconds=EACH_S if seconds is None else seconds))) / 1e9
 
 
 # --- the parts of a net -------------------------------------------------------------------------
@@ -407,6 +467,32 @@ def blocks(run: Run, *, batch: int = 1, threads: int | None = None, precision: s
     return Blocks(table, float(np.median(whole)) / 1e6, ceiling, batch, precision, session.threads)
 
 
+def keep_blocks(run: Run, store: Store, *, batch: int = 1, threads: int | None = None, precision: str = "fp32",
+                calls: int = 200, force: bool = False) -> dict[str, JSON]:  # fmt: skip
+    """`blocks` of a run beside this machine's card, kept in the store; what is there of these weights is given back.
+
+    A plain file, so that pages show it without torch: Store.blocks().
+    """
+    count, device = check_threads(threads), device_facts("cpu")
+    words = [run.id[-8:], "eager", precision, f"b{batch}", f"t{count}",
+             hashlib.sha256(f"{device['name']} {_sha256(run)}".encode()).hexdigest()[:12]]  # fmt: skip
+    if not force and (known := store.read_blocks("-".join(words))) is not None:
+        return known
+    found = blocks(run, batch=batch, threads=count, precision=precision, calls=calls, beside=card_here(store, count))
+    config = config_to_json(run.recipe.student)
+    kept = {
+        "schema": BLOCKS_SCHEMA, "created_utc": now(), "device": device,
+        "software": {"runtime": "eager", "runtime_version": torch.__version__},
+        "state": {"threads": count, "load_avg": runner.HERE.load()},
+        "model": {"model_id": run.id, "config": config, "weights_sha256": _sha256(run), "precision": precision},
+        "workload": {"scope": "core", "batch": batch, "nfe": 1}, "calls": calls,
+        "whole_ms": found.whole_ms, "of_roofline": found.of_roofline, "card": dataclasses.asdict(found.card),
+        "parts": found.table.to_dict("records"),
+    }  # fmt: skip
+    store.add_blocks("-".join(words), kept)
+    return kept
+
+
 def _timed_parts(session: Session, inputs: tuple, calls: int) -> tuple[list[str], list[list[int]], list[int]]:
     """Names of the parts, ns of each in each call, and ns of calls in one go, taken in turns."""
     autocast = torch.autocast("cpu", torch.bfloat16, enabled="autocast" in session.flags)
@@ -454,5 +540,6 @@ def _roofline(name: str, ms: float, card: Card, config: Any, batch: int, precisi
             "limit": "overhead" if roof < OVERHEAD * ms else limit}  # fmt: skip
 
 
-__all__ = ["Blocks", "Card", "Comparison", "Preset", "blocks", "call_of", "card", "card_here", "compare",
-           "fixed_inputs", "measure", "sweep"]  # fmt: skip
+__all__ = ["Blocks", "Card", "Comparison", "Preset", "Product", "blocks", "call_of", "card", "card_here", "checks",
+           "compare", "fixed_inputs", "keep_blocks", "measure", "product", "reference", "slow_precisions",
+           "sweep"]  # fmt: skip

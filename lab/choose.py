@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lab.config import JSON, unknown
+from lab.devices.report import FAMILIES_WITH_POWER_MODES
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ PERCENTILES = ("p50", "p90", "p99")
 SCOPES = ("core", "e2e")
 # The metrics are those of the weights as floating point numbers; an int8 engine draws other images.
 FLOATING = ("fp32", "tf32", "fp16", "bf16")
+EXACT = ("fp32", "tf32")  # of any other precision it must be known how far its images are off
+COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32", "ternary")
+PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 WEAK = ("D", "E", "F")  # grades: unstable, published by others, estimated
 ESTIMATED = "F"
 
@@ -81,6 +85,8 @@ _DEFAULTS = {
     "weights_sha256": "",
     "teacher": "",
 }
+# How far its images are off, of which only the first is always known.
+_OFF = ("off_max", "off_mean", "off_perceptual", "off_images")
 # `precision` is a metric, so the number format of a timing is `timed_dtype`.
 _TIMED = [
     "weights_sha256",
@@ -96,6 +102,7 @@ _TIMED = [
     "threads",
     "scope",
     "report_id",
+    *_OFF,
 ]
 
 
@@ -112,6 +119,7 @@ class Budget:
     batch: int = 1
     threads: int | None = None
     scope: str = "core"  # the network alone; e2e = from noise to an image on the host
+    precision: str = "float"  # of the timings; `any` also takes coarser ones, which draw other images, or one by name
     percentile: str = "p50"
     metric: str = "fd"
     protocol: str | None = None  # as `protocols` says it
@@ -120,7 +128,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         wrong = []
-        for name, known in [("percentile", PERCENTILES), ("metric", METRICS), ("scope", SCOPES)]:
+        for name, known in [("percentile", PERCENTILES), ("metric", METRICS), ("scope", SCOPES),
+                            ("precision", PRECISIONS)]:  # fmt: skip
             if getattr(self, name) not in known:
                 wrong.append(unknown(name, getattr(self, name), known))
         for name in COSTS:
@@ -228,12 +237,19 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
     if len(reports) and not budget.estimated:
         reports = reports[~_estimated(reports)]  # nor may they settle what is looked at
     if budget.device is None and "device.name" in reports:
-        budget = dataclasses.replace(budget, device=_most(reports["device.name"]))
+        budget = dataclasses.replace(budget, device=_most(devices(reports)))
     if budget.threads is None and "state.threads" in reports:
         here = reports[_at(reports, budget)]
         threads = _most(here["state.threads"].dropna())
         budget = dataclasses.replace(budget, threads=None if threads is None else int(threads))
     return budget
+
+
+def devices(reports: pd.DataFrame) -> pd.Series:
+    """What each report's device is called here: its name, with the power mode where a family has several."""
+    name, mode = reports["device.name"], column_of(reports, "state.power_mode")
+    several = column_of(reports, "device.family").isin(FAMILIES_WITH_POWER_MODES) & mode.notna()
+    return name.where(~several, name.astype(str) + ", " + mode.astype(str))
 
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
@@ -244,22 +260,40 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     if reports.empty:
         return pd.DataFrame(columns=_TIMED)
     here = reports[_at(reports, budget) & _sound(reports, budget)]
-    ci = _column(here, "timing.p50_ci95") if budget.percentile == "p50" else pd.Series(None, index=here.index)
+    ci = column_of(here, "timing.p50_ci95") if budget.percentile == "p50" else pd.Series(None, index=here.index)
     found = pd.DataFrame({
         "weights_sha256": here["model.weights_sha256"],
         "latency_ms": here[f"timing.{budget.percentile}"],
         "latency_low": [pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
         "runtime": here["software.runtime"], "timed_dtype": here["model.precision"],
-        "grade": _column(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
-        "device": here["device.name"], "batch": here["workload.batch"], "threads": _column(here, "state.threads"),
+        "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
+        "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
     })  # fmt: skip
+    found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     found = found.sort_values("grade", kind="stable").drop_duplicates(["weights_sha256", "runtime", "timed_dtype"])
     return found.sort_values("latency_ms", kind="stable").drop_duplicates("weights_sha256")[_TIMED]
+
+
+def off(reports: pd.DataFrame) -> pd.DataFrame:
+    """How far the images of what was timed are from the float32 network's, in [-1, 1]: off_max, off_mean, ...
+
+    By the file that was timed, on the common noises, else by the images of the timing, of which only the largest
+    difference is known (off_images is NaN then). 0 in float32.
+    """
+    names = {"off_max": "max_abs", "off_mean": "mean_abs", "off_perceptual": "perceptual", "off_images": "images"}
+    found = pd.DataFrame({column: pd.to_numeric(column_of(reports, f"artefact.{name}"), errors="coerce")
+                          for column, name in names.items()}, index=reports.index)  # fmt: skip
+    checked = pd.to_numeric(column_of(reports, "checks.max_abs_vs_ref"), errors="coerce")
+    found["off_max"] = found["off_max"].fillna(checked)
+    exact = column_of(reports, "model.precision").isin(EXACT)
+    for column in ("off_max", "off_mean"):
+        found[column] = found[column].where(~exact, 0.0)
+    return found
 
 
 def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
@@ -286,11 +320,11 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     """Every row of the table, teachers too, with its costs in the units of a budget and its latency."""
     frame = complete(table).copy()
     for column in ("params", "macs_image", "file_mb", budget.metric, f"{budget.metric}_low", f"{budget.metric}_high"):
-        frame[column] = pd.to_numeric(_column(frame, column), errors="coerce")
+        frame[column] = pd.to_numeric(column_of(frame, column), errors="coerce")
     frame["params_m"], frame["macs_m"] = frame["params"] / 1e6, frame["macs_image"] / 1e6
     frame = frame.drop(columns=[c for c in _TIMED[1:] if c in frame and c != "batch"])
     frame = frame.rename(columns={"batch": "train_batch"}).merge(timings(reports, budget), "left", on="weights_sha256")
-    for column in ("latency_ms", "latency_low", "latency_high", "batch", "threads"):
+    for column in ("latency_ms", "latency_low", "latency_high", "batch", "threads", *_OFF):
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
     by_run = frame.drop_duplicates("run").set_index("run")
     teacher = frame["teacher"].map(_teacher_ids(frame))
@@ -299,7 +333,9 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame["teacher_ms"] = teacher.map(by_run["latency_ms"]).astype(float)
     frame["teacher_value"] = teacher.map(by_run[budget.metric].where(same)).astype(float)
     frame["percentile"] = budget.percentile
-    frame["speed_up"] = frame["teacher_ms"] / frame["latency_ms"]
+    # Nothing is so many times as fast as a guess.
+    guess = frame["provenance"].eq("estimated") | teacher.map(by_run["provenance"]).eq("estimated")
+    frame["speed_up"] = (frame["teacher_ms"] / frame["latency_ms"]).where(~guess)
     return frame
 
 
@@ -320,26 +356,44 @@ def _teacher_ids(table: pd.DataFrame) -> dict[str, str]:
 def _at(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     """Which reports were made under the budget's conditions."""
     kept = (reports["workload.batch"] == budget.batch) & (reports["workload.scope"] == budget.scope)
-    kept &= reports["model.precision"].isin(FLOATING)
+    if budget.precision != "any":
+        kept &= reports["model.precision"].isin(FLOATING if budget.precision == "float" else [budget.precision])
     if budget.device is not None:
-        kept &= reports["device.name"] == budget.device
+        kept &= _on(reports, budget.device)
     if budget.threads is not None:
-        kept &= _column(reports, "state.threads") == budget.threads
+        kept &= column_of(reports, "state.threads") == budget.threads
     if budget.runtime != "fastest":
         kept &= reports["software.runtime"] == budget.runtime
     return kept
 
 
+def _on(reports: pd.DataFrame, device: str) -> pd.Series:
+    """Which reports are of a device; its name alone is enough while it was timed in one power mode."""
+    known = devices(reports)
+    if (known == device).any():
+        return known == device
+    named = reports["device.name"] == device
+    if known[named].nunique() > 1:
+        modes = "; ".join(sorted(known[named].unique()))
+        raise ValueError(f"device {device!r} was timed in several power modes; choose one of: {modes}")
+    return named
+
+
 def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     """Which reports can be trusted. A wrong image is never allowed: it makes an engine fast and useless."""
-    right = _column(reports, "checks.output_ok").ne(False)
+    right = column_of(reports, "checks.output_ok").ne(False)
     guess = _estimated(reports)
-    weak = _column(reports, "state.throttled").eq(True) | _column(reports, "grade").isin(WEAK) & ~guess
-    return right & (~weak | budget.weak) & (~guess | budget.estimated)
+    weak = column_of(reports, "state.throttled").eq(True) | column_of(reports, "grade").isin(WEAK) & ~guess
+    return right & ~_blind(reports) & (~weak | budget.weak) & (~guess | budget.estimated)
+
+
+def _blind(reports: pd.DataFrame) -> pd.Series:
+    """Which reports say how fast a rounded network is while nobody knows what its images lose."""
+    return off(reports)["off_max"].isna()
 
 
 def _estimated(reports: pd.DataFrame) -> pd.Series:
-    return _column(reports, "grade").eq(ESTIMATED) | _column(reports, "provenance").eq("estimated")
+    return column_of(reports, "grade").eq(ESTIMATED) | column_of(reports, "provenance").eq("estimated")
 
 
 # --- fronts -------------------------------------------------------------------------------------
@@ -461,8 +515,10 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
     return Recommendation(
         budget, found, pick, runner_up, best, teacher,
         headline=f"Ship {pick['name']}: {facts(pick, budget)}.",
-        reason=_reason(fitting, found, budget), loses=_loses(pick, best, teacher, budget),
-        sure=_sure(fitting, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
+        reason=_reason(fitting, found, budget),
+        loses=" ".join(filter(None, [_loses(pick, best, teacher, budget), images_said(pick)])),
+        sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick)])),
+        marginal=_marginal(found, pick, budget), left_out=left_out,
     )  # fmt: skip
 
 
@@ -472,10 +528,36 @@ def facts(row: dict[str, JSON], budget: Budget) -> str:
     if row.get("params_m") is not None:
         parts.append(f"{number(row['params_m'])} M parameters")
     if row.get("latency_ms") is not None:
-        parts.append(f"{number(row['latency_ms'])} ms {budget.percentile}")
+        parts.append(f"{number(row['latency_ms'])} ms {budget.percentile}{' estimated' * is_estimate(row)}")
     if row.get("file_mb") is not None:
         parts.append(f"{number(row['file_mb'])} MB")
     return ", ".join(parts)
+
+
+def is_estimate(row: dict[str, JSON]) -> bool:
+    """Whether a row's latency is one that nobody measured."""
+    return row.get("provenance") == "estimated"
+
+
+def images_off_said(row: dict[str, JSON]) -> str:
+    """How far the images of a timing are off, as a sentence of `off`'s columns."""
+    off_max, off_mean, perceptual, count = (row.get(name) for name in _OFF)
+    if off_max is None or pd.isna(off_max):
+        return "How far its images are off is not known."
+    if off_mean is None or pd.isna(off_mean):
+        return f"Its images were at most {number(off_max)} off (of [-1, 1], those that were timed)."
+    known = perceptual is not None and not pd.isna(perceptual)
+    beside = f", perceptual distance {number(perceptual)}" if known else ""
+    return (f"Its images are {number(off_mean)} off on average and {number(off_max)} at most "
+            f"(of [-1, 1], {count:.0f} noises{beside}).")  # fmt: skip
+
+
+def images_said(row: dict[str, JSON]) -> str:
+    """What the images lose by the precision of a row's latency, in sentences; "" in float32 and where untimed."""
+    if row.get("latency_ms") is None or row.get("timed_dtype") in EXACT:
+        return ""
+    return (f"Its latency is that of {row['timed_dtype']}, its distances are those of float32. "
+            f"{images_off_said(row)}")  # fmt: skip
 
 
 def timing_said(row: dict[str, JSON]) -> str:
@@ -550,6 +632,15 @@ def _sure(fitting: pd.DataFrame, budget: Budget) -> str:
     return said + f"{cheapest['name']} is the cheapest of them, at {_costs(cheapest)} instead of {_costs(pick)}."
 
 
+def _guessed(pick: dict[str, JSON]) -> str:
+    if not is_estimate(pick):
+        return ""
+    between = ""
+    if pick.get("latency_low") is not None:
+        between = f", {number(pick['latency_low'])} to {number(pick['latency_high'])} ms"
+    return f"Its latency is an estimate{between} (grade {ESTIMATED}): nobody has timed it there."
+
+
 def _cheapness(frame: pd.DataFrame) -> pd.Series:
     """Latency where all have one, else parameters."""
     return frame["latency_ms"] if frame["latency_ms"].notna().all() else frame["params_m"]
@@ -567,7 +658,7 @@ def _marginal(found: pd.DataFrame, pick: dict[str, JSON], budget: Budget) -> pd.
         if less.any():
             rows.append(_step("lower", name, found[less].iloc[0], pick, budget))  # best first
     return pd.DataFrame(
-        rows, columns=["change", "limit", "from", "to", "run", "name", "value", "gain", "gain_per_unit"]
+        rows, columns=["change", "limit", "from", "to", "note", "run", "name", "value", "gain", "gain_per_unit"]
     )
 
 
@@ -580,6 +671,7 @@ def _step(change: str, name: str, row: pd.Series, pick: dict[str, JSON], budget:
         "limit": name,
         "from": start,
         "to": float(row[name]),
+        "note": "estimated" if name == "latency_ms" and is_estimate(row) else "",
         "run": row["run"],
         "name": row["name"],
         "value": float(row[budget.metric]),
@@ -616,8 +708,9 @@ def _misses(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def _miss(row: pd.Series, name: str, limit: float, budget: Budget) -> dict[str, JSON]:
     value, unit = float(row[name]), COSTS[name].unit
     over = value - limit
+    guess = " (estimated)" if name == "latency_ms" and is_estimate(row) else ""
     sentence = (
-        f"Nearest on {COSTS[name].title.lower()}: {row['name']} with {number(value)} {unit}, "
+        f"Nearest on {COSTS[name].title.lower()}: {row['name']} with {number(value)} {unit}{guess}, "
         f"{number(over)} {unit} ({over / limit:.0%}) over, {short(budget.metric)} {number(row[budget.metric])}."
     )
     return {"limit": name, "allowed": limit, "needed": value, "over": over, "run": row["run"], "name": row["name"],
@@ -665,12 +758,15 @@ def _left_out(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found:
         here = reports[_at(reports, budget)]
         by_hash = table.drop_duplicates("weights_sha256").set_index("weights_sha256")["name"]
         whose = here["model.weights_sha256"].map(by_hash).fillna(here["model.model_id"])
-        broken = _column(here, "checks.output_ok").eq(False)
+        broken = column_of(here, "checks.output_ok").eq(False)
         said.append(_counted(whose[broken], "timing", "that drew a wrong image"))
-        guess = _estimated(here)
-        unsound = ~broken & ~_sound(here, budget)
+        guess, blind = _estimated(here), ~broken & _blind(here)
+        said.append(_counted(whose[blind], "timing", "of a precision whose loss of images nobody measured"))
+        unsound = ~broken & ~blind & ~_sound(here, budget)
         said.append(_counted(whose[unsound & ~guess], "timing", "throttled or of grade D or E"))
         said.append(_counted(whose[unsound & guess], "estimate", "that nobody measured"))
+        silent = guess & ~unsound & ~blind & here[f"timing.{budget.percentile}"].isna()
+        said.append(_counted(whose[silent], "estimate", f"of p50, which says nothing about {budget.percentile}"))
     return [sentence for sentence in said if sentence]
 
 
@@ -707,6 +803,8 @@ def _interval(row: dict[str, JSON], metric: str) -> str:
 
 def _costs(row: dict[str, JSON]) -> str:
     said = [COSTS[name].say(row[name]) for name in ("params_m", "latency_ms") if row.get(name) is not None]
+    if row.get("latency_ms") is not None and is_estimate(row):
+        said[-1] += " estimated"
     return ", ".join(said) or "unknown cost"
 
 
@@ -741,7 +839,8 @@ def _plain(row: pd.Series) -> dict[str, JSON]:
     return plain
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A frame's column, or one of None where it has no such column."""
     return frame[name] if name in frame else pd.Series(None, index=frame.index, dtype=object)
 
 

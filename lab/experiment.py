@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from lab import data, diffusion, models, pairs, sheets, teachers
-from lab.config import Recipe, Use, check_fields
+from lab.config import DiTConfig, Recipe, UNetConfig, Use, check_fields
 from lab.methods import METHODS, Finished, Method, create, options_of
 from lab.results import Run, Store, write_whole
 from lab.sampling import generate
@@ -233,6 +233,18 @@ def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
             run.set_status(error=f"not measured: {error}")
 
 
+def digits_student(store: Store, *, steps: int = 600) -> Run:
+    """A tiny one-step student on the 8x8 digits with its teacher, `digits-teacher`: what a notebook shows its steps on
+    where nothing is trained yet. Takes seconds.
+    """
+    kept = dict(data="digits", steps=steps, batch=64)
+    unet = UNetConfig(image_size=8, widths=(16, 32), attention=(), groups=4)
+    teacher = Recipe(student=unet, methods=(Use("denoise"),), optimizer="adamw", lr=2e-3, **kept)
+    store.name_teacher("digits-teacher", run(teacher, store).id)
+    dit = DiTConfig(image_size=8, patch=2, depth=2, width=32, heads=2)
+    return run(Recipe(teacher="digits-teacher", pairs=4096, student=dit, **kept), store)
+
+
 # --- pictures -----------------------------------------------------------------------------------
 
 
@@ -304,4 +316,4 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-__all__ = ["Machine", "check", "commit", "plan", "resolve", "run"]
+__all__ = ["Machine", "check", "commit", "digits_student", "plan", "resolve", "run"]

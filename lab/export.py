@@ -4,11 +4,14 @@ The graph is written node by node, for it has few kinds of them: what an exporte
 them (shape arithmetic for the batch, casts, decomposed GELUs and norms) costs more than a small
 net's own work at batch 1. Every node has the name of the layer it stands for.
 
-Opset 20 has GELU and layer norm as operators; ONNX Runtime, OpenVINO and TensorRT 10 read it.
+Opset 20 has GELU and layer norm as operators; ONNX Runtime, OpenVINO and TensorRT 10 read it. Where a
+runtime is quicker with other nodes for the same numbers, a keyword of `graph_of` says so
+(benchmarks/graphs.py); files for more than one runtime have none of them.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,11 +32,15 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET, IR_VERSION = 20, 9  # IR 9 came with opset 20; what onnx writes by default is newer than TensorRT 10 reads
+ORT_DOMAIN = "com.microsoft"  # of operators that ONNX Runtime alone has
 NOISE, CLASSES, IMAGE = "z", "y", "image"  # float32 (B, C, H, W), int64 (B,), float32 (B, C_out, H, W)
 # These see pixels: in int8 they would coarsen noise and image themselves, and they are small.
 KEPT_FLOAT = ("embed", "head")
 LOOKUP = "table.rows"  # the node that takes a class's rows from the table; some quantisers would coarsen it, too
 BLOCK_SIZE = 32  # weights that share a scale in 4-bit
+# Without instructions for int8 (VNNI) a processor adds pairs of products in 16 bits, which products of 8 bits overflow:
+# the images are then wrong by a fifth of their range. Weights of 7 bits never do, and lose a tenth of what int8 loses.
+SEVEN_BITS = {"reduce_range": True}
 # Noise on which int8 is calibrated: no sheet, measurement or training pair draws these seeds.
 CALIBRATION_SEED, CALIBRATION_IMAGES = 500_000, 256
 
@@ -44,8 +51,8 @@ CALIBRATION_SEED, CALIBRATION_IMAGES = 500_000, 256
 class Graph:
     """Nodes and constants of an ONNX graph, added in the order in which they run."""
 
-    def __init__(self, dtype: torch.dtype, *, gemm: bool) -> None:
-        self.dtype, self.gemm = dtype, gemm
+    def __init__(self, dtype: torch.dtype, *, gemm: bool, own_attention: bool, open_gelu: bool) -> None:
+        self.dtype, self.gemm, self.own_attention, self.open_gelu = dtype, gemm, own_attention, open_gelu
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
 
@@ -74,14 +81,18 @@ class Graph:
         return x if layer.bias is None else self.node("Add", f"{name}.+", x, self.constant(f"{name}.bias", layer.bias))
 
 
-def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False) -> ModelProto:
+def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False,
+             own_attention: bool = False, open_gelu: bool = False) -> ModelProto:  # fmt: skip
     """The network as an ONNX model that computes in this dtype; inputs and output stay float32 and int64.
 
     gemm: products as Gemm instead of MatMul nodes; which of the two a quantiser knows differs.
+    own_attention: q, k, v and attention as the one operator that ONNX Runtime has for them and nobody else reads.
+    open_gelu: GELU in single operations, which keeps a runtime from drawing it into the product before.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    g, wide = Graph(dtype, gemm=gemm), dtype == torch.float32
+    g = Graph(dtype, gemm=gemm, own_attention=own_attention, open_gelu=open_gelu)
+    wide = dtype == torch.float32
     z = NOISE if wide else g.node("Cast", "z.half", NOISE, to=TensorProto.FLOAT16)
     out = _network(g, net, z)
     g.node("Identity" if wide else "Cast", IMAGE, out, **({} if wide else {"to": TensorProto.FLOAT}))
@@ -92,7 +103,8 @@ def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32,
     image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["batch", maps, spec.size, spec.size])
     constants = [numpy_helper.from_array(value, name) for name, value in g.constants.items()]
     graph = helper.make_graph(g.nodes, net.config.shape, inputs, [image], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(ORT_DOMAIN, 1)] if own_attention else [])]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     checker.check_model(model, full_check=True)
     return model
 
@@ -138,12 +150,28 @@ def _block(g: Graph, name: str, block: DeployedBlock, x: str, rows: list[str], N
     h = _attention(g, f"{name}.attn", block, _normed(g, f"{name}.attn", x, shift1, scale1, D), N, D)
     x = _gated(g, f"{name}.attn", x, h, gate1, N, D)
     h = g.linear(f"{name}.mlp.fc1", _normed(g, f"{name}.mlp", x, shift2, scale2, D), block.fc1)
-    h = g.linear(f"{name}.mlp.fc2", g.node("Gelu", f"{name}.mlp.gelu", h, approximate="tanh"), block.fc2)
+    h = g.linear(f"{name}.mlp.fc2", _gelu(g, f"{name}.mlp.gelu", h), block.fc2)
     return _gated(g, f"{name}.mlp", x, h, gate2, N, D)
+
+
+def _gelu(g: Graph, name: str, x: str) -> str:
+    """Tanh-GELU; open, as the equal x sigmoid(2 sqrt(2/pi) x (1 + 0.044715 x^2))."""
+    if not g.open_gelu:
+        return g.node("Gelu", name, x, approximate="tanh")
+    slope = 2 * math.sqrt(2 / math.pi)
+    a, b = (g.constant(f"gelu.{k}", torch.tensor(v)) for k, v in (("cubic", 0.044715 * slope), ("slope", slope)))
+    u = g.node("Add", f"{name}.+", g.node("Mul", f"{name}.cubic", g.node("Mul", f"{name}.square", x, x), a), b)
+    return g.node("Mul", name, x, g.node("Sigmoid", f"{name}.sigmoid", g.node("Mul", f"{name}.u", x, u)))
 
 
 def _attention(g: Graph, name: str, block: DeployedBlock, x: str, N: int, D: int) -> str:
     """Multi-head attention on rows (B*N, D), whose scale stands in q's weights."""
+    if g.own_attention:
+        weight, bias = block.qkv.weight.T.contiguous(), block.qkv.bias
+        x = g.node("Attention", f"{name}.qkv", g.reshape(f"{name}.tokens.in", x, [-1, N, D]),
+                   g.constant(f"{name}.qkv.weight", weight), g.constant(f"{name}.qkv.bias", bias),
+                   domain=ORT_DOMAIN, num_heads=block.heads, scale=1.0)  # fmt: skip
+        return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, D]), block.proj)
     x = g.linear(f"{name}.qkv", x, block.qkv)
     x = g.reshape(f"{name}.heads", x, [-1, N, 3, block.heads, D // block.heads])
     x = g.node("Transpose", f"{name}.turned", x, perm=[2, 0, 3, 1, 4])  # (3, B, H, N, d)
@@ -166,7 +194,7 @@ def _gated(g: Graph, name: str, x: str, h: str, gate: str, N: int, D: int) -> st
 
 
 def to_onnx(net: Deployed, spec: ImageSpec, path: Path, precision: str = "fp32") -> None:
-    """Write the network as an ONNX file of this precision.
+    """Write the network as an ONNX file of this precision, for any runtime that reads ONNX.
 
     fp32; fp16 (inside, with casts at both ends); int8 (weights per channel, activations by their
     range at run time); int8-static (ranges from calibration on noise, as QDQ nodes); w4a32 (weights
@@ -187,7 +215,7 @@ def _int8(net: Deployed, spec: ImageSpec) -> ModelProto:
     model = _to_quantise(net, spec, gemm=False)
     return _through_file(lambda out: quantize_dynamic(
         model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept_float(model),
+        nodes_to_exclude=kept_float(model), **SEVEN_BITS,
     ))  # fmt: skip
 
 
@@ -202,7 +230,7 @@ def _int8_static(net: Deployed, spec: ImageSpec) -> ModelProto:
     return _through_file(lambda out: quantize_static(
         model, out, noise, quant_format=QuantFormat.QDQ, op_types_to_quantize=["Gemm"], per_channel=True,
         weight_type=QuantType.QInt8, activation_type=QuantType.QInt8, nodes_to_exclude=kept_float(model),
-        calibrate_method=CalibrationMethod.MinMax,
+        calibrate_method=CalibrationMethod.MinMax, **SEVEN_BITS,
         # Left in floating point, an output is one pass less and no loss: what follows a product is no product.
         extra_options={"ActivationSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Gemm"]},
     ))  # fmt: skip

@@ -1,7 +1,8 @@
 """Tables in, plotly figures out: pure, the same for pages and notebooks. No torch here.
 
 Colour is never alone: the marker's shape says the method too, its area the parameters, and a hollow grey
-marker what does not fit. Values measured under different conditions are refused, not drawn.
+marker what does not fit. A latency that nobody measured is hollow with a dot, has its interval and is called
+estimated. Values measured under different conditions are refused, not drawn.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ TEMPLATE = go.layout.Template(
 )  # fmt: skip
 
 MOST_NAMES = 8  # beside markers; the rest is in the hover box
+GUESS = "estimated"
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
 
@@ -64,24 +66,18 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     if len(line) > 1:
         figure.add_scatter(x=line[x], y=line[y], mode="lines", name="front", hoverinfo="skip",
                            line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
+    guess = _guessed(shown) & pd.Series("latency_ms" in (x, y), index=shown.index)
     methods = sorted(frame["method"].unique())
     named = _named(shown, line, x, y, first=[pick, runner_up], log_x=log_x, log_y=log_y)
     for k, method in enumerate(methods):
-        rows = shown[fits & (shown["method"] == method)]
-        _points(
-            figure,
-            rows,
-            x,
-            y,
-            name=method,
-            shape=SHAPES[k % len(SHAPES)],
-            colour=COLOURS[k % len(COLOURS)],
-            named=named,
-        )
-        rows = shown[~fits & (shown["method"] == method)]
-        _points(
-            figure, rows, x, y, name=f"{method}, over the budget", shape=f"{SHAPES[k % len(SHAPES)]}-open", colour=GREY
-        )
+        mine, shape, colour = shown["method"] == method, SHAPES[k % len(SHAPES)], COLOURS[k % len(COLOURS)]
+        _points(figure, shown[fits & ~guess & mine], x, y, name=method, shape=shape, colour=colour, named=named)
+        _points(figure, shown[fits & guess & mine], x, y, name=f"{method}, {GUESS}", shape=f"{shape}-open-dot",
+                colour=colour, named=named)  # fmt: skip
+        over = f"{method}, over the budget"
+        _points(figure, shown[~fits & ~guess & mine], x, y, name=over, shape=f"{shape}-open", colour=GREY)
+        _points(figure, shown[~fits & guess & mine], x, y, name=f"{over}, {GUESS}", shape=f"{shape}-open-dot",
+                colour=GREY)  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y)
     if teacher is not None:
         _teacher(figure, teacher, x, y, log_x=log_x, students=shown)
@@ -173,7 +169,9 @@ def hover(row: dict[str, object]) -> str:
     lines.append(", ".join(costs))
     if _known(row, "latency_ms"):
         grade = f", grade {row['grade']}" if row["grade"] else ""
-        lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}, {row['runtime']}{grade}")
+        said = GUESS if choose.is_estimate(row) else row["runtime"]
+        form = f" {row['timed_dtype']}" if row["timed_dtype"] not in choose.EXACT else ""
+        lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}, {said}{form}{grade}")
     if _known(row, "speed_up"):
         lines.append(f"{number(row['speed_up'])} times as fast as its teacher")
     if row.get("why_not"):
@@ -188,11 +186,13 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
     named = named or {}
     figure.add_scatter(
         x=rows[x], y=rows[y], mode="markers+text", name=name, customdata=rows[["run"]].to_numpy(),
-        text=[_safe(n) if run in named else "" for n, run in zip(rows["name"], rows["run"])],
+        text=[_safe(n) + (f", {GUESS}" if name.endswith(GUESS) else "") if run in named else ""
+              for n, run in zip(rows["name"], rows["run"])],
         textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
         hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text", error_y=_bars(rows, y, colour),
+        error_x=_bars(rows, "latency", colour, x) if name.endswith(GUESS) and x == "latency_ms" else None,
         marker=dict(symbol=shape, color=colour, size=_sizes(rows), opacity=1 if colour != GREY else 0.7,
-                    line=dict(width=1.5 if shape.endswith("open") else 0.5, color=colour)),
+                    line=dict(width=1.5 if "open" in shape else 0.5, color=colour)),
         selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)),
     )  # fmt: skip
 
@@ -203,10 +203,16 @@ def _sizes(rows: pd.DataFrame) -> np.ndarray:
     return np.clip(22 * np.sqrt(np.maximum(params, 0)), 9, 26)
 
 
-def _bars(rows: pd.DataFrame, y: str, colour: str) -> dict[str, object] | None:
-    if f"{y}_low" not in rows or not rows[f"{y}_low"].notna().any():
+def _guessed(rows: pd.DataFrame) -> pd.Series:
+    return rows["provenance"].eq("estimated") if "provenance" in rows else pd.Series(False, index=rows.index)
+
+
+def _bars(rows: pd.DataFrame, name: str, colour: str, column: str | None = None) -> dict[str, object] | None:
+    """Error bars from <name>_low to <name>_high around a column, which is called like them unless said otherwise."""
+    if f"{name}_low" not in rows or not rows[f"{name}_low"].notna().any():
         return None
-    up, down = rows[f"{y}_high"] - rows[y], rows[y] - rows[f"{y}_low"]
+    middle = rows[column or name]
+    up, down = rows[f"{name}_high"] - middle, middle - rows[f"{name}_low"]
     return dict(type="data", symmetric=False, array=up, arrayminus=down, color=colour, thickness=1.2, width=3)
 
 
@@ -310,6 +316,220 @@ def _known(row: dict[str, object], column: str) -> bool:
 
 def _safe(text: str) -> str:
     return html.escape(text, quote=False)
+
+
+# --- device reports -----------------------------------------------------------------------------
+
+MOST_TIMINGS = 30  # below each other
+DOUBTFUL = ("D", "E", "F")
+STAGES = {"timing.load_ms": "load", "timing.build_ms": "build", "timing.first_ms": "first", "timing.p50": "steady"}
+PATTERNS = ("", "/", "x", ".", "-", "+")
+CAUSE_COLOURS = {"overhead": COLOURS[4], "arithmetic": COLOURS[0], "memory": COLOURS[2]}
+
+
+def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
+    """Rows of `compare.named` below each other, the fastest first: p50 with its interval, a line to p90 and p99.
+
+    Hollow is what is graded D or was not measured here. At most MOST_TIMINGS are drawn; `percentile` orders them.
+    Every point's customdata is its report's id.
+    """
+    rows = rows.dropna(subset=[f"timing.{percentile}"]).sort_values(f"timing.{percentile}").head(MOST_TIMINGS)
+    rows = rows.assign(label=timing_labels(rows))
+    figure = go.Figure()
+    for row in rows.to_dict("records"):
+        ends = [row[c] for c in ("timing.p50", "timing.p90", "timing.p99") if pd.notna(row[c])]
+        figure.add_scatter(x=[ends[0], ends[-1]], y=[row["label"]] * 2, mode="lines", hoverinfo="skip",
+                           showlegend=False, line=dict(color=GREY, width=1.5))  # fmt: skip
+    for name, symbol in [("p90", "line-ns"), ("p99", "line-ns")]:
+        there = rows.dropna(subset=[f"timing.{name}"])
+        figure.add_scatter(
+            x=there[f"timing.{name}"], y=there["label"], mode="markers", name=name, showlegend=False,
+            hovertemplate=name + " %{x:.3g} ms<extra></extra>",
+            marker=dict(symbol=symbol, size=11 if name == "p90" else 7, line=dict(width=2, color=GREY)),
+        )  # fmt: skip
+    for k, (form, mine) in enumerate(sorted(rows.groupby("form"), key=lambda pair: pair[0])):
+        colour, shape = COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)]
+        hollow = mine["grade"].isin(DOUBTFUL)
+        guess = _guessed(mine)
+        symbols = [f"{shape}-open-dot" if g else f"{shape}-open" if h else shape for g, h in zip(guess, hollow)]
+        spread = mine.rename(columns={"low": "p50_low", "high": "p50_high"})
+        figure.add_scatter(
+            x=mine["timing.p50"], y=mine["label"], mode="markers", name=_safe(form), customdata=mine[["report_id"]],
+            hovertext=[timing_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
+            error_x=_bars(spread, "p50", colour, "timing.p50"),
+            marker=dict(symbol=symbols, size=11, color=colour, line=dict(width=1.5, color=colour)),
+        )  # fmt: skip
+    spread = rows[["timing.p50", "timing.p99"]].stack()
+    log = bool(len(spread)) and spread.max() > 12 * spread.min()
+    figure.update_xaxes(title="milliseconds per call: p50 with its 95 % interval, | p90, | p99",
+                        **_axis(pd.DataFrame({"ms": spread}), "ms", log=log))  # fmt: skip
+    if not log:
+        figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(categoryorder="array", categoryarray=rows["label"][::-1], tickfont=dict(size=12))
+    return figure.update_layout(template=TEMPLATE, height=110 + 38 * max(1, len(rows)))
+
+
+def timing_labels(rows: pd.DataFrame) -> list[str]:
+    """Student, form and grade of each row, and those conditions in which the rows differ; no two are alike."""
+    conditions = {"device": "{}", "workload.batch": "batch {:.0f}", "state.threads": "{:.0f} threads",
+                  "workload.scope": "{}"}  # fmt: skip
+    differing = [column for column in conditions if rows[column].nunique(dropna=False) > 1]
+    said = []
+    for row in rows.to_dict("records"):
+        parts = [row["form"], *(conditions[c].format(row[c]) for c in differing if pd.notna(row[c]))]
+        parts.append(f"{GUESS}, F" if row["grade"] == choose.ESTIMATED else row["grade"])
+        said.append(f"{_safe(row['name'])}<br>{_safe(', '.join(parts))}")
+    times = Counter(said)
+    return [label if times[label] == 1 else f"{label} {run[-4:]}" for label, run in zip(said, rows["report_id"])]
+
+
+def timing_hover(row: Mapping[str, object]) -> str:
+    """The facts of one report as a hover box."""
+    within = f" ({number(row['low'])} to {number(row['high'])})" if pd.notna(row["low"]) else ""
+    lines = [f"<b>{_safe(str(row['name']))}</b>", _safe(f"{row['form']} on {row['device']}"),
+             f"p50 {number(row['timing.p50'])} ms{within}"]  # fmt: skip
+    slow_end = {name: row[f"timing.{name}"] for name in ("p90", "p99")}
+    lines += [f"{name} {number(ms)} ms" for name, ms in slow_end.items() if pd.notna(ms)]
+    threads = f", {row['state.threads']:.0f} threads" if pd.notna(row["state.threads"]) else ""
+    lines.append(f"batch {row['workload.batch']:.0f}{threads}, {row['workload.scope']}")
+    lines.append(_safe(f"grade {row['grade']}: {'; '.join(row['grade_reasons'])}"))
+    return "<br>".join(lines)
+
+
+def over_time(samples_ns: Sequence[int], sessions: int = 1) -> go.Figure:
+    """A report's kept times in the order in which they were taken, the running median, and each session's thirds.
+
+    What drifts climbs or falls; what was disturbed has steps and spikes. Long series are thinned to 2,000 points.
+    """
+    ms = np.asarray(samples_ns, float) / 1e6
+    at_call = np.arange(len(ms))
+    shown = np.unique(np.r_[lttb(at_call, ms, CURVE_POINTS - 50), np.argsort(ms)[-50:]])  # the slowest are the story
+    figure = go.Figure()
+    figure.add_scatter(x=shown, y=ms[shown], mode="markers", name="one call", marker=dict(size=3, color=COLOURS[5]),
+                       hovertemplate="%{y:.4g} ms<extra></extra>")  # fmt: skip
+    window = max(1, len(ms) // 40)
+    edges = range(0, len(ms), window)
+    middles = [float(np.median(ms[k : k + window])) for k in edges]
+    figure.add_scatter(x=[k + min(window, len(ms) - k) / 2 for k in edges], y=middles, mode="lines",
+                       name=f"median of {window}", line=dict(color=COLOURS[0], width=2), hoverinfo="skip")  # fmt: skip
+    parts = np.array_split(at_call, max(1, sessions))
+    thirds = [part for session in parts if len(session) >= 3 for part in np.array_split(session, 3)]
+    for k, part in enumerate(thirds):
+        middle = float(np.median(ms[part]))
+        figure.add_scatter(x=[part[0], part[-1]], y=[middle] * 2, mode="lines", name="median of a third",
+                           showlegend=k == 0, line=dict(color=COLOURS[1], width=2, dash="dash"),
+                           hovertemplate=f"median of this third: {middle:.4g} ms<extra></extra>")  # fmt: skip
+    for session in parts[1:]:
+        figure.add_vline(x=session[0] - 0.5, line=dict(color=GREY, width=1, dash="dot"))
+    # One call in a thousand that took a hundred times as long would flatten all others.
+    top = float(np.quantile(ms, 0.995)) * 1.3 if len(ms) else 1.0
+    figure.update_xaxes(title="calls that were kept, in order")
+    figure.update_yaxes(title="milliseconds", range=[0, top])
+    return figure.update_layout(template=TEMPLATE, height=320)
+
+
+def stages(rows: pd.DataFrame) -> go.Figure:
+    """What each of a few reports' call costs cold and warm: load, build, first call, steady; bars on a log axis."""
+    figure, labels = go.Figure(), timing_labels(rows)
+    values = []
+    for k, ((_, row), label) in enumerate(zip(rows.iterrows(), labels)):
+        there = {said: row[column] for column, said in STAGES.items() if pd.notna(row[column]) and row[column] > 0}
+        values += list(there.values())
+        figure.add_bar(
+            y=list(there), x=list(there.values()), orientation="h", name=label.replace("<br>", ", "),
+            text=[f"{number(ms)} ms" for ms in there.values()], textposition="auto", hoverinfo="text",
+            marker=dict(color=COLOURS[k % len(COLOURS)], pattern=dict(shape=PATTERNS[k % len(PATTERNS)])),
+        )  # fmt: skip
+    ticks = _log_ticks(values)
+    figure.update_xaxes(title="milliseconds, logarithmic", type="log", tickvals=ticks,
+                        ticktext=[f"{t:g}" for t in ticks])  # fmt: skip
+    figure.update_yaxes(categoryorder="array", categoryarray=list(STAGES.values())[::-1])
+    return figure.update_layout(template=TEMPLATE, height=120 + 34 * len(STAGES), showlegend=len(rows) > 1)
+
+
+def precisions(rows: pd.DataFrame) -> go.Figure:
+    """Rows of `compare.precisions`: a bar per precision, a group per runtime, with 95 % intervals.
+
+    Bars with lines across are of precisions that do not pay or are not shown to.
+    """
+    figure = go.Figure()
+    known = list(dict.fromkeys(rows["model.precision"]))
+    for k, precision in enumerate(known):
+        mine = rows[rows["model.precision"] == precision]
+        spread = mine.rename(columns={"low": "p50_low", "high": "p50_high"})
+        figure.add_bar(
+            x=mine["software.runtime"], y=mine["timing.p50"], name=precision, textposition="auto",
+            text=[number(v) for v in mine["timing.p50"]],
+            hovertext=[timing_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
+            error_y=_bars(spread, "p50", GREY, "timing.p50"),
+            marker=dict(color=COLOURS[k % len(COLOURS)],
+                        pattern=dict(shape=["/" if v in UNPAID else "" for v in mine["verdict"]])),
+        )  # fmt: skip
+    figure.update_yaxes(title="milliseconds per call, p50", rangemode="tozero")
+    return figure.update_layout(template=TEMPLATE, height=380, barmode="group")
+
+
+UNPAID = ("does not pay", "not shown to pay")
+
+
+def size_and_time(table: pd.DataFrame, by: str) -> go.Figure:
+    """Rows of `compare.sizes`: measured milliseconds against a size, and the line that size alone would give.
+
+    Filled markers lie well above the line; the shape says what most of the roofline's time goes to.
+    """
+    figure = go.Figure()
+    line = table.dropna(subset=["by_size"]).sort_values(by)
+    if len(line):
+        figure.add_scatter(x=line[by], y=line["by_size"], mode="lines", name="what its size says", hoverinfo="skip",
+                           line=dict(color=GREY, width=1.5, dash="dot"))  # fmt: skip
+    slow = table["than_size"].gt(1.1)
+    named = set(table["name"].head(MOST_NAMES // 2)) if len(line) else set()
+    cause = table[list(CAUSE_COLOURS)].astype(float).fillna(-1).idxmax(axis=1) if len(table) else pd.Series(dtype=str)
+    cause = cause.where(table["roofline"].notna(), "measured")
+    for k, (name, mine) in enumerate(table.groupby(cause)):
+        colour = CAUSE_COLOURS.get(name, COLOURS[0])
+        symbols = [SHAPES[k] if s else f"{SHAPES[k]}-open" for s in slow[mine.index]]
+        figure.add_scatter(
+            x=mine[by], y=mine["ms"], mode="markers+text", name="measured" if name == "measured" else f"mostly {name}",
+            text=[_safe(n) if n in named else "" for n in mine["name"]], textposition="top left", cliponaxis=False,
+            hovertext=[size_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
+            customdata=mine[["run"]],
+            marker=dict(size=12, color=colour, symbol=symbols, line=dict(width=1.5, color=colour)),
+        )  # fmt: skip
+    title = "Parameters (M)" if by == "params_m" else "Multiply-adds per image (M)"
+    figure.update_xaxes(title=title, **_axis(table, by, log=True))
+    figure.update_yaxes(title="milliseconds per call, p50", **_axis(table, "ms", log=True))
+    return figure.update_layout(template=TEMPLATE, height=420)
+
+
+def size_hover(row: Mapping[str, object]) -> str:
+    lines = [f"<b>{_safe(str(row['name']))}</b>", f"{number(row['ms'])} ms, {number(row['params_m'])} M parameters"]
+    if pd.notna(row["than_size"]):
+        lines.append(f"{number(row['than_size'])} times what its size says")
+    if pd.notna(row["roofline"]):
+        lines.append(f"{number(row['than_roofline'])} times its roofline of {number(row['roofline'])} ms")
+        lines.append(", ".join(f"{name} {row[name]:.0%}" for name in CAUSE_COLOURS))
+    return "<br>".join(lines)
+
+
+def residuals(table: pd.DataFrame) -> go.Figure:
+    """Rows of `compare.sizes` as bars from 1: what was measured over what size says, and over the roofline."""
+    rows = table.dropna(subset=["than_size"])
+    rows = pd.concat([rows.head(MOST_TIMINGS // 2), rows.tail(MOST_TIMINGS // 2)]).drop_duplicates("name")
+    figure = go.Figure()
+    for column, name, colour, pattern in [("than_size", "over what its size says", COLOURS[1], ""),
+                                          ("than_roofline", "over the roofline", COLOURS[0], "/")]:  # fmt: skip
+        there = rows.dropna(subset=[column])
+        if len(there):
+            figure.add_bar(
+                y=there["name"].map(_safe), x=there[column] - 1, base=1, orientation="h", name=name,
+                text=[number(v) for v in there[column]], hoverinfo="text", textposition="outside", cliponaxis=False,
+                marker=dict(color=colour, pattern=dict(shape=pattern)),
+            )  # fmt: skip
+    figure.add_vline(x=1, line=dict(color=GREY, width=1))
+    figure.update_xaxes(title="measured time, times the expected")
+    figure.update_yaxes(categoryorder="array", categoryarray=rows["name"].map(_safe)[::-1], tickfont=dict(size=12))
+    return figure.update_layout(template=TEMPLATE, height=130 + 34 * max(1, len(rows)), barmode="group")
 
 
 # --- pictures and curves ------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Runs as processes: start one, stop one, see how far it is. No torch here.
+"""Runs and other commands as processes: start one, stop one, see how far it is. No torch here.
 
 A job is not kept anywhere of its own: the run's folder says all (status.json, log.jsonl), so any
-page or terminal finds it again, also after the one that started it is gone.
+page or terminal finds it again, also after the one that started it is gone. Of other commands (`begin`),
+which take seconds, what they leave behind says that they were done.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ HERE = Path(__file__).parent.parent
 TAIL_BYTES = 8192  # about 30 lines of a log
 RATE_LINES = 10  # logged lines over which a speed is taken
 _children: dict[int, subprocess.Popen] = {}
+_commands: dict[Path, subprocess.Popen] = {}  # by log, so that every page of this process sees them
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,39 @@ def start(run: Run) -> int:
         raise ValueError(
             f"run {run.id} is {status.state}; only one that is queued, stopped, stale or failed can be started"
         )
-    with open(run.path / "process.log", "ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab", "run", str(run.path.resolve() / "recipe.json")],
-            cwd=HERE, env=os.environ | {"LAB_RESULTS": str(run.path.resolve().parent.parent)},
-            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    process = _process(["run", str(run.path.resolve() / "recipe.json")], run.path / "process.log",
+                       run.path.resolve().parent.parent, "ab")  # fmt: skip
     _children[process.pid] = process
     return process.pid
+
+
+def _process(words: Sequence[str], log: Path, root: Path, mode: str) -> subprocess.Popen:
+    """`python -m lab` with these words on a results folder, its output into a log."""
+    with open(log, mode) as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lab", *words], cwd=HERE, env=os.environ | {"LAB_RESULTS": str(root)},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def begin(words: Sequence[str], log: Path, root: Path) -> None:
+    """Start another command of the lab, with a log that names it; no change while one of that log is at work."""
+    if working(log):
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    _commands[log] = _process(words, log, root.resolve(), "wb")
+
+
+def working(log: Path) -> bool:
+    """Whether the command of this log is at work."""
+    return log in _commands and _commands[log].poll() is None
+
+
+def failed(log: Path) -> str | None:
+    """What the command of this log said last, if it ended with an error; None else."""
+    if log not in _commands or working(log) or _commands[log].returncode == 0:
+        return None
+    return _tail_of(log, 1) or f"it ended with code {_commands[log].returncode} and said nothing"
 
 
 def alive(pid: int) -> bool:
@@ -149,8 +176,12 @@ def process_of(run: Run) -> int | None:
 
 def last_words(run: Run, lines: int = 12) -> str:
     """The end of what the process wrote, with progress bars reduced to their last state."""
+    return _tail_of(run.path / "process.log", lines)
+
+
+def _tail_of(log: Path, lines: int) -> str:
     try:
-        text = (run.path / "process.log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+        text = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
     except OSError:
         return ""
     said = [line.rstrip().split("\r")[-1] for line in text.split("\n") if line.strip()]

@@ -23,7 +23,16 @@ torch or trtexec; nothing is sent anywhere.
 """
 
 
+def trtexec(file: str, shape: Sequence[int], *, classes: bool) -> tuple[str, str]:
+    """What builds and times the engine of an ONNX file for one image (C, H, W), in TensorRT 10.x and in 11.x."""
+    shapes = f"--shapes=z:{'x'.join(map(str, [1, *shape]))}{',y:1' * classes}"
+    rest = f"{shapes} --useSpinWait --percentile=50,90,99"
+    return f"trtexec --onnx={file} --stronglyTyped {rest}", f"trtexec --onnx={file} {rest}"
+
+
 def _jetson(facts: Mapping[str, Any]) -> str:
+    reference = facts["reference"]
+    ten, eleven = trtexec("model-fp16.onnx", reference["z"]["shape"][1:], classes="y" in reference)
     return f"""## 1. Set the board
 
 A figure of a Jetson means nothing without its power mode. Modes have names; their numbers differ between firmwares,
@@ -46,16 +55,11 @@ the ONNX file itself, so one file serves both:
 
 ```bash
 # TensorRT 10.x (JetPack 6 and 7)
-trtexec --onnx=model-fp16.onnx --stronglyTyped {_shapes(facts)} --useSpinWait --percentile=50,90,99
+{ten}
 # TensorRT 11.x: typing is always strong and the flag is gone
-trtexec --onnx=model-fp16.onnx {_shapes(facts)} --useSpinWait --percentile=50,90,99
+{eleven}
 ```
 """
-
-
-def _shapes(facts: Mapping[str, Any]) -> str:
-    classes = ",y:1" if "y" in facts["reference"] else ""
-    return f"--shapes=z:{'x'.join(map(str, [1, *facts['reference']['z']['shape'][1:]]))}{classes}"
 
 
 def _rpi(_: Mapping[str, Any]) -> str:

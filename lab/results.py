@@ -6,6 +6,7 @@ results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safe
 results/teachers.json            alias -> run id
 results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
 results/devices/<report>.json    every timing, made here or on a board
+results/devices/blocks/*.json    where a student's time goes, part by part, beside what the machine allows
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ HEARTBEAT_S = 10
 STALE_S = 60
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
+BLOCKS_SCHEMA = "device_blocks.v1"
+# Of artefact.json: how far the images of a file are from those of the network that it was made of, and by what.
+_DISTANCES = ("images", "max_abs", "mean_abs", "perceptual", "perceptual_by")
 
 
 class Busy(RuntimeError):
@@ -189,6 +193,19 @@ class Run:
     def label(self) -> str:
         return str(self.notes["label"]) or self.id
 
+    def artefacts(self) -> dict[tuple[str, str], dict[str, JSON]]:
+        """(runtime, precision) -> what is known of the files made of these weights, how far their images are off too.
+
+        Files that were made of other weights are left out.
+        """
+        student, found = self.read("student"), {}
+        for path in sorted((self.path / "export").glob("*/artefact.json")):
+            facts = read_json(path)
+            whole = isinstance(facts, dict) and isinstance(facts.get("files"), dict) and isinstance(student, dict)
+            if whole and facts.get("weights_sha256") == student.get("weights_sha256"):
+                found[str(facts.get("runtime")), str(facts.get("precision"))] = facts
+        return found
+
     def snapshots(self) -> list[tuple[int, Path]]:
         """(images seen, picture) of the same 16 noises, in order."""
         found = [(int(p.stem), p) for p in (self.path / "snapshots").glob("*.png") if p.stem.isdigit()]
@@ -266,21 +283,79 @@ class Store:
             write_whole(path, json.dumps(report, allow_nan=False) + "\n")
         return path.stem
 
+    def report(self, report_id: str) -> dict[str, JSON]:
+        """One device report whole, with its raw times. Raises LookupError where there is none that can be read."""
+        from lab.devices.report import REPORT_ID, fault
+
+        plain = read_json(self.root / "devices" / f"{report_id}.json") if REPORT_ID.fullmatch(report_id) else None
+        if fault(plain):
+            raise LookupError(f"there is no device report {report_id!r} in {self.root}")
+        return plain
+
     def reports(self) -> pd.DataFrame:
         """One row per device report (lab/devices/device_report.v1.json), flattened with dots, with its grade.
 
-        `grade` is A to F and `grade_reasons` a tuple of clauses; both are computed here, never read.
+        `grade` is A to F and `grade_reasons` a tuple of clauses; both are computed here, never read. `artefact.*` is
+        what is known of the files that were timed (artefact.json): their images' distance from the network's own.
         """
-        from lab.devices.report import grade
+        return self.read_reports()[0]
 
-        rows = []
+    def read_reports(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        """`reports()`, and of every file that is no whole report its name and what is wrong with it."""
+        from lab.devices.report import fault
+
+        rows, faults = [], {}
+        known: dict[str, dict[tuple[str, str], dict[str, JSON]]] = {}
         for path in sorted((self.root / "devices").glob("*.json")):
             plain = read_json(path)
-            if isinstance(plain, dict) and plain.get("schema") == "device_report.v1":
-                if isinstance(timing := plain.get("timing"), dict):
-                    timing.pop("samples_ns", None)
-                found = grade(plain)
-                rows.append(_flat(plain) | {"grade": found.letter, "grade_reasons": found.reasons})
+            if isinstance(plain, dict) and isinstance(timing := plain.get("timing"), dict):
+                timing.pop("samples_ns", None)
+            if wrong := fault(plain, path.stem):
+                faults[path.name] = wrong
+                continue
+            rows.append(report_row(plain))
+            rows[-1] |= {f"artefact.{name}": value for name, value in self._artefact_of(rows[-1], known).items()}
+        return pd.DataFrame(rows), faults
+
+    def _artefact_of(self, row: Mapping[str, JSON], known: dict[str, dict[tuple[str, str], dict[str, JSON]]]
+                     ) -> dict[str, JSON]:  # fmt: skip
+        """How far the images of the file that a report timed are off, as far as it is known; `known` is a cache.
+
+        The file is that of the report's sha256, on whatever board it ran; else the one of its runtime and precision,
+        and for an estimate any of its precision.
+        """
+        run_id = str(row["model.model_id"])
+        if run_id not in known:
+            known[run_id] = Run(self.root / "runs" / run_id).artefacts() if ID.fullmatch(run_id) else {}
+        sha256, runtime, precision = (row.get(k) for k in ("model.artifact_sha256", "software.runtime",
+                                                           "model.precision"))  # fmt: skip
+        mine = [f for f in known[run_id].values() if f.get("precision") == precision]
+        mine = [f for f in mine if f.get("weights_sha256") == row["model.weights_sha256"]]
+        same = [f for f in mine if sha256 and sha256 in [x.get("sha256") for x in f["files"].values()]]
+        same = same or [f for f in mine if f.get("runtime") == runtime or row["provenance"] == "estimated"]
+        return {name: same[0].get(name) for name in _DISTANCES} if same else {}
+
+    def add_blocks(self, name: str, blocks: Mapping[str, JSON]) -> None:
+        """Keep the times of a student's parts (lab.bench.keep_blocks) under a name, in the place of what was there."""
+        write_json(self.root / "devices" / "blocks" / f"{name}.json", blocks)
+
+    def read_blocks(self, name: str) -> dict[str, JSON] | None:
+        """What was kept under a name; None where there is nothing, or no such times."""
+        plain = read_json(self.root / "devices" / "blocks" / f"{name}.json")
+        ours = isinstance(plain, dict) and plain.get("schema") == BLOCKS_SCHEMA
+        return plain if ours and isinstance(plain.get("parts"), list) else None
+
+    def blocks(self) -> pd.DataFrame:
+        """One row per part of every student that was timed by its parts, in the net's order.
+
+        The part's own columns (part, ms, share, flops, bytes, of_peak, of_bandwidth, roofline_ms, limit) beside whose
+        it is and how it was timed, under the names of `reports()`, and whole_ms and of_roofline of the call in one go.
+        """
+        rows = []
+        for path in sorted((self.root / "devices" / "blocks").glob("*.json")):
+            if (plain := self.read_blocks(path.stem)) is not None:
+                shared = _flat({k: v for k, v in plain.items() if k not in ("parts", "card")})
+                rows += [shared | part for part in plain["parts"] if isinstance(part, dict)]
         return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
@@ -289,6 +364,14 @@ class Store:
         Latencies are in `reports()`, which joins by `weights_sha256` = `model.weights_sha256`.
         """
         return pd.DataFrame([_row(run, self.teachers()) for run in self.runs()])
+
+
+def report_row(report: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A device report flattened with dots, with its grade and the reasons of it."""
+    from lab.devices.report import grade
+
+    found = grade(report)
+    return _flat(report) | {"grade": found.letter, "grade_reasons": found.reasons}
 
 
 def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:

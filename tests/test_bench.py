@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -269,6 +270,54 @@ def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkey
     monkeypatch.setattr(bench, "card", None)  # not measured again
     assert bench.card_here(store, 1) == made == predict.card_of(predict.key_of(made), store.root)
     assert store.reports().empty  # a card is no report
+
+
+def test_the_times_of_the_parts_are_kept_beside_the_reports(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "card_here", lambda store, threads: CEILING)
+    made = bench.keep_blocks(student, store, batch=2, threads=1, calls=3)
+    table, config = store.blocks(), student.recipe.student
+    assert list(table["part"]) == list(predict.work(config, 2).parts()) and table["ms"].tolist() == [
+        part["ms"] for part in made["parts"]]  # fmt: skip
+    row = table.iloc[0]
+    assert row["model.weights_sha256"] == student.read("student")["weights_sha256"]
+    assert (row["workload.batch"], row["state.threads"], row["model.precision"]) == (2, 1, "fp32")
+    assert row["device.name"] == runner.HERE.device()["name"] and 0 < row["of_roofline"] < 1
+    assert store.reports().empty  # they are no report
+    monkeypatch.setattr(bench, "blocks", None)  # not timed again
+    assert bench.keep_blocks(student, store, batch=2, threads=1) == json.loads(json.dumps(made))
+
+
+def test_what_is_no_timing_of_parts_is_left_out(store: Store) -> None:
+    contents = ["{", '{"schema": "device_blocks.v1"}', '{"schema": "other", "parts": []}']
+    for k, content in enumerate(contents):
+        path = store.root / "devices" / "blocks" / f"{k}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert store.blocks().empty
+
+
+def test_the_peak_is_the_quickest_product_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(side: int, threads: int) -> None:
+        raise ImportError("not here")
+
+    monkeypatch.setattr(bench, "EACH_S", 0.001)
+    monkeypatch.setattr(bench, "SMALL_GEMM", 32)
+    monkeypatch.setattr(bench, "GEMM", 64)
+    makers = bench.PRODUCTS["fp32"] | {"nobody": broken}
+    monkeypatch.setitem(bench.PRODUCTS, "fp32", makers)
+    found = bench.product("fp32", 1)
+    assert found.by in ("torch", "onnxruntime") and found.side in (32, 64) and found.flops == 2 * found.side**3
+    monkeypatch.setitem(bench.PRODUCTS, "fp32", {"nobody": broken})
+    assert bench.product("fp32", 1) is None
+
+
+def test_a_precision_without_instructions_is_left_out_in_a_sentence() -> None:
+    slow = dataclasses.replace(CEILING, peak={"fp32": 100.0, "bf16": 3.0, "int8": 200.0})
+    assert bench.slow_precisions(CEILING) == {}
+    assert bench.slow_precisions(slow) == {"bf16": "bf16 is left out: its products reach 3 GFLOP/s on ceiling, "
+                                                   "those of fp32 100"}  # fmt: skip
 
 
 # --- two against each other ---

@@ -281,6 +281,73 @@ def test_estimates_do_not_settle_the_device() -> None:
     assert choose.settle(TABLE, reports, Budget(estimated=True)).device == "card"
 
 
+# --- precisions that draw other images ---
+
+COARSE = {"model.precision": "int8", "software.runtime": "onnxruntime"}
+LOSS = {"artefact.max_abs": 0.2, "artefact.mean_abs": 0.01, "artefact.perceptual": 0.003, "artefact.images": 64}
+
+
+def test_a_coarse_timing_counts_where_it_is_asked_for_and_its_images_are_known() -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("large", 2.0), timed("large", 0.3, **COARSE, **LOSS)])
+    assert name(recommend(TABLE, reports, Budget(latency_ms=1)).pick) == "small"
+    for precision in ("any", "int8"):
+        answer = recommend(TABLE, reports, Budget(latency_ms=1, precision=precision))
+        assert (name(answer.pick), answer.pick["timed_dtype"]) == ("large", "int8")
+        assert "Its latency is that of int8, its distances are those of float32." in answer.loses
+        assert "0.0100 off on average and 0.200 at most (of [-1, 1], 64 noises" in answer.loses
+    assert recommend(TABLE, reports, Budget(precision="any")).candidates["off_max"].notna().any()
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16", "w4a32"])
+def test_a_precision_whose_loss_of_images_nobody_measured_is_never_recommended(precision: str) -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **{"model.precision": precision})])
+    answer = recommend(TABLE, reports, Budget(latency_ms=1, precision="any"))
+    assert name(answer.pick) == "small"
+    assert any("1 timing of a precision whose loss of images nobody measured (large)" in s for s in answer.left_out)
+
+
+def test_the_images_of_the_timing_itself_are_known_by_their_largest_difference() -> None:
+    reports = pd.DataFrame([timed("large", 0.3, **{"model.precision": "bf16", "checks.max_abs_vs_ref": 0.02})])
+    answer = recommend(TABLE, reports, Budget())
+    assert answer.pick["timed_dtype"] == "bf16" and "at most 0.0200 off" in answer.loses
+
+
+def test_an_estimate_is_called_one_wherever_its_latency_stands() -> None:
+    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **GUESS), timed("master", 40.0)])
+    answer = recommend(TABLE, reports, Budget(latency_ms=1, estimated=True))
+    assert "0.300 ms p50 estimated" in answer.headline
+    assert answer.sure.endswith("Its latency is an estimate, 0.270 to 0.330 ms (grade F): nobody has timed it there.")
+    assert answer.pick["speed_up"] is None and "times as fast" not in answer.loses
+    nearest = recommend(TABLE, reports, Budget(latency_ms=0.2, estimated=True))
+    assert "large with 0.300 ms (estimated)" in nearest.reason
+    step = recommend(TABLE, reports, Budget(latency_ms=1, params_m=5, estimated=True)).marginal
+    assert set(step["note"]) <= {"", "estimated"}
+
+
+def test_an_estimate_knows_no_other_percentile_and_that_is_said() -> None:
+    guess = timed("large", 0.3, **GUESS, **{"timing.p90": None})
+    answer = recommend(TABLE, pd.DataFrame([timed("small", 0.5), guess]), Budget(percentile="p90", estimated=True))
+    assert any("1 estimate of p50, which says nothing about p90 (large)" in said for said in answer.left_out)
+
+
+def test_a_board_in_another_power_mode_is_another_device() -> None:
+    board = {"device.family": "jetson", "device.name": "Orin"}
+    modes = [timed("large", ms, **board, **{"state.power_mode": mode}) for ms, mode in [(2.0, "15W"), (1.0, "25W")]]
+    reports = pd.DataFrame([timed("small", 0.5), *modes])
+    assert set(choose.devices(reports)) == {"bench", "Orin, 15W", "Orin, 25W"}
+    assert recommend(TABLE, reports, Budget(device="Orin, 15W")).pick["latency_ms"] == 2.0
+    with pytest.raises(ValueError, match="'Orin' was timed in several power modes; choose one of: Orin, 15W; Orin"):
+        recommend(TABLE, reports, Budget(device="Orin"))
+    assert recommend(TABLE, reports.iloc[:2], Budget(device="Orin")).pick["latency_ms"] == 2.0
+
+
+def test_the_known_precisions_are_those_of_the_reports_format() -> None:
+    from lab.devices.report import schema
+
+    known = schema()["properties"]["model"]["properties"]["precision"]["enum"]
+    assert set(choose.PRECISIONS) - {"float", "any"} == set(known)
+
+
 def test_a_latency_is_of_the_asked_device_batch_threads_scope_and_runtime() -> None:
     fast = [timed("large", 0.1, **{column: value}) for column, value in [
         ("device.name", "other"), ("workload.batch", 16), ("state.threads", 8), ("workload.scope", "e2e"),
@@ -346,6 +413,7 @@ def test_an_empty_store_gives_a_sentence() -> None:
         ({"params_m": 0.0}, "params_m must be above 0, got 0"),
         ({"percentile": "p95"}, "unknown percentile 'p95'"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"precision": "int9"}, "unknown precision 'int9'; did you mean 'int8'?"),
     ],
 )
 def test_a_wrong_budget_is_a_sentence(wrong: dict[str, object], said: str) -> None:

@@ -84,6 +84,30 @@ def test_static_int8_is_what_tensorrt_reads(net: Deployed, tmp_path: Path) -> No
     assert zeros and all(v.dtype == np.int8 and not v.any() for v in zeros)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_weights_of_seven_bits_overflow_no_processor(net: Deployed, tmp_path: Path, precision: str) -> None:
+    found = [v for n, v in constants(written(net, tmp_path, precision)).items() if n.endswith(".weight_quantized")]
+    assert found and max(np.abs(v.astype(int)).max() for v in found) <= 64
+
+
+@pytest.mark.parametrize("how", ["own_attention", "open_gelu"])
+def test_other_nodes_say_the_same_numbers(net: Deployed, how: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    z, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    model = export.graph_of(net, SPEC, **{how: True})
+    found = kinds(model)
+    gone, instead = {"own_attention": ("Softmax", "Attention"), "open_gelu": ("Gelu", "Sigmoid")}[how]
+    assert found[gone] == 0 and found[instead] == CONFIG.depth
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (image,) = session.run(None, {"z": z.numpy(), "y": y.numpy()})
+    np.testing.assert_allclose(image, net(z, y).numpy(), atol=1e-5)
+
+
+def test_what_goes_to_other_machines_has_no_operator_of_one_runtime(net: Deployed, tmp_path: Path) -> None:
+    for precision in ("fp32", "fp16", "int8-static"):
+        assert {n.domain for n in written(net, tmp_path, precision).graph.node} <= {""}
+
+
 def test_few_bits_make_small_files(net: Deployed, tmp_path: Path) -> None:
     sizes = {}
     for precision in ("fp32", "fp16", "int8", "w4a32"):

@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[int, list[str]] = {
     6: ["app", "lab.__init__", "lab.__main__", "lab.cli", "lab.dashboard"],
     5: ["lab.experiment", "lab.sweep", "lab.doctor"],
-    4: ["lab.train", "lab.optim", "lab.metrics", "lab.bench", "lab.runtimes", "lab.pack", "lab.devices.runner",
-        "lab.devices.model_torch"],
+    4: ["lab.train", "lab.optim", "lab.metrics", "lab.bench", "lab.fastest", "lab.runtimes", "lab.pack",
+        "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.artefacts"],
     2: ["lab.teachers", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.figures", "lab.sheets", "lab.jobs",
         "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
-        "lab.pack_readme"],
+        "lab.devices.compare", "lab.pack_readme"],
 }  # fmt: skip
 FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]
 # Folders of methods, runtimes and pages: these never import one another, only what they share.

@@ -144,3 +144,29 @@ def test_the_command_names_another_results_folder(run: Run):
     assert jobs.command(run) == f"LAB_RESULTS={root} python -m lab run {run.path / 'recipe.json'}"
     home = Run(jobs.HERE / "results" / "runs" / "x-1")
     assert jobs.command(home) == "python -m lab run results/runs/x-1/recipe.json"
+
+
+# --- other commands -----------------------------------------------------------------------------
+
+
+def ended(log: Path) -> None:
+    until = time.monotonic() + 240
+    while jobs.working(log):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_command_works_on_the_given_folder_and_says_when_it_is_done(tmp_path: Path):
+    log = tmp_path / "new" / "ls.log"
+    jobs.begin(["ls"], log, tmp_path / "results")
+    jobs.begin(["no-such-command"], log, tmp_path / "results")  # no change while it is at work
+    ended(log)
+    assert jobs.failed(log) is None and f"no run in {tmp_path / 'results'}" in log.read_text()
+
+
+def test_what_a_command_failed_by_is_its_last_line(tmp_path: Path):
+    log = tmp_path / "export.log"
+    assert jobs.failed(log) is None and not jobs.working(log)
+    jobs.begin(["choose", "--precision", "int9"], log, tmp_path)
+    ended(log)
+    assert "unknown precision 'int9'" in jobs.failed(log)

@@ -134,6 +134,81 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
     assert grade(published).letter == "E"
 
 
+# --- stored ones ---
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        (None, "it is no JSON object"),
+        ([1], "it is no JSON object"),
+        ({"schema": "device_report.v1"}, "report_id is missing"),
+        ({"schema": "device_report.v2"}, "its schema is 'device_report.v2', not 'device_report.v1'"),
+        (changed(timing=5), "timing is '5', not object"),
+        (changed(timing={}), "timing.unit is missing"),
+        (changed(timing__p50="fast"), "timing.p50 is 'fast', not number"),
+        (changed(timing__p50=float("nan")), "timing.p50 is 'nan', not number"),
+        (changed(timing__p50=True), "timing.p50 is 'True', not number"),
+        (changed(timing__p50=0), "timing.p50 is 0 ms"),
+        (changed(timing__p50_ci95=[1.0]), "timing.p50_ci95 has 1 values"),
+        (changed(timing__samples_ns=["x"]), "timing.samples_ns.0 is 'x', not integer"),
+        (changed(state__cpu_mhz=[1]), "state.cpu_mhz is '[1]', not object or null"),
+        (changed(device__name=None), "device.name is 'None', not string"),
+    ],
+)
+def test_what_keeps_a_stored_report_from_being_read_is_a_sentence(plain: Any, words: str) -> None:
+    assert reports.fault(plain) == words
+
+
+def test_a_stored_report_bears_the_name_of_its_file() -> None:
+    assert reports.fault(GOOD) is None and reports.fault(GOOD, GOOD["report_id"]) is None
+    assert "is not its file's name" in reports.fault(GOOD, "another")
+
+
+def test_broken_files_are_named_and_never_break_the_table(store: Store) -> None:
+    store.add_report(GOOD)
+    contents = {"cut": '{"schema": "device_rep', "list": "[]", "numbers": json.dumps(changed(timing=5))}
+    for name, content in contents.items():
+        (store.root / "devices" / f"{name}.json").write_text(content)
+    found, faults = store.read_reports()
+    assert found["report_id"].tolist() == [GOOD["report_id"]] and store.reports().equals(found)
+    assert faults == {"cut.json": "it is no JSON object", "list.json": "it is no JSON object",
+                      "numbers.json": "timing is '5', not object"}  # fmt: skip
+
+
+def test_one_report_is_given_whole_with_its_raw_times(store: Store) -> None:
+    store.add_report(GOOD)
+    assert store.report(GOOD["report_id"]) == GOOD
+    for name in ("no-such-report", "../../runs/x", ""):
+        with pytest.raises(LookupError, match="there is no device report"):
+            store.report(name)
+
+
+def test_a_report_says_how_far_the_images_of_its_file_are_off(store: Store) -> None:
+    from lab.results import write_json
+
+    run = store.root / "runs" / "a-run"
+    facts = {"runtime": "onnxruntime", "precision": "int8", "weights_sha256": "cd", "max_abs": 0.2, "mean_abs": 0.01,
+             "perceptual": 0.003, "perceptual_by": "cnn", "images": 64}  # fmt: skip
+    write_json(run / "student.json", {"weights_sha256": "cd"})
+    write_json(run / "export" / "onnxruntime-int8" / "artefact.json", facts | {"files": {"m": {"sha256": "ef"}}})
+    write_json(run / "export" / "openvino-int8" / "artefact.json", facts | {"weights_sha256": "other", "files": {}})
+    write_json(run / "export" / "cut" / "artefact.json", {"files": 5})
+    coarse = changed(model__precision="int8")
+    cases = {
+        "by-runtime": {"software__runtime": "onnxruntime"},
+        "by-file": {"software__runtime": "tensorrt", "model__artifact_sha256": "ef"},
+        "an-estimate": {"software__runtime": "unknown", "provenance": "estimated"},
+        "other-file": {"software__runtime": "tensorrt"},
+        "other-weights": {"software__runtime": "onnxruntime", "model__weights_sha256": "zz"},
+        "other-run": {"software__runtime": "onnxruntime", "model__model_id": "../a-run"},
+    }
+    for name, changes in cases.items():
+        write_json(store.root / "devices" / f"{name}.json", conftest.changed(coarse, report_id=name, **changes))
+    known = store.reports().set_index("report_id")["artefact.mean_abs"].dropna()
+    assert known.to_dict() == {"by-runtime": 0.01, "by-file": 0.01, "an-estimate": 0.01}
+
+
 # --- grades ---
 
 

@@ -114,9 +114,9 @@ def predict(args: argparse.Namespace) -> Answer:
     store = open_store(args, new=True)
     run, config = _subject(args, store)
     with as_usage():
-        card = _card(args, store)
-        card = _fitted(card, config, args, store)
-        model = _model(run) if run else {}
+        card = prediction.fitted(_card(args, store), store.reports(), runtime=args.runtime, precision=args.precision,
+                                 but=config)  # fmt: skip
+        model = prediction.model_of(run) if run else {}
         made = [prediction.as_report(card, config, batch, args.precision, model=model) for batch in args.batch]
     if args.keep:
         for report in made:
@@ -151,29 +151,6 @@ def _card(args: argparse.Namespace, store: Store) -> Card:
     from lab.devices.predict import card_of
 
     return card_of(args.device, store.root)
-
-
-def _fitted(card: Card, config: DiTConfig, args: argparse.Namespace, store: Store) -> Card:
-    """The card fitted on what was timed on its device, but for this very shape; as it is where there is nothing."""
-    from lab.devices.predict import fit, measured
-
-    reports = store.reports()
-    names = [args.runtime] if args.runtime else sorted({*reports.get("software.runtime", [])})
-    known = {name: [t for t in measured(reports, card, name, args.precision) if t.config != config] for name in names}
-    best = max(known, key=lambda name: len(known[name]), default=None)
-    if best is None or not known[best]:
-        if args.runtime:
-            raise ValueError(f"no other shape was timed with {args.runtime} {args.precision} on {card.title}; "
-                             "without --runtime the card alone is used")  # fmt: skip
-        return card
-    return fit(card, known[best], runtime=best, precision=args.precision)
-
-
-def _model(run: Run) -> dict[str, Any]:
-    """A run's part of a report, as far as it is finished."""
-    student, cost = (found if isinstance(found := run.read(name), dict) else {} for name in ("student", "cost"))
-    return {"model_id": run.id, "weights_sha256": student.get("weights_sha256"), "params": cost.get("params"),
-            "macs": cost.get("macs"), "file_mb": student.get("file_mb")}  # fmt: skip
 
 
 def _estimate(report: dict[str, Any], card: Card) -> dict[str, Any]:

@@ -116,6 +116,7 @@ BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "batch": (count_of(1), "batch size of the timings (default 1)"),
     "threads": (count_of(1), "CPU threads of the timings (default: the most common)"),
     "scope": (str, "core (the network alone, default) or e2e (noise to image)"),
+    "precision": (str, "float (default), any (int8 and coarser too, with what their images lose), or one by name"),
     "percentile": (str, "p50 (default), p90 or p99"),
     "metric": (str, "what to choose by (default fd)"),
     "protocol": (str, "how the metric was measured (default: the most common)"),

@@ -39,7 +39,9 @@ def figures_row(answer: Recommendation) -> None:
     cells = [(METRICS[metric].title, number(pick[metric]), _to_teacher(answer))]
     for name in ("params_m", "latency_ms", "file_mb", "macs_m"):
         if pick[name] is not None:
-            title = f"{COSTS[name].title} {answer.budget.percentile}" if name == "latency_ms" else COSTS[name].title
+            title = COSTS[name].title
+            if name == "latency_ms":
+                title += f" {answer.budget.percentile}{', estimated' * choose.is_estimate(pick)}"
             cells.append((title, COSTS[name].say(pick[name]), _limit(answer.budget, name)))
     if pick["speed_up"] is not None:
         cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms"))
@@ -65,11 +67,11 @@ def marginal(answer: Recommendation) -> None:
         return
     metric, now = short(answer.budget.metric), answer.pick[answer.budget.metric]
     rows = [
-        (f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)}", row.name_,
-         f"{number(row.value)} ({row.value - now:+.2g})")
+        (f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)} {row.note}".rstrip(),
+         row.name_, f"{number(row.value)} ({row.value - now:+.2g})")
         for row in answer.marginal.rename(columns={"name": "name_"}).itertuples()
     ]  # fmt: skip
-    small_table(["If you", "you ship", metric], rows)
+    frame.small_table(["If you", "you ship", metric], rows)
 
 
 def misses(answer: Recommendation) -> None:
@@ -81,13 +83,7 @@ def misses(answer: Recommendation) -> None:
         for row in answer.misses.dropna(subset=["run"]).rename(columns={"name": "name_"}).itertuples()
     ]  # fmt: skip
     if rows:
-        small_table(["Limit", "allowed", "needed", "nearest", short(answer.budget.metric)], rows)
-
-
-def small_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
-    """A few rows as text: a data frame's viewer would hold up the chart."""
-    lines = [titles, ["---"] * len(titles), *([frame.plain(cell) for cell in row] for row in rows)]
-    st.markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        frame.small_table(["Limit", "allowed", "needed", "nearest", short(answer.budget.metric)], rows)
 
 
 def strips(answer: Recommendation) -> None:

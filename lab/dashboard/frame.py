@@ -10,6 +10,7 @@ and never reads the results folder's tables itself.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -44,8 +45,17 @@ def all_runs() -> pd.DataFrame:
 
 def all_reports() -> pd.DataFrame:
     """Every device report."""
+    return _all_reports()[0]
+
+
+def unreadable_reports() -> dict[str, str]:
+    """Files among the device reports that are none: name -> what is wrong."""
+    return _all_reports()[1]
+
+
+def _all_reports() -> tuple[pd.DataFrame, dict[str, str]]:
     root = store().root
-    return _reports(str(root), _stamp(root, "devices"))
+    return _reports(str(root), _stamp(root, "devices") + _exports(root))
 
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
@@ -55,8 +65,8 @@ def _runs(root: str, stamp: tuple[tuple[str, int], ...]) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
-def _reports(root: str, stamp: tuple[tuple[str, int], ...]) -> pd.DataFrame:
-    return Store(root).reports()
+def _reports(root: str, stamp: tuple[tuple[str, int], ...]) -> tuple[pd.DataFrame, dict[str, str]]:
+    return Store(root).read_reports()
 
 
 def clear() -> None:
@@ -75,6 +85,17 @@ def _stamp(root: Path, folder: str) -> tuple[tuple[str, int], ...]:
         with os.scandir(root / folder) as entries:
             found += sorted((e.name, e.stat().st_mtime_ns) for e in entries)
     return tuple(found)
+
+
+def _exports(root: Path) -> tuple[tuple[str, int], ...]:
+    """Names and times of the runs' exported files, of which reports say how far their images are off."""
+    found = []
+    if (root / "runs").is_dir():
+        with os.scandir(root / "runs") as runs:
+            for run in runs:
+                with contextlib.suppress(OSError):
+                    found.append((run.name, os.stat(f"{run.path}/export").st_mtime_ns))
+    return tuple(sorted(found))
 
 
 # --- the sidebar --------------------------------------------------------------------------------
@@ -130,7 +151,15 @@ def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
     """What each of the sidebar's boxes offers, the most frequent first."""
     data = _by_count(runs, "data")
     chosen = runs[runs["data"] == held("data", data)] if data else runs
-    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": _by_count(reports, "device.name")}
+    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": _devices(reports)}
+
+
+def _devices(reports: pd.DataFrame) -> list[str]:
+    """The devices by number of reports; those for which there are only estimates come last."""
+    if reports.empty:
+        return []
+    counts = (1 + 1000 * reports["provenance"].ne("estimated")).groupby(choose.devices(reports)).sum()
+    return list(counts.sort_values(ascending=False, kind="stable").index)
 
 
 def held(key: str, options: Sequence[str]) -> str:
@@ -160,11 +189,11 @@ def held_switch(key: str) -> bool:
 
 def conditions(view: View, metric: str) -> choose.Budget:
     """The conditions that `conditions_controls` holds, as a budget without limits."""
-    options = _timing_options(view)
-    runtime, batch, threads, percentile, scope = (held(key, options[key]) for key in options)
+    chosen = {key: held(key, known) for key, known in _timing_options(view).items()}
+    threads = chosen.pop("threads")
     return choose.Budget(
-        device=view.device or None, runtime=runtime, batch=int(batch), threads=int(threads) if threads else None,
-        percentile=percentile, scope=scope, weak=held_switch("weak"), metric=metric,
+        **chosen | {"batch": int(chosen["batch"])}, threads=int(threads) if threads else None, metric=metric,
+        device=view.device or None, weak=held_switch("weak"), estimated=held_switch("estimated"),
         protocol=view.protocol if metric == "fd" and view.protocol else None,
     )  # fmt: skip
 
@@ -173,23 +202,31 @@ def conditions_controls(view: View) -> None:
     """Controls for the conditions under which latencies are compared."""
     options = _timing_options(view)
     help = {"runtime": "fastest: each student with the runtime it is fastest on",
+            "precision": "float: the fastest of fp32, tf32, fp16, bf16; any: coarser ones too, such as int8. What the "
+                         "images lose stands beside the answer",
             "percentile": "p50 is the median, p99 the slow end",
             "scope": "core: the network alone; e2e: from noise to an image"}  # fmt: skip
-    labels = {"runtime": "Runtime", "batch": "Batch", "threads": "Threads", "percentile": "Latency", "scope": "Timed"}
+    labels = {"runtime": "Runtime", "precision": "Precision", "batch": "Batch", "threads": "Threads",
+              "percentile": "Latency", "scope": "Timed"}  # fmt: skip
     with st.grid(min_column_width=150):
         for key, label in labels.items():
             if options[key]:
                 st.selectbox(label, options[key], key=key, bind="query-params", help=help.get(key))
         st.toggle("Weak timings too", key="weak", bind="query-params",
                   help="Throttled ones and grades D (unstable) and E (published by others)")  # fmt: skip
+        st.toggle("Estimated latencies too", key="estimated", bind="query-params",
+                  help="Grade F, for students that nobody timed under these conditions; drawn hollow and called "
+                       "estimated. The page Devices makes them")  # fmt: skip
 
 
 def _timing_options(view: View) -> dict[str, list[str]]:
     here = view.reports
-    here = here[here["device.name"] == view.device] if len(here) else here
-    found = {"runtime": ["fastest"], "batch": ["1"], "threads": []}
+    here = here[choose.devices(here) == view.device] if len(here) else here
+    found = {"runtime": ["fastest"], "precision": ["float"], "batch": ["1"], "threads": []}
     if len(here):
         found["runtime"] += sorted(here["software.runtime"].unique())
+        there = set(here["model.precision"])
+        found["precision"] += ["any"] + [p for p in choose.PRECISIONS if p in there]
         found["batch"] = [str(b) for b in sorted(here["workload.batch"].unique())]
         found["threads"] = [f"{t:.0f}" for t in here["state.threads"].dropna().value_counts().index]
     return found | {"percentile": list(choose.PERCENTILES), "scope": list(choose.SCOPES)}
@@ -210,6 +247,12 @@ def icon() -> Image.Image:
 def plain(text: str) -> str:
     """Text in which nothing is markdown: labels are what people typed."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
+
+
+def small_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A few rows as text: a data frame's viewer would hold up a chart."""
+    lines = [titles, ["---"] * len(titles), *([plain(cell) for cell in row] for row in rows)]
+    st.markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
 def empty(what: str, command: str) -> None:

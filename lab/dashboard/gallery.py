@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from lab import choose, figures, jobs, sheets
-from lab.dashboard import frame, pictures
+from lab.dashboard import drawing, frame, pictures
 from lab.results import Run, read_json
 
 TITLE = "Gallery"
@@ -25,6 +25,7 @@ FIRST = 4  # of them when the page opens
 MODES = {"grid": "Grid", "swipe": "Swipe", "blink": "Blink", "difference": "Difference", "learn": "Watch it learn"}
 GAIN = 2.0  # of the difference picture
 TILE_PX = 112  # how large an image is shown at first
+SHEET = 64  # images that are drawn at once
 
 
 def in_order(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -56,11 +57,47 @@ def class_names(runs: Sequence[Run]) -> list[str]:
     return []
 
 
-def make_command(run: Run) -> str:
-    """What makes the samples of a run that has none."""
+def make_command(run: Run, first: int = 0) -> str:
+    """What makes the samples of a run that has none, or draws other noises than those that are kept."""
     if not (run.path / "student.safetensors").exists():
         return jobs.command(run)
+    if first:
+        return f"python -m lab sample {run.id} --seed {first} --out samples-{first}.png"
     return f"python -m lab sample {run.id} --out {run.path / 'samples.npz'}"
+
+
+def draw_here(runs: Sequence[Run], names: Sequence[str], first: int, reports: pd.DataFrame) -> None:
+    """Draw the noises from `first` on by each run's fastest runtime and keep them for this session."""
+    kept = st.session_state.setdefault("drawn_here", {})
+    for run, name in zip(runs, names):
+        classes = len(class_names([run]))
+        seeds = range(first, first + SHEET)
+        y = [seed % classes for seed in seeds] if classes else None
+        try:
+            with st.spinner(f"{name} draws {SHEET} images ..."):
+                made = drawing.generate(run, seeds, y, reports)
+        except drawing.FAULTS as error:
+            st.error(frame.plain(f"{name}: {drawing.sentence(error, SHEET)}"))
+            continue
+        sheet = sheets.Samples(made.images, np.array(y or [0] * SHEET), np.array(seeds))
+        kept[run.id, first, weights_of(run)] = (sheet, made.said)
+
+
+def sheets_of(runs: Sequence[Run], first: int) -> tuple[list[sheets.Samples | None], list[str]]:
+    """Each run's images of the noises from `first` on, and by which runtime they were drawn; "" where they are kept."""
+    drawn = st.session_state.get("drawn_here", {})
+    found, said = [], []
+    for run in runs:
+        kept = pictures.samples(run) if first == 0 else None
+        sheet, by = (kept, "") if kept is not None else drawn.get((run.id, first, weights_of(run)), (None, ""))
+        found.append(sheet)
+        said.append(by)
+    return found, said
+
+
+def weights_of(run: Run) -> str:
+    student = read_json(run.path / "student.json")
+    return str(student.get("weights_sha256")) if isinstance(student, dict) else ""
 
 
 def by_difference(found: Sequence[sheets.Samples | None], chosen: list[int]) -> list[int]:
@@ -88,12 +125,12 @@ def line_title(line: Sequence[int], shown: sheets.Samples, names: Sequence[str])
 
 
 def columns_of(
-    rows: pd.DataFrame, runs: Sequence[Run], found: Sequence[sheets.Samples | None]
+    rows: pd.DataFrame, runs: Sequence[Run], found: Sequence[sheets.Samples | None], first: int
 ) -> list[pictures.Column]:
     """The models as columns, with parameters, FD and milliseconds above each."""
     return [
         pictures.Column(row["name"] + (" (teacher)" if row["role"] == "teacher" else ""), figures.caption(row),
-                        None if f is None else f.images, make_command(run))
+                        None if f is None else f.images, make_command(run, first))
         for row, run, f in zip(rows.to_dict("records"), runs, found, strict=True)
     ]  # fmt: skip
 
@@ -157,6 +194,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         order = st.selectbox(
             "Order", ["by seed", "farthest from the first"], key="order", bind="query-params", width=200
         )
+        first_noise = st.number_input("First noise", 0, 2**31, 0, key="noise", bind="query-params", width=150,
+                                      help=f"Of {SHEET}; from 0 on they are kept, others are drawn here")  # fmt: skip
 
 
 @st.fragment
@@ -209,14 +248,26 @@ if mode == "learn":
     learn()
     st.stop()
 
-places = list(range(64 if shown is None else len(shown.images)))
+found, here = sheets_of(runs, first_noise)
+absent = [k for k, run in enumerate(runs) if found[k] is None and (run.path / "student.safetensors").exists()]
+if absent:
+    left, right = st.columns([1, 3], vertical_alignment="center")
+    if left.button("Draw them here", icon=":material/draw:", type="primary"):
+        draw_here([runs[k] for k in absent], [chosen[k] for k in absent], first_noise, view.reports)
+        found, here = sheets_of(runs, first_noise)
+    elif first_noise:
+        right.caption(f"The noises {first_noise} to {first_noise + SHEET - 1} are kept of no run.")
+    else:
+        right.caption(frame.plain(f"No images are kept of {', '.join(chosen[k] for k in absent)}."))
+shown = next((f for f in found if f is not None), None)
+places = list(range(SHEET if shown is None else len(shown.images)))
 if label != "all" and shown is not None:
     places = [k for k in places if int(shown.classes[k]) == names.index(label)]
 if order != "by seed" and shown is not None:
     places = by_difference(found, places)
 lines = lines_of(places[:count], across)
 titles = [line_title(line, shown, names) for line in lines] if shown is not None else [str(line[0]) for line in lines]
-columns = columns_of(rows, runs, found)
+columns = columns_of(rows, runs, found, first_noise)
 if mode == "difference":
     columns = as_differences(columns)
 if mode in ("swipe", "blink"):
@@ -249,6 +300,7 @@ st.download_button(
 said = [
     "Image k comes from noise seed k and class k mod 10 in every model, drawn with the kept half-precision weights."
 ]
+said += [f"{name} was drawn here by {by}." for name, by in zip(chosen, here) if by]
 if mode == "difference":
     said.append(f"White: equal to {chosen[0]}; orange: brighter; blue: darker.")
     said.append(f"Full colour from {255 / GAIN:.0f} of 255 grey levels on.")

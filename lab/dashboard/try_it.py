@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from lab import choose
-from lab.dashboard import frame, pictures
-from lab.results import Run, Store, read_json
-
-if TYPE_CHECKING:
-    from lab.sampling import Student
+from lab.dashboard import drawing, frame, pictures
+from lab.dashboard.drawing import AUTO, FORMS, Drawn
+from lab.results import Run, read_json
 
 TITLE = "Try it"
 ORDER = 40
 ICON = ":material/draw:"
 URL = "/try_it"
 
-LOOK = {"iters": 5, "seconds": 1.0, "warmup_iters": 5, "warmup_s": 0.2, "warmup_cap_s": 1.0}  # enough for a look
 IN_TURN = "all in turn"
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # as CUDA and the CPU say it
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A network in memory, with what it cost to get there."""
-
-    student: Student
-    load_ms: float
-    first_ms: float  # one image, right after loading
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Images, and how long it took to make them: from noise seeds to uint8 in memory."""
-
-    images: np.ndarray  # (N, C, H, W) uint8
-    finite: bool
-    ready: Ready
-    timing: Mapping[str, Any]  # of a device report: p50, p50_ci95, p90, min, iters, all images together
-
-    @property
-    def ms(self) -> float:
-        return self.timing["p50"]
-
-    @property
-    def spread(self) -> str:
-        t = self.timing
-        return f"{t['iters']} repeats after warm-up, fastest {ms_said(t['min'])}, 90 % within {ms_said(t['p90'])}"
+def spread(drawn: Drawn) -> str:
+    t = drawn.timing
+    return f"{t['iters']} repeats after warm-up, fastest {ms_said(t['min'])}, 90 % within {ms_said(t['p90'])}"
 
 
 def faster(mine: Drawn, theirs: Drawn) -> str:
@@ -80,79 +47,8 @@ class Asked(NamedTuple):
     seed: int
     device: str
     threads: int
-
-
-# --- torch, only behind the button --------------------------------------------------------------
-
-
-@st.cache_resource(show_spinner="Loading torch, once per server ...")
-def torch_of() -> tuple[float, int, threading.Lock]:
-    """What the import took (ms), torch's own number of threads, and the lock: two generations would slow each other."""
-    began = time.perf_counter()
-    import torch
-
-    import lab.sampling  # noqa: F401 - its import is part of the cold start
-
-    return 1e3 * (time.perf_counter() - began), torch.get_num_threads(), threading.Lock()
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def ready(run_path: str, stamp: tuple[int, int], device: str, threads: int) -> Ready:
-    """A run's network in memory, in eval mode; raises ValueError where the device is not there."""
-    import torch
-
-    from lab import sampling
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("torch sees no CUDA device on this machine; choose cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("torch sees no Apple GPU on this machine; choose cpu")
-    run = Run(Path(run_path))
-    began = time.perf_counter()
-    student = sampling.load(run.id, Store(run.path.parent.parent), device)
-    loaded = time.perf_counter()
-    draw(student, [0], None)
-    return Ready(student, 1e3 * (loaded - began), 1e3 * (time.perf_counter() - loaded))
-
-
-def draw(student: Student, seeds: Sequence[int], classes: Sequence[int] | None) -> tuple[np.ndarray, bool]:
-    """uint8 images (N, C, H, W) on the host, and whether all were finite."""
-    import torch
-
-    from lab import diffusion
-
-    z, drawn = diffusion.noise_of(seeds, student.spec.shape, student.spec.num_classes)
-    images = student(z, drawn if classes is None else torch.tensor(classes))
-    finite = bool(torch.isfinite(images).all())
-    return diffusion.to_uint8(images.nan_to_num()).cpu().numpy(), finite
-
-
-def generate(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, *, device: str, threads: int) -> Drawn:
-    """Images of a run and their times; the number of threads is put back afterwards."""
-    import torch
-
-    from lab.devices import runner
-
-    _, own_threads, lock = torch_of()
-    weights = (run.path / "student.safetensors").stat()
-    with lock:
-        torch.set_num_threads(threads or own_threads)
-        try:
-            made = ready(str(run.path), (weights.st_mtime_ns, weights.st_size), device, threads)
-            images, finite = draw(made.student, seeds, classes)
-            preset = runner.Preset("look", **LOOK)
-            timed = runner.time_calls(lambda: draw(made.student, seeds, classes), preset, runner.preflight(preset))
-        finally:
-            torch.set_num_threads(own_threads)
-    return Drawn(images, finite, made, timed.timing)
-
-
-def sentence(error: Exception, count: int) -> str:
-    """What went wrong, and what to do."""
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in NO_MEMORY):
-        return f"Out of memory with {count} images at once. Try {max(1, count // 2)}."
-    return str(error) if isinstance(error, LookupError | ValueError) else said
+    runtime: str
+    precision: str
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -175,20 +71,18 @@ def teacher_of(row: pd.Series, table: pd.DataFrame) -> str | None:
     return None
 
 
-def code(run_id: str, seed: int, count: int, label: int | None, device: str, threads: int) -> str:
-    """The same in Python."""
-    lines = ["import lab", "from lab import figures", ""]
-    if threads:
-        lines[0] = "import torch\n\nimport lab"
-        lines.insert(2, f"\ntorch.set_num_threads({threads})")
-    where = "" if device == "cpu" else f', device="{device}"'
-    y = f"[k % student.spec.num_classes for k in range({count})]" if label is None else str(label)
-    lines += [
-        f'student = lab.load("{run_id}"{where})',
-        f"images = student.sample(range({seed}, {seed + count}), y={y})  # uint8 ({count}, C, H, W)",
-        f"figures.side_by_side([images], [student.run.label], rows=range({count}), across={min(8, count)})",
-    ]
-    return "\n".join(lines)
+def code(run_id: str, seed: int, count: int, label: int | None, device: str, threads: int, form: str) -> str:
+    """The same in Python; `form` is a runtime and a precision, or AUTO."""
+    more = (f", threads={threads}" if threads else "") + ("" if device == "cpu" else f', device="{device}"')
+    runtime, _, precision = form.partition(" ")
+    how = f"fastest(run, batch={count}{more})" if form == AUTO else f'named(run, "{runtime}", "{precision}"{more})'
+    y = "" if label is None else f", y={label}"
+    return "\n".join([
+        "import lab", "from lab import fastest, figures", "", f'run = lab.Store().get("{run_id}")',
+        f"drawn = fastest.{how}",
+        f"images = drawn.sample(range({seed}, {seed + count}){y})  # uint8 ({count}, C, H, W)",
+        f"figures.side_by_side([images], [run.label], rows=range({count}), across={min(8, count)})",
+    ])  # fmt: skip
 
 
 def show(was: Asked, drawn: dict[str, Drawn], zoom: int) -> None:
@@ -203,30 +97,33 @@ def show(was: Asked, drawn: dict[str, Drawn], zoom: int) -> None:
     tiles[0].metric(
         "Cold start", ms_said(load + first), border=True,
         help=f"Loading {ms_said(load)} and the first image {ms_said(first)}, taken when this network was loaded. "
-             f"Importing torch took {ms_said(torch_of()[0])}, once per server.",
+             f"Importing torch took {ms_said(drawing.torch_of()[0])}, once per server.",
     )  # fmt: skip
     tiles[1].metric(
         "Warm", ms_said(mine.ms), border=True,
-        help=f"All {was.count} together: median of {mine.spread}. From noise seeds to uint8 images in memory.",
+        help=f"All {was.count} together: median of {spread(mine)}. From noise seeds to uint8 images in memory.",
     )  # fmt: skip
     tiles[2].metric("Per image", ms_said(mine.ms / was.count), border=True)
     for theirs in others:
         tiles[3].metric(
             "Speed-up", f"{choose.number(theirs.ms / mine.ms)}x", border=True,
-            help=f"Over the teacher: {faster(mine, theirs)}. It took {ms_said(theirs.ms)}, median of {theirs.spread}.",
+            help=f"Over the teacher: {faster(mine, theirs)}. It took {ms_said(theirs.ms)}, median of {spread(theirs)}.",
         )  # fmt: skip
-    threads = was.threads or torch_of()[1]
-    where = f"{was.device}, {threads} thread{'s' * (threads > 1)}, runtime eager"
+    for who, made in drawn.items():
+        if not made.ready.drawer.right and made.finite:
+            st.warning(f"{frame.plain(who)} draws other images by {made.form} than its network does: "
+                       f"{made.ready.drawer.off:.2g} off on average, in [-1, 1].")  # fmt: skip
+    by = "; ".join(f"{who} by {made.said}" for who, made in drawn.items())
     st.caption(
-        f"Warm: {was.count} at once, median of {mine.spread}; {where}, one-step students in float32, denoisers in "
-        "bfloat16, with noise and conversion to uint8. The timer is that of `python -m lab bench`, but for a second "
-        "only: a quick look on a machine that may be busy."
+        frame.plain(f"Drawn on {was.device}: {by}.")
+        + f" Warm: {was.count} at once, median of {spread(mine)}, with noise and conversion to uint8. The timer is "
+        "that of `python -m lab bench`, but for a second only: a quick look on a machine that may be busy."
     )
     across = 8 if was.count > 8 and not others else min(was.count, 4)
     lines = [list(range(i, min(i + across, was.count))) for i in range(0, was.count, across)]
     titles = [f"{was.seed + line[0]}" + (f" to {was.seed + line[-1]}" if len(line) > 1 else "") for line in lines]
     names = [name if name == was.model else f"{name} (teacher)" for name in drawn]
-    columns = [pictures.Column(n, f"{ms_said(d.ms)} warm", d.images) for n, d in zip(names, drawn.values())]
+    columns = [pictures.Column(n, f"{ms_said(d.ms)} warm\n{d.form}", d.images) for n, d in zip(names, drawn.values())]
     pictures.show(columns, lines, titles, zoom=zoom, key="drawn_pictures")
 
 
@@ -258,6 +155,10 @@ with left:
     device = a.selectbox("Device", ["cpu", "cuda", "mps"], key="device_here", bind="query-params")
     threads = b.number_input("Threads", 0, os.cpu_count() or 1, 0, key="threads_here", bind="query-params",
                              help="0 = as many as torch takes by itself.")  # fmt: skip
+    runtime = a.selectbox("Runtime", [AUTO, *FORMS], key="runtime_here", bind="query-params",
+                          help="fastest: of those that draw the network's own images, in floating point")  # fmt: skip
+    known = ["as it is fastest"] if runtime == AUTO else list(FORMS[runtime])
+    precision = b.selectbox("Precision", known, key="precision_here", bind="query-params", disabled=len(known) == 1)
     teacher = teacher_of(row, table)
     also = teacher is not None and st.checkbox("Also run the teacher", True, key="also_teacher", bind="query-params")
     pressed = st.button("Generate", type="primary", icon=":material/draw:", width="stretch")
@@ -268,20 +169,22 @@ with left:
 chosen = None
 if classes:
     chosen = [k % len(classes) if label == IN_TURN else classes.index(label) for k in range(count)]
-asked = Asked(name, label, count, seed, device, threads)
+asked = Asked(name, label, count, seed, device, threads, runtime, precision)
 with right:
     if pressed:
         st.session_state.pop("drawn", None)
         seeds = range(seed, seed + count)
+        where = {"device": device, "threads": threads, "timed": True}
         try:
             with st.spinner("Drawing ..."):
-                drawn = {name: generate(run, seeds, chosen, device=device, threads=threads)}
+                drawn = {name: drawing.generate(run, seeds, chosen, view.reports, runtime=runtime, precision=precision,
+                                                **where)}  # fmt: skip
                 if also:
                     other = Run(view.store.root / "runs" / table.loc[teacher]["run"])
-                    drawn[teacher] = generate(other, seeds, chosen, device=device, threads=threads)
+                    drawn[teacher] = drawing.generate(other, seeds, chosen, view.reports, **where)
             st.session_state["drawn"] = (asked, drawn)
-        except (RuntimeError, ValueError, LookupError, MemoryError, OSError) as error:
-            st.error(frame.plain(sentence(error, count)))
+        except drawing.FAULTS as error:
+            st.error(frame.plain(drawing.sentence(error, count)))
     if "drawn" in st.session_state:
         was, drawn = st.session_state["drawn"]
         if was != asked:
@@ -290,9 +193,10 @@ with right:
     elif not pressed:
         st.info("Press **Generate**. The first time also loads torch, which takes seconds; this page opens without it.")
 
+form = AUTO if runtime == AUTO else f"{runtime} {precision}"
 with st.expander("The same in Python and in a terminal"):
     st.code(
-        code(row["run"], seed, count, None if label == IN_TURN else classes.index(label), device, threads),
+        code(row["run"], seed, count, None if label == IN_TURN else classes.index(label), device, threads, form),
         language="python",
     )
     more = ("" if label == IN_TURN else f" --class {classes.index(label)}") + f" --device {device}"

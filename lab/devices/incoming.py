@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.choose import WEAK
 from lab.config import JSON
-from lab.devices.report import Grade, grade, load
+from lab.devices.report import Grade, grade, load, parse
 from lab.results import Store, read_json
 
 
@@ -35,15 +36,26 @@ def import_reports(files: Sequence[Path | str], store: Store, *, dry_run: bool =
     What was measured elsewhere becomes `imported`; what was published or estimated stays so. Raises
     ValueError with a sentence for every file that can't be taken, and then stores none of them.
     """
+    return _import([(Path(file).name, functools.partial(load, file)) for file in files], store, dry_run=dry_run)
+
+
+def import_contents(contents: Sequence[tuple[str, bytes]], store: Store, *, dry_run: bool = False) -> list[Arrival]:
+    """The same of files that are in memory: (name, content)."""
+    readers = [(name, functools.partial(parse, content, name)) for name, content in contents]
+    return _import(readers, store, dry_run=dry_run)
+
+
+def _import(readers: Sequence[tuple[str, Callable[[], dict[str, JSON]]]], store: Store, *, dry_run: bool
+            ) -> list[Arrival]:  # fmt: skip
     found, wrong = [], []
-    for file in files:
+    for name, read in readers:
         try:
-            report = _as_imported(load(file))
-            found.append((Path(file).name, report, _is_new(report, store, [r for _, r, _ in found])))
+            report = _as_imported(read())
+            found.append((name, report, _is_new(report, store, [r for _, r, _ in found])))
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
-        others = f"\nnone of the {len(files)} files was stored" if len(files) > 1 else ""
+        others = f"\nnone of the {len(readers)} files was stored" if len(readers) > 1 else ""
         raise ValueError("\n".join(wrong) + others)
     if not dry_run:
         for _, report, new in found:

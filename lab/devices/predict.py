@@ -25,7 +25,7 @@ import pandas as pd
 
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
 from lab.devices.report import SCHEMA
-from lab.results import now, read_json, write_json
+from lab.results import Run, now, read_json, write_json
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
@@ -40,6 +40,7 @@ PER_BLOCK, FINAL = 6, 2  # rows of the table of conditions, as in lab/deploy.py
 T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
 LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that
 TRUSTED = ("A", "B", "C")  # grades of the timings that a fit may learn from
+MOST_FITTED = 64  # timings of a fit
 
 
 # --- the work -----------------------------------------------------------------------------------
@@ -287,6 +288,22 @@ def parts(card: Card, config: DiTConfig, batch: int = 1, precision: str = "fp32"
     return split
 
 
+CAUSES = ("overhead", "arithmetic", "memory")
+
+
+def causes(card: Card, config: DiTConfig, batch: int = 1, precision: str = "fp32") -> dict[str, float]:
+    """Shares of the estimated time by what it goes to: starting operations, their arithmetic, their bytes.
+
+    An operation's time beyond its start counts for whichever of arithmetic and bytes takes longer.
+    """
+    arrays, rates = _arrays(card, work(config, batch, precision)), card.tuned.rates if card.tuned else START
+    arithmetic, moving = _limits(arrays, rates)
+    overhead = rates.launch * arrays[0]
+    rest = _times(arrays, rates) - overhead
+    spent = [overhead.sum(), rest[arithmetic >= moving].sum(), rest[arithmetic < moving].sum()]
+    return {name: float(ms / sum(spent)) for name, ms in zip(CAUSES, spent)}
+
+
 def _arrays(card: Card, found: Work) -> tuple[np.ndarray, ...]:
     """Per operation, in ms: launch, arithmetic at the peak, weights and activations at the bandwidth; and 1 / size."""
     ops = found.operations
@@ -302,10 +319,14 @@ def _times(arrays: tuple[np.ndarray, ...], rates: Rates) -> np.ndarray:
 
     The efficiency of a product of size s is rates.efficiency s / (s + rates.half).
     """
-    launch, flops, weights, values, inverse = arrays
-    arithmetic = flops * (1 + rates.half * inverse) / rates.efficiency
-    moving = weights / rates.memory + values / rates.cache
-    return rates.launch * launch + (arithmetic**POWER + moving**POWER) ** (1 / POWER)
+    arithmetic, moving = _limits(arrays, rates)
+    return rates.launch * arrays[0] + (arithmetic**POWER + moving**POWER) ** (1 / POWER)
+
+
+def _limits(arrays: tuple[np.ndarray, ...], rates: Rates) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of each operation's arithmetic and of its bytes, each as if it were alone."""
+    _, flops, weights, values, inverse = arrays
+    return flops * (1 + rates.half * inverse) / rates.efficiency, weights / rates.memory + values / rates.cache
 
 
 def _ms(arrays: tuple[np.ndarray, ...], rates: Rates) -> float:
@@ -337,9 +358,7 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
             here = here[here[column] == wanted] if column in here else here.iloc[:0]
     found = []
     for row in here.to_dict("records"):
-        plain = row.get("model.config")
-        config = config_from_json(plain) if isinstance(plain, dict) else None
-        if isinstance(config, DiTConfig) and not config.time:
+        if (config := config_in(row.get("model.config"))) is not None:
             found.append(Measured(config, int(row["workload.batch"]), float(row["timing.p50"]),
                                   row["model.weights_sha256"]))  # fmt: skip
     return found
@@ -360,6 +379,33 @@ def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", pr
     t = T95[free - 1] if free <= len(T95) else 1.645 + 1.8 / free  # within 0.01 of the true point
     spread = math.exp(max(t * math.sqrt(float(residuals @ residuals) / free), LEAST_SPREAD))
     return dataclasses.replace(card, tuned=Tuned(rates, spread, len(timings), runtime, precision))
+
+
+def fitted(card: Card, reports: pd.DataFrame, *, runtime: str | None = None, precision: str = "fp32",
+           but: DiTConfig | None = None) -> Card:  # fmt: skip
+    """The card fitted on what was timed on its device, but for one shape; as it is where there is nothing.
+
+    Without a runtime on that of which most is known. Raises ValueError if there is nothing of one that was named.
+    """
+    names = [runtime] if runtime else sorted({*reports.get("software.runtime", [])})
+    known = {name: [t for t in measured(reports, card, name, precision) if t.config != but] for name in names}
+    best = max(known, key=lambda name: len(known[name]), default=None)
+    if best is not None and known[best]:
+        return fit(card, _some(known[best]), runtime=best, precision=precision)
+    if runtime:
+        raise ValueError(f"no other shape was timed with {runtime} {precision} on {card.title}; "
+                         "without --runtime the card alone is used")  # fmt: skip
+    return card
+
+
+def _some(timings: Sequence[Measured]) -> list[Measured]:
+    """The median timing of every shape and batch, and of many shapes as many as a fit can take in a second."""
+    found: dict[tuple[DiTConfig, int], list[Measured]] = {}
+    for timing in timings:
+        found.setdefault((timing.config, timing.batch), []).append(timing)
+    medians = sorted((sorted(same, key=lambda t: t.ms)[len(same) // 2] for same in found.values()), key=lambda t: t.ms)
+    places = np.linspace(0, len(medians) - 1, min(MOST_FITTED, len(medians))).round().astype(int)
+    return [medians[k] for k in places]
 
 
 def _least_squares(arrays: Sequence[tuple[np.ndarray, ...]], wanted: np.ndarray) -> tuple[Rates, np.ndarray]:
@@ -422,6 +468,22 @@ def as_report(card: Card, config: DiTConfig, batch: int = 1, precision: str = "f
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:24]
     return {"schema": SCHEMA, "report_id": f"estimate-{digest}", "created_utc": now()} | report
+
+
+def config_in(plain: JSON) -> DiTConfig | None:
+    """The one-step student that a report's model.config describes; None where it is another net, or no net at all."""
+    try:
+        config = config_from_json(plain) if isinstance(plain, dict) else None
+    except ValueError:
+        return None
+    return config if config is not None and is_predictable(config) else None
+
+
+def model_of(run: Run) -> dict[str, JSON]:
+    """A run's part of such a report, as far as it is finished."""
+    student, cost = (found if isinstance(found := run.read(name), dict) else {} for name in ("student", "cost"))
+    return {"model_id": run.id, "weights_sha256": student.get("weights_sha256"), "params": cost.get("params"),
+            "macs": cost.get("macs"), "file_mb": student.get("file_mb")}  # fmt: skip
 
 
 @functools.cache

@@ -164,6 +164,55 @@ def check(report: JSON) -> list[str]:
     return wrong or list(_rules(report))
 
 
+def fault(report: JSON, name: str | None = None) -> str | None:
+    """What keeps a stored report from being read, as a sentence; None if nothing does. `name` is that of its file.
+
+    It looks for missing fields and those of another kind alone: `check`, which is for what comes in, takes seconds for
+    a thousand reports.
+    """
+    if not isinstance(report, Mapping):
+        return "it is no JSON object"
+    if report.get("schema") != SCHEMA:
+        return f"its schema is {_shown(str(report.get('schema')))}, not {SCHEMA!r}"
+    if wrong := next(_faults(report, schema(), ""), None):
+        return wrong
+    if name is not None and report["report_id"] != name:
+        return f"it calls itself {_shown(report['report_id'])}, which is not its file's name"
+    if not SHORTEST_MS <= report["timing"]["p50"] <= LONGEST_MS:
+        return f"timing.p50 is {report['timing']['p50']:g} ms"
+    return None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "object": (Mapping,), "array": (list,), "string": (str,), "number": (int, float), "integer": (int,),
+    "boolean": (bool,), "null": (type(None),),
+}  # fmt: skip
+
+
+def _faults(value: JSON, rule: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Missing fields and wrong kinds by a schema; a reference is to one of its own definitions."""
+    if "$ref" in rule:
+        rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]]
+    if (kind := rule.get("type")) is not None:
+        kinds = [kind] if isinstance(kind, str) else kind
+        fits = any(isinstance(value, _KINDS[k]) and (k == "boolean" or not isinstance(value, bool)) for k in kinds)
+        if not fits or (isinstance(value, float) and not math.isfinite(value)):
+            yield f"{place} is {_shown(str(value))}, not {' or '.join(kinds)}"
+            return
+    if isinstance(value, Mapping):
+        for key in rule.get("required", ()):
+            if key not in value:
+                yield f"{place}.{key} is missing".lstrip(".")
+        for key, inner in rule.get("properties", {}).items():
+            if key in value:
+                yield from _faults(value[key], inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
+            yield f"{place} has {len(value)} values"
+        for k, item in enumerate(value):
+            yield from _faults(item, rule.get("items", {}), f"{place}.{k}")
+
+
 def _sentence(error: Any) -> str:
     where = ".".join(map(str, error.absolute_path)) or "report"
     message = error.message if len(error.message) <= 200 else f"{error.message[:80]} ... {error.message[-80:]}"

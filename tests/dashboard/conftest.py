@@ -52,10 +52,11 @@ def add_student(
 
 def report(run: Run, *, ms: float, runtime: str = "eager", batch: int = 1, threads: int = 2, scope: str = "core",
            device: str = "test bench CPU", nfe: int = 1, throttled: bool | None = False, output_ok: bool = True,
-           cv: float = 0.02, clocks_locked: bool = True) -> dict[str, object]:  # fmt: skip
+           cv: float = 0.02, clocks_locked: bool = True, precision: str = "fp32",
+           samples_ns: list[int] | None = None) -> dict[str, object]:  # fmt: skip
     """A device report of a run, whole by the schema."""
     student, cost = run.read("student"), run.read("cost")
-    key = f"{run.id}-{runtime}-{batch}-{threads}-{scope}-{device}-{ms}"
+    key = f"{run.id}-{runtime}-{precision}-{batch}-{threads}-{scope}-{device}-{ms}"
     return {
         "schema": "device_report.v1", "report_id": hashlib.sha256(key.encode()).hexdigest()[:16],
         "created_utc": "2026-11-20T10:00:00Z", "provenance": "measured", "source": None,
@@ -69,12 +70,12 @@ def report(run: Run, *, ms: float, runtime: str = "eager", batch: int = 1, threa
                   "idle_power_w": None, "swap_mb": 0.0, "load_avg": 0.1, "threads": threads, "throttled": throttled},
         "model": {"model_id": run.id, "config": student["config"], "weights_sha256": student["weights_sha256"],
                   "artifact_sha256": None, "params": cost["params"], "macs": cost["macs"], "file_mb": cost["file_mb"],
-                  "precision": "fp32"},
+                  "precision": precision},
         "workload": {"scope": scope, "batch": batch, "height": 28, "width": 28, "nfe": nfe},
         "timing": {"unit": "ms", "clock": "wall_sync", "load_ms": 12.0, "build_ms": None, "first_ms": 9.0,
                    "warmup_iters": 60, "warmup_converged": True, "iters": 2000, "duration_s": 6.0, "sessions": 1,
                    "p50": ms, "p50_ci95": [ms * 0.98, ms * 1.03], "p90": ms * 1.1, "p99": ms * 1.4, "min": ms * 0.9,
-                   "mean": ms * 1.02, "std": ms * cv, "cv": cv, "drift": 0.001, "samples_ns": None},
+                   "mean": ms * 1.02, "std": ms * cv, "cv": cv, "drift": 0.001, "samples_ns": samples_ns},
         "memory": {"method": "rss", "weights_mb": cost["file_mb"], "allocator_peak_mb": None, "process_peak_mb": 300.0,
                    "system_delta_mb": None},
         "energy": None,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import changed
 from dashboard.conftest import LABEL, add_report, add_student, report
 from streamlit.testing.v1 import AppTest
 
@@ -124,6 +126,48 @@ def test_a_new_report_is_seen_without_a_restart(make_store, tmp_path: Path, monk
     add_report(store, report(store.get(LABEL), ms=5.0, device="my board"))
     at.run()
     assert at.selectbox(key="device").options == ["test bench CPU", "my board"]
+
+
+def test_a_coarse_timing_is_recommended_only_with_what_its_images_lose(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=3)
+    run = store.get(LABEL)
+    add_report(store, changed(report(run, ms=0.01, runtime="onnxruntime", precision="int8"),
+                              checks__max_abs_vs_ref=0.2))  # fmt: skip
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    asked = {"params_m": "0", "latency_ms": "0.05"}
+    assert "Nothing fits" in page(**asked).header[0].value
+    at = page(**asked, precision="any")
+    assert at.selectbox(key="precision").value == "any" and at.selectbox(key="precision").options[:3] == [
+        "float", "any", "fp32"]  # fmt: skip
+    assert LABEL in at.header[0].value
+    assert "Its latency is that of int8, its distances are those of float32." in text(at)
+    assert "at most 0.200 off" in text(at)
+    assert at.code[0].value == "python -m lab choose --latency-ms 0.05 --precision any"
+
+
+def test_estimates_are_used_where_asked_for_and_never_look_measured(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.devices import predict
+
+    store = make_store(tmp_path, students=3)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    card = predict.card_of("raspberry-pi-5")
+    for run in store.runs():
+        if isinstance(run.read("student"), dict) and run.recipe.student.family == "dit":
+            store.add_report(predict.as_report(card, run.recipe.student, model=predict.model_of(run)))
+    board = {"device": "Raspberry Pi 5", "params_m": "0", "latency_ms": "0"}
+    at = page(**board)
+    assert not any("estimated" in m.label for m in at.metric) and "that nobody measured" in text(at)
+    at = page(**board, estimated="true")
+    assert at.toggle(key="estimated").value
+    assert [m.label for m in at.metric if "Latency" in m.label] == ["Latency p50, estimated"]
+    assert "ms p50 estimated" in text(at) and "nobody has timed it there" in text(at)
+    (chart,) = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
+    assert "pairs, estimated" in {trace.get("name") for trace in chart["data"]}
+    assert "--device 'Raspberry Pi 5'" in at.code[0].value and at.code[0].value.endswith("--estimated")
 
 
 def test_two_thousand_runs_are_shown(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

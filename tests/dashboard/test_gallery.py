@@ -105,6 +105,66 @@ def test_a_model_without_samples_is_grey_with_its_command(tmp_path: Path, make_s
     assert gone["command"].startswith(f"python -m lab sample {run.id} --out ")
 
 
+@pytest.fixture
+def drawable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A digits student whose network can draw, and whose sheet is not kept."""
+    from dataclasses import asdict
+
+    import torch
+
+    from lab import experiment
+    from lab.config import DiTConfig, Recipe, Use
+    from lab.data import ImageSpec
+
+    torch.set_num_threads(1)
+    store = Store(tmp_path)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    net = DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)
+    for seed in (0, 1):
+        recipe = Recipe(data="digits", student=net, methods=(Use("denoise"),), seed=seed)
+        run = store.open(recipe.with_(student__num_classes=10))
+        torch.manual_seed(seed)
+        built = experiment.models.build(net)
+        torch.nn.init.normal_(built.head.weight, std=0.1)
+        experiment.save_student(run, built, ImageSpec(data="digits", size=8, channels=1, num_classes=10))
+        run.set_status(state="done")
+        assert asdict(run.status())["state"] == "done"
+    return store
+
+
+def test_a_model_without_images_is_drawn_here_by_a_runtime_that_is_named(drawable: Store):
+    at = page()
+    assert [c["src"] for c in shown(at)[0]["columns"]] == ["", ""]
+    assert "No images are kept of" in at.caption[0].value
+    at.button[0].click().run()
+    assert not at.exception and not at.error
+    assert all(c["count"] == 64 for c in shown(at)[0]["columns"])
+    assert at.caption[-2].value.count("was drawn here by") == 2 and "fp32" in at.caption[-2].value.replace("\\", "")
+    assert not at.button  # nothing is left to draw
+
+
+def test_other_noises_are_drawn_here_and_say_so(drawable: Store):
+    at = page(noise="200")
+    (before,) = shown(at)
+    assert before["columns"][0]["command"].endswith("--seed 200 --out samples-200.png")
+    at.button[0].click().run()
+    (data,) = shown(at)
+    assert data["lines"][0]["title"].startswith("seed 200") and data["columns"][0]["src"]
+
+
+def test_what_can_not_be_drawn_here_is_a_sentence(drawable: Store):
+    run = drawable.runs()[0]
+    run.write("student", run.read("student") | {"weights_sha256": "0" * 64})
+    at = page()
+    at.button[0].click().run()
+    assert not at.exception and "does not have the sha256" in at.error[0].value.replace("\\", "")
+    assert sum(bool(c["src"]) for c in shown(at)[0]["columns"]) == 1
+
+
+def test_kept_sheets_need_no_drawing(demo: Store):
+    assert not page().button
+
+
 def test_a_label_reaches_the_page_as_text(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
     store = make_store(tmp_path, students=2)
     monkeypatch.setenv("LAB_RESULTS", str(tmp_path))

@@ -89,6 +89,62 @@ def test_the_code_to_copy_runs_and_draws_the_same_classes(store: Store):
     assert at.code[1].value.endswith("--count 3 --seed 5 --class 7 --device cpu --out samples.png")
 
 
+def test_the_code_names_the_runtime_that_was_named(store: Store):
+    at = page(count="2", runtime_here="eager", precision_here="bf16", threads_here="1")
+    names: dict[str, object] = {}
+    exec(at.code[0].value, names)
+    assert names["drawn"].form == "eager bf16" and names["images"].shape == (2, 1, 8, 8)
+
+
+def test_the_runtime_that_drew_is_said_with_its_reason(store: Store):
+    at = generate(page(count="2", threads_here="1"))
+    said = at.caption[0].value.replace("\\", "")
+    assert "d1w16h2p4 by " in said and " fp32, 1 thread: fastest of " in said
+    assert "unet8x16 by eager fp32, 1 thread: the only one here for such a network" in said
+    student, teacher = shown(at)[0]["columns"]
+    assert student["caption"][1].endswith(" fp32") and teacher["caption"][1] == "eager fp32"
+
+
+def test_a_runtime_and_a_precision_can_be_named(store: Store):
+    pytest.importorskip("onnxruntime")
+    at = page(also_teacher="false", count="2")
+    at.selectbox(key="runtime_here").set_value("onnxruntime").run()
+    assert at.selectbox(key="precision_here").options[0] == "fp32"
+    at.selectbox(key="precision_here").set_value("int8").run()
+    generate(at)
+    assert shown(at)[0]["columns"][0]["caption"][1] == "onnxruntime int8" and len(at.metric) == 3
+    assert "as asked for" in at.caption[0].value.replace("\\", "")
+
+
+def test_a_precision_that_the_next_runtime_lacks_gives_way(store: Store):
+    at = page(runtime_here="onnxruntime", precision_here="w4a32")
+    assert at.selectbox(key="precision_here").value == "w4a32"
+    at.selectbox(key="runtime_here").set_value("eager").run()
+    assert not at.exception and at.selectbox(key="precision_here").value == "fp32"
+
+
+def test_a_missing_package_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "openvino" else find(n, *a))
+    at = generate(page(runtime_here="openvino", also_teacher="false"))
+    assert at.error[0].value.replace("\\", "") == "runtime openvino needs openvino; pip install openvino"
+    assert not shown(at) and not at.exception
+
+
+def test_a_runtime_that_can_not_run_the_network_says_so(store: Store):
+    at = generate(page(model="unet8x16", runtime_here="packed"))
+    assert "only a DiT has a deployed form" in at.error[0].value.replace("\\", "")
+
+
+def test_the_page_knows_the_runtimes_that_there_are():
+    from lab import runtimes
+    from lab.dashboard import drawing
+
+    assert {name: runtime.precisions for name, runtime in runtimes.RUNTIMES.items()} == drawing.FORMS
+
+
 def test_the_number_of_threads_is_put_back(store: Store):
     torch.set_num_threads(1)
     generate(page(count="1", threads_here="2", also_teacher="false"))
@@ -112,10 +168,17 @@ def test_out_of_memory_names_a_smaller_number(store: Store, monkeypatch: pytest.
     assert "Out of memory with 12 images at once" in at.error[0].value and "Try 6" in at.error[0].value
 
 
-def test_images_that_are_not_finite_are_said(store: Store, monkeypatch: pytest.MonkeyPatch):
-    from lab.sampling import Student
+def test_images_that_are_not_finite_are_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import shutil
 
-    monkeypatch.setattr(Student, "__call__", lambda self, z, y=None: torch.full_like(z, float("nan")))
+    from lab.weights import load_student, save_student, spec_of_run
+
+    shutil.copytree(store.root, tmp_path / "copy")
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "copy"))
+    run = next(r for r in Store(tmp_path / "copy").runs() if "pairs" in r.id)
+    net = load_student(run)
+    net.head.bias.data[:] = float("nan")
+    save_student(run, net, spec_of_run(run))
     at = generate(page(also_teacher="false"))
     assert "NaN or infinite" in at.error[0].value
 

@@ -94,6 +94,16 @@ def test_a_report_that_was_measured_here_is_known_again(used: Store, tmp_path: P
     assert not found.new and set(used.reports()["provenance"]) == {"measured", "imported"}
 
 
+def test_files_in_memory_come_in_by_the_same_rules(used: Store) -> None:
+    good, bad = ("a.json", text()), ("b.json", b"{")
+    before = everything(used.root)
+    with pytest.raises(ValueError, match=r"b\.json is not JSON.*\nnone of the 2 files was stored"):
+        incoming.import_contents([good, bad], used)
+    assert everything(used.root) == before
+    assert [found.new for found in incoming.import_contents([good], used)] == [True]
+    assert [found.new for found in incoming.import_contents([good, good], used)] == [False, False]
+
+
 def test_two_files_of_one_report_are_kept_once(used: Store, tmp_path: Path) -> None:
     files = [written(tmp_path, text(), f"{i}.json") for i in range(2)]
     assert [found.new for found in incoming.import_reports(files, used)] == [True, False]
@@ -140,7 +150,7 @@ def test_a_doubtful_report_is_kept_graded_down_and_left_out_of_recommendations(
     name: str, used: Store, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     changes, words = DOUBTFUL[name]
-    budget = Budget(device=REPORT["device"]["name"], threads=6)
+    budget = Budget(device=f"{REPORT['device']['name']}, {REPORT['state']['power_mode']}", threads=6)
     faster = {"report_id": "the-doubtful-one", "timing__p50": 0.95, "timing__samples_ns": None}
     file = written(tmp_path, text(**faster, **changes))
     assert main(["import", str(file), "--results", str(used.root), "--json"]) == OK

@@ -1,0 +1,94 @@
+"""Which ONNX graph is quicker for which runtime? The rewritings of lab/export.py against the plain graph, A B B A.
+
+    python benchmarks/graphs.py
+    python benchmarks/graphs.py --cpu-time     # on a busy machine: by the CPU time of this process, not the clock
+
+`own_attention` is one operator of ONNX Runtime for q, k, v and attention, `open_gelu` GELU in single operations.
+A ratio above 1: the rewriting is quicker. float32, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from networks import SHAPES, SPEC, machine, random_student
+
+from lab import deploy, diffusion, export
+from lab.devices import runner
+from lab.devices.runner import Preset
+from lab.experiment import commit
+
+REWRITINGS = {"onnxruntime": ("own_attention", "open_gelu"), "openvino": ("open_gelu",)}
+
+
+def inputs(batch: int) -> dict[str, np.ndarray]:
+    z, _ = diffusion.noise_of(range(batch), SPEC.shape, 0)
+    return {export.NOISE: z.numpy(), export.CLASSES: diffusion.sheet_classes(batch, SPEC.num_classes).numpy()}
+
+
+def onnxruntime_call(graph: bytes, batch: int) -> Callable[[], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in inputs(batch).items()}
+    return lambda: session.run_with_ort_values([export.IMAGE], given)[0].numpy()
+
+
+def openvino_call(graph: bytes, batch: int) -> Callable[[], np.ndarray]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape({name: list(value.shape) for name, value in inputs(batch).items()})
+    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1",
+                "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    for name, value in inputs(batch).items():
+        request.set_tensor(name, openvino.Tensor(value))
+
+    def call() -> np.ndarray:
+        request.start_async()
+        request.wait()
+        return request.get_tensor(export.IMAGE).data
+
+    return call
+
+
+CALLS = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
+
+
+def main(shapes: list[str], batches: list[int], preset: Preset, clock: Callable[[], int]) -> None:
+    print(machine(), commit())
+    for shape in shapes:
+        net = deploy.deploy(random_student(SHAPES[shape]))
+        for name, rewritings in REWRITINGS.items():
+            for batch in batches:
+                plain = CALLS[name](export.graph_of(net, SPEC).SerializeToString(), batch)
+                for how in rewritings:
+                    graph = export.graph_of(net, SPEC, **{how: True}).SerializeToString()
+                    other = CALLS[name](graph, batch)
+                    apart = float(np.abs(plain() - other()).max())
+                    found = runner.compare(plain, other, preset, clock=clock)
+                    low, high = found.ci95
+                    print(f"{shape} batch {batch} {name} {how}: {found.ratio:.3f} ({low:.3f} to {high:.3f}), "
+                          f"{found.a_ms:.3f} -> {found.b_ms:.3f} ms, {found.rounds} rounds, images {apart:.1g} apart",
+                          flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--batch", default="1,16")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--cpu-time", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    main(args.shapes.split(","), [int(b) for b in args.batch.split(",")],
+         Preset(iters=20, seconds=args.seconds, warmup_iters=5, warmup_s=0.1, warmup_cap_s=args.seconds),
+         time.process_time_ns if args.cpu_time else time.perf_counter_ns)  # fmt: skip

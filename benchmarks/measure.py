@@ -1,0 +1,243 @@
+"""Time this machine for real: reports for every committed student, and where their time goes. Each step goes on.
+
+    python benchmarks/measure.py --dry-run                # what there is to do, and about how long it takes
+    python benchmarks/measure.py                          # on a quiet machine; give it again after a stop
+    python benchmarks/measure.py --steps forms,blocks --batch 1 --threads 1 --seconds 0.1   # a look only
+
+forms     students on the front and the teacher: every batch, number of threads, runtime and precision; quick
+best      of each of those conditions the fastest form whose images are right, in floating point and, where it is
+          faster, in a coarse precision; publishable
+others    all other committed students by the two runtimes that were fastest in float32; quick
+blocks    every student part by part beside what the machine allows (results/devices/blocks)
+predict   how well the roofline foretells students that it was not fitted on (results/benchmarks/predict.json)
+
+What has a report of this machine under the same conditions is not timed again. Precisions without instructions on this
+machine are left out with a sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import predict as held_out
+from networks import front, one_step, teachers
+from tqdm.auto import tqdm
+
+from lab import bench, choose, runtimes
+from lab.devices import runner
+from lab.devices.runner import Preset
+from lab.results import Run, Store
+
+STEPS = ("forms", "best", "others", "blocks", "predict")
+BLOCK_BATCHES = (1, 16)
+SLOW_ON_CPUS = ("fp16",)  # no CPU here computes in it: a runtime widens every number first
+ABOUT_S = {"quick": 10.0, "publishable": 220.0, "blocks": 3.0}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a network is run."""
+
+    runtime: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One timing that is wanted."""
+
+    run: Run
+    form: Form
+    batch: int
+    threads: int
+    preset: Preset
+
+
+class Left:
+    """Sentences on what can't be timed, each said once."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def add(self, why: str) -> None:
+        if why not in self.said:
+            self.said.append(why)
+            tqdm.write(f"left out: {why}")
+
+
+# --- what there is to time ----------------------------------------------------------------------
+
+
+def forms(store: Store, threads: Iterable[int], left: Left) -> list[Form]:
+    """Every runtime that is here with the precisions that this machine has instructions for."""
+    slow: dict[str, str] = {}
+    for count in threads:
+        slow |= bench.slow_precisions(bench.card_here(store, count))
+    found = []
+    for name, runtime in runtimes.RUNTIMES.items():
+        if why := runtime.missing():
+            left.add(why)
+            continue
+        found += [Form(name, p) for p in runtime.precisions if p not in slow and p not in SLOW_ON_CPUS]
+    for why in slow.values():
+        left.add(why)
+    return found
+
+
+def every_form(store: Store, found: list[Form], args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
+    for batch in args.batch:
+        for threads in args.threads:
+            for run in [*front(store), *teachers(store)]:
+                yield from (Job(run, form, batch, threads, preset) for form in found)
+
+
+def best_forms(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
+    """The fastest right form of each condition, in floating point and, where it is faster still, in a coarse one."""
+    reports = here(store.reports())
+    for batch in args.batch:
+        for threads in args.threads:
+            for run in [*front(store), *teachers(store)]:
+                times = times_of(reports, run, batch, threads)
+                exact = min((f for f in times if f.precision in choose.FLOATING), key=times.__getitem__, default=None)
+                fastest = min(times, key=times.__getitem__, default=None)
+                yield from (Job(run, form, batch, threads, preset) for form in dict.fromkeys([exact, fastest]) if form)
+
+
+def other_students(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
+    first = {run.id for run in front(store)}
+    found = [Form(name, "fp32") for name in two_fastest(store, args.threads)]
+    for batch in args.batch:
+        for threads in args.threads:
+            for run in one_step(store):
+                if run.id not in first:
+                    yield from (Job(run, form, batch, threads, preset) for form in found)
+
+
+def here(reports: pd.DataFrame) -> pd.DataFrame:
+    """The reports of this machine whose images are right."""
+    if reports.empty:
+        return reports
+    mine = reports["device.name"] == runner.HERE.device()["name"]
+    return reports[mine & (reports["checks.output_ok"] == True) & (reports["workload.scope"] == "core")]  # noqa: E712
+
+
+def times_of(reports: pd.DataFrame, run: Run, batch: int, threads: int) -> dict[Form, float]:
+    """Milliseconds of a run by form under these conditions, the newest of each."""
+    if reports.empty:
+        return {}
+    mine = reports[(reports["model.weights_sha256"] == run.read("student")["weights_sha256"])
+                   & (reports["workload.batch"] == batch) & (reports["state.threads"] == threads)]  # fmt: skip
+    return {Form(row["software.runtime"], row["model.precision"]): row["timing.p50"]
+            for row in mine.sort_values("created_utc").to_dict("records")}  # fmt: skip
+
+
+def two_fastest(store: Store, threads: Iterable[int]) -> list[str]:
+    """The two runtimes with the lowest median time in float32, each student's times taken relative to its best."""
+    reports, shares = here(store.reports()), {}
+    for count in threads:
+        for run in front(store):
+            times = {f.runtime: ms for f, ms in times_of(reports, run, 1, count).items() if f.precision == "fp32"}
+            for name, ms in times.items():
+                shares.setdefault(name, []).append(ms / min(times.values()))
+    return sorted(shares, key=lambda name: statistics.median(shares[name]))[:2]
+
+
+# --- doing it -----------------------------------------------------------------------------------
+
+
+def do(jobs: list[Job], store: Store, title: str, left: Left) -> None:
+    """Time what has no report yet. Raises Refused where a publishable timing finds the machine busy."""
+    with tqdm(jobs, desc=title, unit="timings") as bar:
+        for job in bar:
+            if runtimes.RUNTIMES[job.form.runtime].refuses(job.run.recipe.student):
+                continue
+            bar.set_postfix_str(f"{job.run.label[-24:]} {job.form} b{job.batch} t{job.threads}")
+            try:
+                bench.sweep([job.run], store, runtimes=[job.form.runtime], precisions=[job.form.precision],
+                            batches=[job.batch], threads=[job.threads], preset=job.preset)  # fmt: skip
+            except runner.Refused:
+                raise
+            except (LookupError, RuntimeError, ValueError) as error:
+                left.add(f"{job.form} of {job.run.label}: {str(error).splitlines()[0]}")
+
+
+def blocks(store: Store, args: argparse.Namespace) -> list[tuple[Run, int, int]]:
+    return [(run, batch, threads) for batch in args.block_batch for threads in args.threads for run in one_step(store)]
+
+
+def predicted(store: Store, out: Path) -> None:
+    """The same as benchmarks/predict.py."""
+    try:
+        held_out.measured(store, out)
+    except LookupError as error:
+        print(error)
+
+
+def say_plan(store: Store, args: argparse.Namespace, found: list[Form]) -> None:
+    front_, all_ = [*front(store), *teachers(store)], one_step(store)
+    cells = len(args.batch) * len(args.threads)
+    kept = len(store.reports())
+    rest = len(all_) - len(front(store))
+    print(f"{len(all_)} students, {len(front_)} networks on the front with their teachers, {len(found)} forms: "
+          f"{', '.join(map(str, found))}; {kept} reports are there")  # fmt: skip
+    plan = {"forms": (len(front_) * cells * len(found), "quick"), "best": (2 * len(front_) * cells, "publishable"),
+            "others": (2 * rest * cells, "quick"), "blocks": (len(blocks(store, args)), "blocks")}  # fmt: skip
+    for name in args.steps:
+        if name in plan:
+            count, kind = plan[name]
+            print(f"{name}: at most {count} timings, about {count * ABOUT_S[kind] / 60:.0f} minutes")
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--results", help="results folder")
+    made.add_argument("--steps", type=lambda text: text.split(","), default=list(STEPS), help="comma separated")
+    made.add_argument("--batch", type=numbers, default=[1, 16, 64])
+    made.add_argument("--block-batch", type=numbers, default=list(BLOCK_BATCHES))
+    made.add_argument("--threads", type=numbers, default=[1, 2])
+    made.add_argument("--seconds", type=float, help="of each timing, instead of the presets': for a look only")
+    made.add_argument("--out", type=Path, default=Path("results/benchmarks/predict.json"), help="of step predict")
+    made.add_argument("--dry-run", action="store_true", help="say what there is to do")
+    args = made.parse_args()
+    if unknown := [step for step in args.steps if step not in STEPS]:
+        made.error(f"unknown step {unknown[0]!r}; known: {', '.join(STEPS)}")
+    store, left, s = Store(args.results), Left(), args.seconds
+    brief = None if s is None else Preset(iters=3, seconds=s, warmup_iters=2, warmup_s=min(s, 3.0), warmup_cap_s=2 * s)
+    quick, publishable = (brief or runner.PRESETS[name] for name in ("quick", "publishable"))
+    found = forms(store, args.threads, left)
+    say_plan(store, args, found)
+    if args.dry_run:
+        return 0
+    wanted = {"forms": lambda: every_form(store, found, args, quick),
+              "best": lambda: best_forms(store, args, publishable),
+              "others": lambda: other_students(store, args, quick)}  # fmt: skip
+    for step in args.steps:
+        try:
+            if step in wanted:
+                do(list(wanted[step]()), store, step, left)
+            elif step == "blocks":
+                for run, batch, threads in tqdm(blocks(store, args), desc=step, unit="students"):
+                    bench.keep_blocks(run, store, batch=batch, threads=threads, calls=200 if s is None else 3)
+            else:
+                predicted(store, args.out)
+        except runner.Refused as error:
+            print(f"{step}: {error}; give the same command again then", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

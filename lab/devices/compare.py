@@ -1,0 +1,268 @@
+"""Device reports side by side: whose they are, how two differ, what a precision pays, which shapes cost too much.
+
+Works on rows of `Store.reports()`, for pages and notebooks alike. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lab import choose
+from lab.choose import number
+from lab.config import JSON
+from lab.devices import predict
+from lab.devices.predict import Card
+from lab.results import Run, report_row
+
+PUBLISHED_FILE = Path(__file__).parent / "published.json"
+# What is read of every report, NaN where it says nothing.
+NUMBERS = (
+    "timing.p50", "timing.p90", "timing.p99", "timing.cv", "timing.drift", "timing.load_ms", "timing.build_ms",
+    "timing.first_ms", "timing.iters", "timing.sessions", "state.threads", "workload.batch", "memory.weights_mb",
+    "memory.process_peak_mb", "memory.allocator_peak_mb", "memory.system_delta_mb", "energy.mj_per_image",
+    "model.params", "model.macs", "model.file_mb",
+)  # fmt: skip
+# What two timings must share to be of one thing, and how it is called.
+CONDITIONS = {
+    "name": "student", "device": "device", "software.runtime": "runtime", "model.precision": "precision",
+    "workload.batch": "batch", "state.threads": "threads", "workload.scope": "scope", "workload.nfe": "evaluations",
+    "runner.preset": "preset", "state.clocks_locked": "clocks fixed", "software.runtime_version": "runtime version",
+}  # fmt: skip
+SLOWER = 1.10  # times what its size says, from which on a shape is named
+FEWEST_SHAPES = 3  # of different size, below which no line is drawn through them
+
+
+def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The reports with name, run and data of the run that has their weights, and device, form, low, high and off_*.
+
+    Of weights that no run here has, the name is the model's id, and run and data are "".
+    """
+    found = reports.reset_index(drop=True)
+    if found.empty:
+        return found
+    runs = choose.complete(runs)
+    runs = runs[runs["weights_sha256"] != ""].drop_duplicates("weights_sha256").set_index("weights_sha256")
+    weights, ci = found["model.weights_sha256"], choose.column_of(found, "timing.p50_ci95")
+    mine = {name: weights.map(runs[name]).astype(object) for name in ("name", "run", "data")}
+    return found.assign(
+        **{name: pd.to_numeric(choose.column_of(found, name), errors="coerce") for name in NUMBERS},
+        name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),
+        **{name: mine[name].where(mine[name].notna(), "").astype(str) for name in ("run", "data")},
+        device=choose.devices(found).astype(str),
+        form=found["software.runtime"] + " " + found["model.precision"],
+        low=[pair[0] if isinstance(pair, list) else math.nan for pair in ci],
+        high=[pair[1] if isinstance(pair, list) else math.nan for pair in ci],
+    ).join(choose.off(found))
+
+
+def at(rows: pd.DataFrame, **conditions: object) -> pd.DataFrame:
+    """The rows whose columns (`.` written as `__`) have these values; None leaves a column open."""
+    for column, value in conditions.items():
+        if value is not None:
+            rows = rows[rows[column.replace("__", ".")] == value]
+    return rows
+
+
+def best(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Of every condition the best graded report, of equal ones the newest."""
+    order = rows.sort_values("created_utc", ascending=False, kind="stable").sort_values("grade", kind="stable")
+    return order.drop_duplicates(list(by))
+
+
+# --- two reports --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one timing is as another; the interval is what their two 95 % intervals allow."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def longer(self) -> bool | None:
+        """Whether the first takes longer than the second; None while neither is shown to."""
+        return None if not (self.low > 1 or self.high < 1) else self.low > 1
+
+    def __str__(self) -> str:
+        interval = "no interval" if math.isnan(self.low) else f"{number(self.low)} to {number(self.high)}"
+        return f"{number(self.value)} times ({interval})"
+
+
+def ratio(a: Mapping[str, object], b: Mapping[str, object]) -> Ratio:
+    """p50 of one row of `named` over that of another."""
+    return Ratio(a["timing.p50"] / b["timing.p50"], a["low"] / b["high"], a["high"] / b["low"])
+
+
+def ratio_said(a: Mapping[str, object], b: Mapping[str, object]) -> str:
+    """The ratio of two rows in a sentence, which claims no more than the intervals do."""
+    found = ratio(a, b)
+    said = f"The first takes {found} as long as the second"
+    if found.longer is None:
+        return said + ": neither is shown to be faster."
+    return said + f": the {'second' if found.longer else 'first'} is faster."
+
+
+def differences(a: Mapping[str, object], b: Mapping[str, object]) -> pd.DataFrame:
+    """The conditions in which two rows differ, as text: columns condition, first, second."""
+    rows = [(said, _said(a.get(column)), _said(b.get(column))) for column, said in CONDITIONS.items()]
+    return pd.DataFrame([row for row in rows if row[1] != row[2]], columns=["condition", "first", "second"])
+
+
+def _said(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "not known"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+
+
+# --- precisions of one student ------------------------------------------------------------------
+
+REFERENCE = "fp32"
+VERDICTS = {True: "pays", False: "does not pay", None: "not shown to pay"}
+WRONG = "draws wrong images"
+
+
+def precisions(rows: pd.DataFrame) -> pd.DataFrame:
+    """One student's timings by runtime and precision, each beside float32 of the same runtime.
+
+    Added columns: speed_up (over float32) with speed_low and speed_high, and `verdict`: pays, does not pay, not shown
+    to pay, draws wrong images, reference, or "" where that runtime has no float32 timing.
+    """
+    found = best(rows, ["form"])
+    order = {name: k for k, name in enumerate((*choose.FLOATING, *choose.COARSE))}
+    found = found.assign(order=found["model.precision"].map(order)).sort_values(["software.runtime", "order"])
+    reference = at(found, model__precision=REFERENCE).set_index("software.runtime")
+    added = []
+    for row in found.to_dict("records"):
+        if row["software.runtime"] not in reference.index:
+            added.append((math.nan, math.nan, math.nan, ""))
+            continue
+        gain = ratio(reference.loc[row["software.runtime"]], row)
+        verdict = "reference" if row["model.precision"] == REFERENCE else VERDICTS[gain.longer]
+        if row.get("checks.output_ok") is False:
+            verdict = WRONG
+        added.append((gain.value, gain.low, gain.high, verdict))
+    columns = pd.DataFrame(added, columns=["speed_up", "speed_low", "speed_high", "verdict"], index=found.index)
+    return found.drop(columns="order").join(columns)
+
+
+def pays_said(row: Mapping[str, object]) -> str:
+    """What a precision gives and what it costs, in a sentence; "" of the reference."""
+    if row["verdict"] == "reference":
+        return ""
+    what = f"{row['model.precision']} in {row['software.runtime']}"
+    loses = choose.images_off_said(row)
+    if not row["verdict"]:
+        return f"{what} has no {REFERENCE} of the same runtime to stand beside. {loses}"
+    if row["verdict"] == WRONG:
+        return f"{what} {WRONG}, so its speed says nothing. {loses}"
+    gain = Ratio(row["speed_up"], row["speed_low"], row["speed_high"])
+    doubt = f", but graded {row['grade']}" if row["grade"] in choose.WEAK else ""
+    return f"{what} {row['verdict']}: {gain} as fast as {REFERENCE}{doubt}. {loses}"
+
+
+# --- parameters lie -----------------------------------------------------------------------------
+
+SIZES = {"params_m": ("model.params", "M parameters"), "macs_m": ("model.macs", "M multiply-adds")}
+
+
+def card_for(cards: Iterable[Card], device: str, threads: float | None) -> Card | None:
+    """The card of a device as `choose.devices` calls it, for so many threads where it says for how many."""
+    for card in cards:
+        names = (card.name, f"{card.name}, {card.mode}" if card.mode else card.name)
+        same = card.threads is None or threads is None or card.threads == threads
+        # A card for one power mode says nothing about the device in another.
+        if same and device == names[-1]:
+            return card
+    return None
+
+
+def sizes(rows: pd.DataFrame, by: str, card: Card | None) -> pd.DataFrame:
+    """Shapes beside what their size says of their time, those that are slowest for it first; one form and batch.
+
+    Columns: name, shape, ms, params_m, macs_m, by_size (a power law of `by` through all of them), than_size (measured
+    over it), roofline, than_roofline, the shares overhead, arithmetic and memory of the roofline's time, operations.
+    """
+    found = []
+    for row in best(rows, ["name"]).to_dict("records"):
+        config = predict.config_in(row.get("model.config"))
+        size = {name: row[column] / 1e6 for name, (column, _) in SIZES.items()}
+        if config is None or not size[by] > 0:
+            continue
+        entry = {"name": row["name"], "run": row["run"], "shape": config.shape, "ms": row["timing.p50"], **size}
+        found.append(entry | (_roofline(card, config, int(row["workload.batch"]), row["model.precision"])))
+    columns = ["name", "run", "shape", "ms", *SIZES, "roofline", *predict.CAUSES, "operations"]
+    table = pd.DataFrame(found, columns=columns)
+    table["by_size"] = _power_law(table[by], table["ms"])
+    table["than_size"], table["than_roofline"] = table["ms"] / table["by_size"], table["ms"] / table["roofline"]
+    return table.sort_values("than_size", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _roofline(card: Card | None, config: predict.DiTConfig, batch: int, precision: str) -> dict[str, float]:
+    if card is None:
+        return {}
+    estimated = predict.estimate(card, config, batch, precision).p50
+    operations = predict.work(config, batch, precision).ops
+    return {"roofline": estimated, "operations": operations, **predict.causes(card, config, batch, precision)}
+
+
+def _power_law(x: pd.Series, y: pd.Series) -> np.ndarray:
+    """y as a x^b with the a and b of least squares in the logarithms; NaN for too few different x."""
+    if x.nunique() < FEWEST_SHAPES:
+        return np.full(len(x), math.nan)
+    slope, shift = np.polyfit(np.log(x.astype(float)), np.log(y.astype(float)), 1)
+    return np.exp(slope * np.log(x.astype(float)) + shift)
+
+
+def slow_said(row: Mapping[str, object], by: str) -> str:
+    """Why a shape of `sizes` takes longer than its size says, in a sentence."""
+    _, unit = SIZES[by]
+    said = f"{row['name']} takes {number(row['than_size'])} times what its {number(row[by])} {unit} say"
+    if pd.isna(row["roofline"]):
+        return said + "."
+    cause = max(predict.CAUSES, key=lambda name: row[name])
+    what = {"overhead": f"starting its {row['operations']:.0f} operations", "arithmetic": "its arithmetic",
+            "memory": "moving its weights and activations"}[cause]  # fmt: skip
+    left = ""
+    if abs(row["than_roofline"] - 1) > SLOWER - 1:
+        left = f"; the roofline itself says {number(row['roofline'])} ms, {number(row['than_roofline'])} times less"
+    return f"{said}: {row[cause]:.0%} of its time goes to {what} ({cause}){left}."
+
+
+# --- what nobody measured here ------------------------------------------------------------------
+
+
+def estimates(cards: Iterable[Card], runs: Mapping[str, Run], reports: pd.DataFrame, *, batch: int = 1,
+              precision: str = "fp32") -> tuple[list[dict[str, JSON]], list[str]]:  # fmt: skip
+    """Estimated reports of runs, grade F, for devices that have a card; and a sentence for every pair that has none."""
+    made, skipped = [], []
+    for card in cards:
+        for name, run in runs.items():
+            try:
+                config = run.recipe.student
+                fitted = predict.fitted(card, reports, precision=precision, but=config)
+                made.append(predict.as_report(fitted, config, batch, precision, model=predict.model_of(run)))
+            except (OSError, ValueError) as error:
+                skipped.append(f"{name} on {card.title}: {error}")
+    return made, skipped
+
+
+def as_rows(reports: Sequence[Mapping[str, JSON]], runs: pd.DataFrame) -> pd.DataFrame:
+    """Whole reports that are not in the store as rows of `named`."""
+    return named(pd.DataFrame([report_row(report) for report in reports]), runs)
+
+
+def published() -> tuple[str, pd.DataFrame]:
+    """What others have published, grade E: a sentence on what it is worth, and a row each with its source."""
+    plain = json.loads(PUBLISHED_FILE.read_text())
+    return plain["note"], pd.DataFrame(plain["rows"]).assign(grade="E", provenance="published")

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import changed
+from dashboard.conftest import LABEL, add_report, report
+from streamlit.testing.v1 import AppTest
+
+from lab.config import DiTConfig, Recipe, config_to_json
+from lab.results import Run, Store, write_json
+
+APP = Path(__file__).parents[2] / "app.py"
+BENCH = "test bench CPU"
+
+
+def page(state: dict[str, object] | None = None, **query: str | list[str]) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=120)
+    for name, value in query.items():
+        at.query_params[name] = value
+    for name, value in (state or {}).items():
+        at.session_state[name] = value
+    at.switch_page("lab/dashboard/devices.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    elements = [*at.title, *at.subheader, *at.markdown, *at.caption, *at.info, *at.warning, *at.error, *at.success]
+    return "\n".join(e.value for e in elements).replace("\\", "")
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
+
+
+def names(at: AppTest) -> set[str]:
+    return {trace.get("name") for chart in charts(at) for trace in chart["data"]}
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Three students and reports of them that a test may change."""
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "results"))
+    return make_store(tmp_path / "results", students=3)
+
+
+@pytest.fixture
+def run(store: Store) -> Run:
+    return store.get(LABEL)
+
+
+# --- timings ------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_a_chart_and_every_report_with_its_grade_and_why(demo: Store) -> None:
+    at = page()
+    assert names(at) >= {"eager fp32", "compiled fp32"}
+    table = at.dataframe[0].value
+    assert (table["workload.batch"] == 1).all() and (table["workload.scope"] == "core").all()
+    assert set(table["grade"]) == {"C"} and table["reasons"].str.contains("preset quick, not publishable").all()
+    assert table["timing.p50"].is_monotonic_increasing
+    assert "of each condition the best graded, newest one" in text(at)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "column", "found"),
+    [("timed_runtime", "compiled", "software.runtime", {"compiled"}), ("timed_batch", "16", "workload.batch", {16}),
+     ("timed_scope", "e2e", "workload.scope", {"e2e"}), ("timed_threads", "2", "state.threads", {2}),
+     ("timed_precision", "fp32", "model.precision", {"fp32"}), ("timed_students", LABEL, "name", {LABEL})],
+)  # fmt: skip
+def test_every_condition_is_read_from_the_url(demo: Store, key: str, value: str, column: str, found: set) -> None:
+    at = page(**{key: value})
+    assert set(at.dataframe[0].value[column]) == found
+    widget = at.multiselect(key=key) if key == "timed_students" else at.selectbox(key=key)
+    assert widget.value == ([value] if key == "timed_students" else value)
+
+
+def test_the_percentile_orders_chart_and_table(store: Store, run: Run) -> None:
+    add_report(store, changed(report(run, ms=0.01), timing__p99=99.0))
+    assert page().dataframe[0].value["timing.p50"].iloc[0] == 0.01
+    at = page(timed_percentile="p99")
+    assert at.dataframe[0].value["timing.p50"].iloc[-1] == 0.01
+
+
+def test_conditions_that_no_report_meets_are_said(demo: Store) -> None:
+    at = page(timed_runtime="compiled", timed_batch="16", timed_scope="e2e")
+    assert "No report under these conditions" in text(at) and not at.dataframe
+
+
+def test_other_devices_are_shown_where_they_are_asked_for(store: Store, run: Run) -> None:
+    add_report(store, report(run, ms=3.0, device="my board"))
+    assert set(page().dataframe[0].value["device"]) == {BENCH}
+    at = page(every_device="true")
+    assert set(at.dataframe[0].value["device"]) == {BENCH, "my board"}
+    assert set(page(device="my board").dataframe[0].value["device"]) == {"my board"}
+
+
+# --- one report, two reports --------------------------------------------------------------------
+
+
+def test_a_row_of_the_table_is_shown_in_full(store: Store, run: Run) -> None:
+    times = [1_000_000 + k for k in range(300)]
+    plain = changed(report(run, ms=1.0, samples_ns=times), energy={"mj_per_image": 4.2, "net_of_idle": False,
+                                                                     "rail": "VDD_IN"})  # fmt: skip
+    add_report(store, plain)
+    at = page()
+    place = at.dataframe[0].value["report_id"].tolist().index(plain["report_id"])
+    at = page({"timings_table": {"selection": {"rows": [place]}}})
+    assert at.multiselect(key="reports").value == [plain["report_id"]]
+    tiles = {m.label: m.value for m in at.metric}
+    assert tiles.pop("Weights").endswith(" MB") and tiles == {
+        "p50": "1.00 ms", "p90": "1.10 ms", "p99": "1.40 ms", "Varies (CV)": "2.0%", "Drift": "+0.1%",
+        "Peak memory": "300 MB", "Energy per image": "4.20 mJ",
+    }  # fmt: skip
+    assert "grade C" in text(at) and "- preset quick, not publishable" in text(at)
+    assert "300 of 2,000 calls are kept" in text(at)
+    assert {"one call", "median of a third"} <= names(at)
+    assert [bar["y"] for bar in charts(at)[-1]["data"]] == [["load", "first", "steady"]]
+    assert "| state threads | 2 |" in text(at)
+
+
+def test_a_report_is_read_from_the_url_and_an_unknown_one_is_ignored(demo: Store) -> None:
+    known = demo.reports()["report_id"].iloc[0]
+    assert page(reports=known).multiselect(key="reports").value == [known]
+    assert page(reports="../../etc/passwd").multiselect(key="reports").value == []
+
+
+def test_a_report_without_single_times_says_so(demo: Store) -> None:
+    assert "keeps no single times" in text(page(reports=demo.reports()["report_id"].iloc[0]))
+
+
+def test_two_reports_are_a_ratio_with_its_interval_and_what_differs(store: Store, run: Run) -> None:
+    slow, quick = report(run, ms=2.0), report(run, ms=1.0, runtime="compiled", batch=16)
+    for plain in (slow, quick):
+        add_report(store, plain)
+    at = page(reports=[slow["report_id"], quick["report_id"]])
+    said = text(at)
+    assert "The first takes 2.00 times (1.90 to 2.10) as long as the second: the second is faster." in said
+    assert "| runtime | eager | compiled |" in said and "| batch | 1 | 16 |" in said
+    near = report(run, ms=2.02)
+    add_report(store, near)
+    said = text(page(reports=[slow["report_id"], near["report_id"]]))
+    assert "neither is shown to be faster" in said and "They share every condition" in said
+
+
+def test_a_broken_report_is_named_and_breaks_nothing(store: Store) -> None:
+    (store.root / "devices" / "cut.json").write_text('{"schema": "device_report.v1", "timing": {')
+    (store.root / "devices" / "empty-one.json").write_text('{"schema": "device_report.v1"}')
+    said = text(page())
+    assert "2 files in devices can't be read." in said and "empty-one.json: report_id is missing" in said
+
+
+def test_a_doubtful_report_is_kept_shown_hollow_and_named(store: Store, run: Run) -> None:
+    add_report(store, report(run, ms=0.05, throttled=True))
+    at = page()
+    table = at.dataframe[0].value
+    assert table["grade"].iloc[0] == "D" and "the device was throttled" in table["reasons"].iloc[0]
+    assert "No recommendation rests on D" in text(at)
+
+
+def test_two_thousand_reports_are_shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lab.dashboard import frame
+
+    found, _ = store.read_reports()
+    copies = [found.assign(report_id=found["report_id"] + f"-{k}") for k in range(2000 // len(found) + 1)]
+    many = pd.concat(copies, ignore_index=True)
+    monkeypatch.setattr(Store, "read_reports", lambda self: (many, {}))
+    frame.clear()
+    at = page(timed_batch="all", timed_scope="all")
+    frame.clear()
+    assert len(many) >= 2000 and len(at.dataframe[0].value) == len(many)
+
+
+# --- precisions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coarse(store: Store, run: Run) -> Store:
+    """One student in float32, and in int8 with what its images lose, faster and slower than that."""
+    for precision, ms in [("fp32", 1.0), ("int8", 0.5), ("w4a32", 1.5)]:
+        plain = report(run, ms=ms, runtime="onnxruntime", precision=precision)
+        add_report(store, changed(plain, checks__max_abs_vs_ref=0.25))
+    facts = {"runtime": "onnxruntime", "precision": "int8", "files": {}, "max_abs": 0.2, "mean_abs": 0.01,
+             "images": 64, "perceptual": 0.003, "perceptual_by": "cnn",
+             "weights_sha256": run.read("student")["weights_sha256"]}  # fmt: skip
+    write_json(run.path / "export" / "onnxruntime-int8" / "artefact.json", facts)
+    return store
+
+
+def test_precisions_stand_side_by_side_with_what_they_pay_and_lose(coarse: Store) -> None:
+    at = page(devices="Precisions")
+    assert at.selectbox(key="timed_student").value == LABEL
+    said = text(at)
+    assert "int8 in onnxruntime pays: 2.00 times (1.90 to 2.10) as fast as fp32. Its images are 0.0100 off on" in said
+    assert "w4a32 in onnxruntime does not pay: 0.667 times" in said and "at most 0.250 off" in said
+    assert {"fp32", "int8", "w4a32"} <= names(at)
+
+
+def test_a_student_in_one_precision_alone_says_how_to_time_others(demo: Store) -> None:
+    at = page(devices="Precisions", timed_student="d4w64h4p4")
+    assert at.selectbox(key="timed_student").value == "d4w64h4p4" and names(at) >= {"fp32"}
+    assert "Only one precision of this student is timed here" in text(at)
+    assert at.code[0].value.endswith("--runtime onnxruntime,openvino --precision fp32,bf16,int8")
+
+
+def test_mixed_batches_do_not_stand_beside_each_other(coarse: Store) -> None:
+    assert "can't stand beside each other" in text(page(devices="Precisions", timed_batch="all"))
+
+
+# --- size ---------------------------------------------------------------------------------------
+
+
+def test_size_and_time_are_drawn_with_the_residuals(demo: Store) -> None:
+    at = page(devices="Size")
+    assert {"measured", "what its size says", "over what its size says"} <= names(at)
+    assert "times what its" in text(at) and "M parameters say" in text(at)
+    assert "This device has no card" in text(at)
+    assert at.code[0].value == "python -m lab predict d4w64h4p4 --device here --threads 2"
+
+
+def test_with_a_card_the_roofline_says_why(store: Store) -> None:
+    for k, (depth, width) in enumerate([(2, 32), (2, 64), (4, 96), (8, 128), (16, 32), (12, 48)]):
+        config = DiTConfig(depth=depth, width=width)
+        made = store.open(Recipe(student=config, seed=k))
+        plain = changed(report(store.get(LABEL), ms=0.05 * depth + width**2 / 3e4),
+                        model__config=config_to_json(config), model__weights_sha256=f"{k}" * 64,
+                        model__model_id=made.id, model__params=18 * depth * width**2,
+                        model__macs=300 * depth * width**2,
+                        device__name="a machine", report_id=f"made-up-{k}")  # fmt: skip
+        add_report(store, plain)
+    card = {"name": "a machine", "family": "x86_cpu", "memory_mb": 8000, "peak": {"fp32": 100.0}, "bandwidth": 20.0,
+            "launch_us": 2.0, "threads": 2,
+            "sources": {"peak.fp32": "measured", "bandwidth": "measured", "launch_us": "measured"}}  # fmt: skip
+    write_json(store.root / "devices" / "cards" / "a-machine-2-threads.json", card)
+    at = page(devices="Size", device="a machine")
+    assert {"mostly overhead", "over the roofline"} <= names(at)
+    assert "of its time goes to starting its" in text(at) and "fitted on 6 timings of eager" in text(at)
+    at = page(devices="Size", device="a machine", size_by="Multiply-adds")
+    assert "M multiply-adds say" in text(at)
+    (store.root / "devices" / "cards" / "broken.json").write_text("{}")
+    assert "A card of the results folder can't be read" in text(page(devices="Size", device="a machine"))
+
+
+def test_doubtful_timings_say_nothing_about_size(store: Store) -> None:
+    for path in (store.root / "devices").glob("*.json"):
+        plain = json.loads(path.read_text())
+        plain["state"]["throttled"] = True
+        path.write_text(json.dumps(plain))
+    assert "No sound timing under these conditions" in text(page(devices="Size"))
+
+
+# --- elsewhere ----------------------------------------------------------------------------------
+
+
+def test_estimates_are_hollow_called_estimated_and_kept_as_grade_f(store: Store) -> None:
+    at = page(devices="Other devices", estimated_students=[LABEL], cards=["raspberry-pi-5"])
+    assert "estimated, F" in text(at) and "Nobody has measured any of these." in text(at)
+    (chart,) = charts(at)
+    assert chart["data"][-1]["marker"]["symbol"] == ["circle-open-dot"]
+    assert f"predict {store.get(LABEL).id} --device raspberry-pi-5 --precision fp32" in at.code[0].value
+    next(b for b in at.button if b.label == "Keep these estimates").click().run()
+    assert not at.exception and "They are kept" in text(at)
+    (kept,) = store.reports().query("provenance == 'estimated'").to_dict("records")
+    assert (kept["grade"], kept["device.name"]) == ("F", "Raspberry Pi 5")
+
+
+def test_a_precision_that_a_card_lacks_is_a_sentence(store: Store) -> None:
+    asked = {"estimated_students": LABEL, "cards": "laptop-i5-1240p", "estimated_precision": "fp16"}
+    at = page(devices="Other devices", **asked)
+    assert "has no peak for fp16" in at.warning[0].value.replace("\\", "")
+
+
+def test_what_others_published_is_grey_of_grade_e_and_comparable_with_nothing(demo: Store) -> None:
+    said = text(page(devices="Other devices"))
+    assert "Grade E. None of these is comparable" in said.replace("*", "")
+    assert ":gray[iPhone 16 Pro Max]" in said and "(https://arxiv.org/abs/2601.08303)" in said
+
+
+# --- a report from a board ----------------------------------------------------------------------
+
+
+def brought(at: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    at.file_uploader(key="brought").set_value([(name, content, "application/json") for name, content in files])
+    next(b for b in at.button if b.label == "Check, grade and keep").click().run()
+    assert not at.exception, at.exception
+    return at
+
+
+def test_a_report_is_uploaded_graded_kept_and_seen(store: Store, run: Run) -> None:
+    plain = changed(report(run, ms=4.0, device="my board"), device__family="jetson", state__power_mode="15W")
+    at = brought(page(devices="Bring a report"), ("orin.json", json.dumps(plain).encode()))
+    (said,) = [e.value.replace("\\", "") for e in at.success]
+    assert said.startswith("orin.json: 4 ms p50 on my board, grade C: preset quick")
+    assert said.endswith(f"; kept; it joins {LABEL}.")
+    assert store.report(plain["report_id"])["provenance"] == "imported"
+    assert "my board, 15W" in at.selectbox(key="device").options
+    again = brought(at, ("orin.json", json.dumps(plain).encode()))
+    assert "it is here already, nothing changed" in again.success[0].value
+
+
+def test_a_throttled_report_is_kept_but_graded_down(store: Store, run: Run) -> None:
+    plain = report(run, ms=4.0, device="my board", throttled=True)
+    at = brought(page(devices="Bring a report"), ("hot.json", json.dumps(plain).encode()))
+    said = at.warning[0].value.replace("\\", "")
+    assert "grade D: the device was throttled" in said and "left out of recommendations" in said
+    assert store.report(plain["report_id"])
+
+
+def test_every_file_that_is_none_gets_its_sentence_and_nothing_is_kept(store: Store, run: Run) -> None:
+    before = sorted(p.name for p in (store.root / "devices").iterdir())
+    good = json.dumps(report(run, ms=4.0, device="my board")).encode()
+    at = brought(page(devices="Bring a report"), ("a.json", b"{"), ("b.json", b"[" * 100_000), ("good.json", good))
+    said = [e.value.replace("\\", "") for e in at.error]
+    assert said[0].startswith("a.json is not JSON") and said[1].startswith("b.json is nested too deeply")
+    assert said[2] == "none of the 3 files was stored"
+    assert sorted(p.name for p in (store.root / "devices").iterdir()) == before
+
+
+def test_no_file_is_said(demo: Store) -> None:
+    at = page(devices="Bring a report")
+    next(b for b in at.button if b.label == "Check, grade and keep").click().run()
+    assert at.error[0].value == "No file was chosen\\."
+
+
+def test_the_way_to_a_report_is_three_commands(demo: Store) -> None:
+    at = page(devices="Bring a report")
+    commands = [c.value for c in at.code]
+    assert commands[0].startswith("python -m lab pack fashion-mnist-d") and "--target jetson" in commands[0]
+    assert "python3 runner.py --preset publishable" in commands[1] and commands[2].startswith("python -m lab import ")
+
+
+def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=2)
+    for path in (store.root / "devices").glob("*.json"):
+        path.unlink()
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page()
+    assert "No device report yet" in at.info[0].value and at.file_uploader
+    assert "estimated, F" in text(at) and "Grade E." in text(at)
+
+
+def test_an_empty_folder_shows_the_way_from_the_first_run_on(nothing: Store) -> None:
+    at = page()
+    assert at.code[0].value.startswith("python -m lab run ") and at.code[1].value.startswith("python -m lab pack RUN")
+    assert "No finished one-step student to estimate yet" in text(at) and "Grade E." in text(at)
+
+
+def test_a_name_is_text_wherever_it_stands(store: Store, run: Run) -> None:
+    run.set_notes(label="<b>x</b> [y](http://z)")
+    at = page(reports=store.reports().query("`model.model_id` == @run.id")["report_id"].iloc[0])
+    assert not any("<b>x" in e.value.replace(r"\<", "") for e in [*at.subheader, *at.markdown, *at.caption])
+    assert "<b>x" not in json.dumps(charts(at)).replace("\\u003c", "<")
+
+
+def test_the_page_loads_no_torch(demo: Store) -> None:
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"at = AppTest.from_file({str(APP)!r}, default_timeout=120)\n"
+        "at.switch_page('lab/dashboard/devices.py').run()\n"
+        "assert not at.exception and at.title[0].value.startswith('How fast')\n"
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=APP.parent, env=os.environ, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
