@@ -100,7 +100,8 @@ def measured(store: Store, out: Path) -> float:
         cards[predict.key_of(card)] = dataclasses.asdict(card)
         print(rows[-1], flush=True)
     if not rows:
-        raise LookupError(f"fewer than {LEAST_SHAPES} shapes were timed alike on this machine")
+        grades = ", ".join(predict.TRUSTED)
+        raise LookupError(f"fewer than {LEAST_SHAPES} shapes have timings of grade {grades} under the same conditions")
     middle = statistics.median(r["median_error"] for r in rows)
     print(f"median of the {len(rows)} medians: {middle:.1%}")
     write_json(out, {"made": now(), "commit": commit(), "splits": SPLITS, "median_of_medians": middle, "rows": rows,

@@ -314,8 +314,8 @@ def card(threads: int | None = None) -> Card:
     sources |= {"bandwidth": f"{when}: copy of {COPIED_MB} MB, reads and writes, best of {EACH_S} s",
                 "launch_us": f"{when}: an addition to one number, best of {EACH_S} s"}  # fmt: skip
     return Card(name=here["name"], family=here["family"], memory_mb=here["memory_mb"], threads=count,
-                peak={name: round(found.gflops, 1) for name, found in products.items()}, bandwidth=round(bandwidth, 2),
-                launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
+                peak={name: float(f"{found.gflops:.4g}") for name, found in products.items()},
+                bandwidth=round(bandwidth, 2), launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
 
 
 def card_here(store: Store, threads: int | None = None) -> Card:

@@ -564,7 +564,7 @@ def timing_said(row: dict[str, JSON]) -> str:
     """The conditions of a row's latency, e.g. `measured, eager, batch 1, 2 threads, grade C`; "" where untimed."""
     if row.get("latency_ms") is None:
         return ""
-    threads = [f"{row['threads']:.0f} threads"] if row.get("threads") is not None else []
+    threads = [threads_said(row["threads"])] if row.get("threads") is not None else []
     grade = [f"grade {row['grade']}"] if row.get("grade") else ["not graded"]
     return ", ".join(
         [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade]
@@ -778,7 +778,7 @@ def _counted(who: pd.Series, noun: str, why: str) -> str:
 
 
 def _conditions_said(budget: Budget) -> str:
-    threads = [f"{budget.threads} threads"] if budget.threads is not None else []
+    threads = [threads_said(budget.threads)] if budget.threads is not None else []
     runtime = [] if budget.runtime == "fastest" else [budget.runtime]
     return ", ".join([budget.device or "no device", *runtime, f"batch {budget.batch}", *threads, budget.scope])
 
@@ -789,6 +789,10 @@ def _conditions_said(budget: Budget) -> str:
 def number(value: float) -> str:
     """Three figures, e.g. 0.0842, 2.91, 38.0, 1,240."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def threads_said(count: float) -> str:
+    return f"{count:.0f} thread{'' if count == 1 else 's'}"
 
 
 def short(metric: str) -> str:

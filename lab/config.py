@@ -298,6 +298,9 @@ def _build(cls: type, plain: Any, where: str) -> Any:
     for name in plain:
         if name not in names:
             raise ValueError(unknown(f"field of {where}", name, names))
+    for f in dataclasses.fields(cls):
+        if f.name not in plain and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where} lacks the field {f.name!r}")
     return cls(**{name: cast(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
 
 

@@ -141,7 +141,7 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
         said[-1:] = [said[-1][:-1] + "; bars are 95 % intervals."] if said else []
     timed = frame.dropna(subset=["latency_ms"]) if "latency_ms" in frame else frame.iloc[:0]
     if len(timed):
-        threads = _counts(timed["threads"].dropna().map("{:.0f} threads".format))
+        threads = _counts(timed["threads"].dropna().map(choose.threads_said).astype(str))
         graded = _counts("grade " + timed["grade"][timed["grade"] != ""]) or "not graded"
         parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
                  _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
@@ -361,7 +361,7 @@ def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
         )  # fmt: skip
     spread = rows[["timing.p50", "timing.p99"]].stack()
     log = bool(len(spread)) and spread.max() > 12 * spread.min()
-    figure.update_xaxes(title="milliseconds per call: p50 with its 95 % interval, | p90, | p99",
+    figure.update_xaxes(title="milliseconds per call: p50 with its interval, | p90, | p99",
                         **_axis(pd.DataFrame({"ms": spread}), "ms", log=log))  # fmt: skip
     if not log:
         figure.update_xaxes(rangemode="tozero")
@@ -371,12 +371,12 @@ def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
 
 def timing_labels(rows: pd.DataFrame) -> list[str]:
     """Student, form and grade of each row, and those conditions in which the rows differ; no two are alike."""
-    conditions = {"device": "{}", "workload.batch": "batch {:.0f}", "state.threads": "{:.0f} threads",
-                  "workload.scope": "{}"}  # fmt: skip
+    conditions = {"device": str, "workload.batch": "batch {:.0f}".format, "state.threads": choose.threads_said,
+                  "workload.scope": str}  # fmt: skip
     differing = [column for column in conditions if rows[column].nunique(dropna=False) > 1]
     said = []
     for row in rows.to_dict("records"):
-        parts = [row["form"], *(conditions[c].format(row[c]) for c in differing if pd.notna(row[c]))]
+        parts = [row["form"], *(conditions[c](row[c]) for c in differing if pd.notna(row[c]))]
         parts.append(f"{GUESS}, F" if row["grade"] == choose.ESTIMATED else row["grade"])
         said.append(f"{_safe(row['name'])}<br>{_safe(', '.join(parts))}")
     times = Counter(said)
@@ -390,7 +390,7 @@ def timing_hover(row: Mapping[str, object]) -> str:
              f"p50 {number(row['timing.p50'])} ms{within}"]  # fmt: skip
     slow_end = {name: row[f"timing.{name}"] for name in ("p90", "p99")}
     lines += [f"{name} {number(ms)} ms" for name, ms in slow_end.items() if pd.notna(ms)]
-    threads = f", {row['state.threads']:.0f} threads" if pd.notna(row["state.threads"]) else ""
+    threads = f", {choose.threads_said(row['state.threads'])}" if pd.notna(row["state.threads"]) else ""
     lines.append(f"batch {row['workload.batch']:.0f}{threads}, {row['workload.scope']}")
     lines.append(_safe(f"grade {row['grade']}: {'; '.join(row['grade_reasons'])}"))
     return "<br>".join(lines)
@@ -527,6 +527,7 @@ def residuals(table: pd.DataFrame) -> go.Figure:
                 marker=dict(color=colour, pattern=dict(shape=pattern)),
             )  # fmt: skip
     figure.add_vline(x=1, line=dict(color=GREY, width=1))
+    figure.update_layout(showlegend=True)
     figure.update_xaxes(title="measured time, times the expected")
     figure.update_yaxes(categoryorder="array", categoryarray=rows["name"].map(_safe)[::-1], tickfont=dict(size=12))
     return figure.update_layout(template=TEMPLATE, height=130 + 34 * max(1, len(rows)), barmode="group")

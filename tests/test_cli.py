@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "export", "pack", "import", "ls",
             "verify", "choose", "predict"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
-        "--steps", "12", "--batch", "16"]  # fmt: skip
+        "--steps", "12", "--batch", "16", "--lr", "5e-3"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -344,7 +344,7 @@ def size(rows: pd.DataFrame) -> None:
     table = compare.sizes(rows, by, card)
     st.plotly_chart(figures.size_and_time(table, by), key="size_chart", config={"displaylogo": False},
                     alt=f"Milliseconds against size of {len(table)} students")  # fmt: skip
-    threads = "" if pd.isna(first["state.threads"]) else f", {first['state.threads']:.0f} threads"
+    threads = "" if pd.isna(first["state.threads"]) else f", {choose.threads_said(first['state.threads'])}"
     st.caption(frame.plain(f"{said}{threads}: {len(table)} one-step students, their size that of the finished network. "
                            "Where a condition is left open, it is the one of which most is known."))  # fmt: skip
     slow = table[table["than_size"] > compare.SLOWER]
@@ -398,7 +398,8 @@ def elsewhere(runs: pd.DataFrame) -> None:
     for row in table.to_dict("records"):
         source = frame.plain(row["source"])
         cells = [f":gray[{frame.plain(row[c])}]" for c in ("system", "device", "said", "task")]
-        rows.append([*cells, f"[{source}]({row['url']})" if row["url"] else f":gray[{source}]", ":gray[E]"])
+        linked = f"[{source}]({row['url']})" if isinstance(row["url"], str) else f":gray[{source}]"
+        rows.append([*cells, linked, ":gray[E]"])
     titles = ["System", "Device", "Published", "Task", "Source", "Grade"]
     st.markdown("\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---"] * len(titles), *rows]))
 

@@ -66,9 +66,9 @@ def make_command(run: Run, first: int = 0) -> str:
     return f"python -m lab sample {run.id} --out {run.path / 'samples.npz'}"
 
 
-def draw_here(runs: Sequence[Run], names: Sequence[str], first: int, reports: pd.DataFrame) -> None:
-    """Draw the noises from `first` on by each run's fastest runtime and keep them for this session."""
-    kept = st.session_state.setdefault("drawn_here", {})
+def draw_here(runs: Sequence[Run], names: Sequence[str], first: int, reports: pd.DataFrame) -> bool:
+    """Draw the noises from `first` on by each run's fastest runtime and keep them for this session; False: not all."""
+    whole, kept = True, st.session_state.setdefault("drawn_here", {})
     for run, name in zip(runs, names):
         classes = len(class_names([run]))
         seeds = range(first, first + SHEET)
@@ -78,9 +78,11 @@ def draw_here(runs: Sequence[Run], names: Sequence[str], first: int, reports: pd
                 made = drawing.generate(run, seeds, y, reports)
         except drawing.FAULTS as error:
             st.error(frame.plain(f"{name}: {drawing.sentence(error, SHEET)}"))
+            whole = False
             continue
         sheet = sheets.Samples(made.images, np.array(y or [0] * SHEET), np.array(seeds))
         kept[run.id, first, weights_of(run)] = (sheet, made.said)
+    return whole
 
 
 def sheets_of(runs: Sequence[Run], first: int) -> tuple[list[sheets.Samples | None], list[str]]:
@@ -160,7 +162,7 @@ if finished.empty:
 
 # FD of another protocol can't stand beside these.
 finished = finished.assign(
-    fd=pd.to_numeric(finished.get("fd"), errors="coerce").where(finished["protocol"] == view.protocol)
+    fd=pd.to_numeric(choose.column_of(finished, "fd"), errors="coerce").where(finished["protocol"] == view.protocol)
 )
 budget = choose.Budget(device=view.device or None, protocol=view.protocol or None)
 table, first = in_order(choose.with_latency(finished, view.reports, budget))
@@ -253,7 +255,8 @@ absent = [k for k, run in enumerate(runs) if found[k] is None and (run.path / "s
 if absent:
     left, right = st.columns([1, 3], vertical_alignment="center")
     if left.button("Draw them here", icon=":material/draw:", type="primary"):
-        draw_here([runs[k] for k in absent], [chosen[k] for k in absent], first_noise, view.reports)
+        if draw_here([runs[k] for k in absent], [chosen[k] for k in absent], first_noise, view.reports):
+            st.rerun()  # without the button
         found, here = sheets_of(runs, first_noise)
     elif first_noise:
         right.caption(f"The noises {first_noise} to {first_noise + SHEET - 1} are kept of no run.")

@@ -42,7 +42,8 @@ FEWEST_SHAPES = 3  # of different size, below which no line is drawn through the
 def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The reports with name, run and data of the run that has their weights, and device, form, low, high and off_*.
 
-    Of weights that no run here has, the name is the model's id, and run and data are "".
+    The form is runtime and precision, as far as they are known. Of weights that no run here has, the name is the
+    model's id, and run and data are "".
     """
     found = reports.reset_index(drop=True)
     if found.empty:
@@ -56,7 +57,7 @@ def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),
         **{name: mine[name].where(mine[name].notna(), "").astype(str) for name in ("run", "data")},
         device=choose.devices(found).astype(str),
-        form=found["software.runtime"] + " " + found["model.precision"],
+        form=(found["software.runtime"].replace("unknown", "") + " " + found["model.precision"]).str.strip(),
         low=[pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         high=[pair[1] if isinstance(pair, list) else math.nan for pair in ci],
     ).join(choose.off(found))

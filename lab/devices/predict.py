@@ -211,6 +211,9 @@ class Card:
 
 def card_from_json(plain: JSON, where: str = "card") -> Card:
     """A card from its JSON. Raises ValueError for a wrong field, or a figure that is not above 0 or has no source."""
+    needed = [f.name for f in dataclasses.fields(Card) if f.default is dataclasses.MISSING]
+    if not isinstance(plain, dict) or (missing := [name for name in needed if name not in plain]):
+        raise ValueError(f"{where} is no device card" + (f": it lacks {', '.join(missing)}" if plain else ""))
     card: Card = cast(Card, plain, where)
     figures = {"bandwidth": card.bandwidth, "launch_us": card.launch_us}
     figures |= {f"peak.{precision}": value for precision, value in card.peak.items()}

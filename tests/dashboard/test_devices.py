@@ -279,6 +279,7 @@ def test_a_precision_that_a_card_lacks_is_a_sentence(store: Store) -> None:
 def test_what_others_published_is_grey_of_grade_e_and_comparable_with_nothing(demo: Store) -> None:
     said = text(page(devices="Other devices"))
     assert "Grade E. None of these is comparable" in said.replace("*", "")
+    assert "(nan)" not in said and ":gray[SnapFusion, as written up by Paperspace]" in said
     assert ":gray[iPhone 16 Pro Max]" in said and "(https://arxiv.org/abs/2601.08303)" in said
 
 
