@@ -266,7 +266,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "latency_ms": here[f"timing.{budget.percentile}"],
         "latency_low": [pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
-        "runtime": here["software.runtime"], "timed_dtype": here["model.precision"],
+        "runtime": here["software.runtime"].replace("unknown", ""), "timed_dtype": here["model.precision"],
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
@@ -566,9 +566,8 @@ def timing_said(row: dict[str, JSON]) -> str:
         return ""
     threads = [threads_said(row["threads"])] if row.get("threads") is not None else []
     grade = [f"grade {row['grade']}"] if row.get("grade") else ["not graded"]
-    return ", ".join(
-        [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade]
-    )
+    said = [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade]
+    return ", ".join(part for part in said if part)
 
 
 def _best_first(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:

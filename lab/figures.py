@@ -276,7 +276,7 @@ def _axis(rows: pd.DataFrame, column: str, *, log: bool) -> dict[str, object]:
     if not log or values.empty:
         return {"type": "linear"}
     low, high = float(values.min()), float(values.max())
-    steps = (1, 2, 5) if high > 12 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if high <= 12 * low else (1, 2, 5) if high <= 1000 * low else (1,)
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 3)
     ticks = [step * 10.0**power for power in powers for step in steps]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
@@ -361,7 +361,7 @@ def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
         )  # fmt: skip
     spread = rows[["timing.p50", "timing.p99"]].stack()
     log = bool(len(spread)) and spread.max() > 12 * spread.min()
-    figure.update_xaxes(title="milliseconds per call: p50 with its interval, | p90, | p99",
+    figure.update_xaxes(title="ms per call: p50, then | p90 and | p99",
                         **_axis(pd.DataFrame({"ms": spread}), "ms", log=log))  # fmt: skip
     if not log:
         figure.update_xaxes(rangemode="tozero")
@@ -371,14 +371,14 @@ def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
 
 def timing_labels(rows: pd.DataFrame) -> list[str]:
     """Student, form and grade of each row, and those conditions in which the rows differ; no two are alike."""
-    conditions = {"device": str, "workload.batch": "batch {:.0f}".format, "state.threads": choose.threads_said,
-                  "workload.scope": str}  # fmt: skip
+    conditions = {"workload.batch": "batch {:.0f}".format, "state.threads": choose.threads_said, "workload.scope": str}
     differing = [column for column in conditions if rows[column].nunique(dropna=False) > 1]
     said = []
     for row in rows.to_dict("records"):
+        who = f"{row['name']}, {row['device']}" if rows["device"].nunique() > 1 else row["name"]
         parts = [row["form"], *(conditions[c](row[c]) for c in differing if pd.notna(row[c]))]
         parts.append(f"{GUESS}, F" if row["grade"] == choose.ESTIMATED else row["grade"])
-        said.append(f"{_safe(row['name'])}<br>{_safe(', '.join(parts))}")
+        said.append(f"{_safe(who)}<br>{_safe(', '.join(parts))}")
     times = Counter(said)
     return [label if times[label] == 1 else f"{label} {run[-4:]}" for label, run in zip(said, rows["report_id"])]
 
@@ -437,7 +437,8 @@ def stages(rows: pd.DataFrame) -> go.Figure:
         values += list(there.values())
         figure.add_bar(
             y=list(there), x=list(there.values()), orientation="h", name=label.replace("<br>", ", "),
-            text=[f"{number(ms)} ms" for ms in there.values()], textposition="auto", hoverinfo="text",
+            text=[f"{number(ms)} ms" for ms in there.values()], textposition="outside", cliponaxis=False,
+            hoverinfo="text",
             marker=dict(color=COLOURS[k % len(COLOURS)], pattern=dict(shape=PATTERNS[k % len(PATTERNS)])),
         )  # fmt: skip
     ticks = _log_ticks(values)
@@ -486,17 +487,20 @@ def size_and_time(table: pd.DataFrame, by: str) -> go.Figure:
     named = set(table["name"].head(MOST_NAMES // 2)) if len(line) else set()
     cause = table[list(CAUSE_COLOURS)].astype(float).fillna(-1).idxmax(axis=1) if len(table) else pd.Series(dtype=str)
     cause = cause.where(table["roofline"].notna(), "measured")
+    middle = np.sqrt(table[by].min() * table[by].max()) if len(table) else 0.0
     for k, (name, mine) in enumerate(table.groupby(cause)):
         colour = CAUSE_COLOURS.get(name, COLOURS[0])
         symbols = [SHAPES[k] if s else f"{SHAPES[k]}-open" for s in slow[mine.index]]
         figure.add_scatter(
             x=mine[by], y=mine["ms"], mode="markers+text", name="measured" if name == "measured" else f"mostly {name}",
-            text=[_safe(n) if n in named else "" for n in mine["name"]], textposition="top left", cliponaxis=False,
+            text=[_safe(n) if n in named else "" for n in mine["name"]], cliponaxis=False,
+            textposition=["top right" if size < middle else "top left" for size in mine[by]],
             hovertext=[size_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
             customdata=mine[["run"]],
             marker=dict(size=12, color=colour, symbol=symbols, line=dict(width=1.5, color=colour)),
         )  # fmt: skip
     title = "Parameters (M)" if by == "params_m" else "Multiply-adds per image (M)"
+    figure.update_layout(showlegend=True)
     figure.update_xaxes(title=title, **_axis(table, by, log=True))
     figure.update_yaxes(title="milliseconds per call, p50", **_axis(table, "ms", log=True))
     return figure.update_layout(template=TEMPLATE, height=420)
@@ -530,6 +534,7 @@ def residuals(table: pd.DataFrame) -> go.Figure:
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title="measured time, times the expected")
     figure.update_yaxes(categoryorder="array", categoryarray=rows["name"].map(_safe)[::-1], tickfont=dict(size=12))
+    figure.update_layout(margin=dict(r=44))  # for the figure beside the longest bar
     return figure.update_layout(template=TEMPLATE, height=130 + 34 * max(1, len(rows)), barmode="group")
 
 

@@ -98,3 +98,12 @@ def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
         store.get("d4w64h4p4")
     other.set_notes(label="d4w64h4p4")  # what a person says goes before what an id holds
     assert store.get("d4w64h4p4").id == other.id
+
+
+def test_files_that_are_still_being_made_are_not_shown(taught):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    facts = {"weights_sha256": run.read("student")["weights_sha256"], "files": {}, "runtime": "r", "precision": "fp32"}
+    for folder in ("r-fp32.123.tmp", "r-fp32"):
+        assert run.artefacts() == {}
+        write_whole(run.path / "export" / folder / "artefact.json", json.dumps(facts))
+    assert run.artefacts() == {("r", "fp32"): facts}

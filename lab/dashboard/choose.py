@@ -41,7 +41,8 @@ def figures_row(answer: Recommendation) -> None:
         if pick[name] is not None:
             title = COSTS[name].title
             if name == "latency_ms":
-                title += f" {answer.budget.percentile}{', estimated' * choose.is_estimate(pick)}"
+                guess = choose.is_estimate(pick)
+                title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
             cells.append((title, COSTS[name].say(pick[name]), _limit(answer.budget, name)))
     if pick["speed_up"] is not None:
         cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms"))

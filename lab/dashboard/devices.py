@@ -227,7 +227,7 @@ def tiles(row: pd.Series) -> None:
         cells.append(("Energy per image", f"{number(row['energy.mj_per_image'])} mJ", row.get("energy.rail")))
     if pd.notna(row["off_max"]) and row["model.precision"] not in choose.EXACT:
         cells.append(("Images off by at most", number(row["off_max"]), "of [-1, 1]"))
-    with st.grid(min_column_width=115):
+    with st.grid(min_column_width=140):
         for title, value, note in cells:
             st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True)
 

@@ -74,20 +74,21 @@ def make(label: str, words: list[str], log: Path, doing: str, *, first: bool) ->
 def parity(artefact: Mapping[str, Any]) -> None:
     """How far the file's images are from the finished network's, and how large it is."""
     largest, mean = artefact["max_abs"], artefact["mean_abs"]
-    cells = [("Largest difference", f"{number(largest)}", f"{number(largest * GREY_LEVELS)} of 255 grey levels"),
-             ("Mean difference", f"{number(mean)}", f"{number(mean * GREY_LEVELS)} grey levels")]  # fmt: skip
+    cells = [("Largest difference", number(largest), f"{largest * GREY_LEVELS:.2g} of 255"),
+             ("Mean difference", number(mean), f"{mean * GREY_LEVELS:.2g} of 255")]  # fmt: skip
     if artefact.get("perceptual") is not None:
-        cells.append(("Perceptual distance", number(artefact["perceptual"]), f"by {artefact['perceptual_by']}"))
-    cells.append(("File", f"{artefact['bytes'] / 1e6:.3f} MB", f"made in {artefact['seconds']:.1f} s"))
+        cells.append(("Perceptual distance", number(artefact["perceptual"]), None))
+    cells.append(("File", f"{artefact['bytes'] / 1e6:.3f} MB", f"made in {artefact['seconds']:.2g} s"))
     with st.grid(min_column_width=150):
         for title, value, note in cells:
-            st.metric(title, value, frame.plain(note), delta_color="off", delta_arrow="off", border=True)
+            st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True)
     equal = "No pixel of an 8-bit image can differ by more than one level." if largest * GREY_LEVELS < 1 else (
         "These are not the same images: look at them before you ship them.")  # fmt: skip
     versions = ", ".join(f"{name} {version}" for name, version in artefact["versions"].items())
     st.caption(frame.plain(
         f"{equal} Of {artefact['images']} images on the common noises, against the finished network in float32, values "
-        f"in [-1, 1]. Weights {artefact['weights_sha256'][:12]}, made {artefact['created_utc'][:10]}"
+        f"in [-1, 1]" + (f"; perceptual by {by}" if (by := artefact.get("perceptual_by")) else "") + ". "
+        f"Weights {artefact['weights_sha256'][:12]}, made {artefact['created_utc'][:10]}"
         + (f" with {versions}." if versions else ".")
     ))  # fmt: skip
 
@@ -162,12 +163,14 @@ def known_times(run: Run, runtime: str, precision: str) -> None:
     rows = compare.at(rows, run=run.id, software__runtime=runtime, model__precision=precision) if len(rows) else rows
     if len(rows):
         rows = compare.best(rows, ["device", "workload.batch", "state.threads", "workload.scope"]).head(8)
-        frame.small_table(
-            ["Device", "batch", "threads", "timed", "p50 ms", "grade"],
-            [(r["device"], *("" if pd.isna(r[c]) else f"{r[c]:.0f}" for c in ("workload.batch", "state.threads")),
-              r["workload.scope"], number(r["timing.p50"]) + " estimated" * choose.is_estimate(r), r["grade"])
-             for r in rows.to_dict("records")],
-        )  # fmt: skip
+        known = []
+        for row in rows.to_dict("records"):
+            said = [row["device"], f"batch {row['workload.batch']:.0f}", row["workload.scope"]]
+            if pd.notna(row["state.threads"]):
+                said.insert(2, choose.threads_said(row["state.threads"]))
+            guess = " estimated" if choose.is_estimate(row) else ""
+            known.append((", ".join(said), number(row["timing.p50"]) + guess, row["grade"]))
+        frame.small_table(["Timed on", "p50 ms", "grade"], known)
     else:
         st.caption("It was not timed yet. On this machine:")
     command = f"python -m lab bench {run.id} --runtime {runtime} --precision {precision}"
@@ -200,7 +203,7 @@ def usage(run: Run, runtime: str, precision: str, shape: tuple[int, int, int], c
                 f'packed = runtimes.get("packed")\nsession = packed.open(packed.export(lab.load("{run.id}").run))',
                 language="python")  # fmt: skip
         return
-    st.code(python_code(runtime, shape, classes), language="python")
+    st.code(python_code(runtime, shape, classes), language="python", wrap_lines=True)
     if runtime == "openvino":
         sizes = f"z[1,{','.join(map(str, shape))}]" + ",y[1]" * classes
         hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]
@@ -314,7 +317,7 @@ if there:
 left, right = st.columns(2, gap="large")
 with left:
     folded(run, artefact)
-    known_times(run, runtime, precision)
 with right:
-    usage(run, runtime, precision, shape, classes)
+    known_times(run, runtime, precision)
+usage(run, runtime, precision, shape, classes)
 device_pack(run, shape, classes)

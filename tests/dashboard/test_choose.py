@@ -160,10 +160,10 @@ def test_estimates_are_used_where_asked_for_and_never_look_measured(
             store.add_report(predict.as_report(card, run.recipe.student, model=predict.model_of(run)))
     board = {"device": "Raspberry Pi 5", "params_m": "0", "latency_ms": "0"}
     at = page(**board)
-    assert not any("estimated" in m.label for m in at.metric) and "that nobody measured" in text(at)
+    assert not any("Estimated" in m.label for m in at.metric) and "that nobody measured" in text(at)
     at = page(**board, estimated="true")
     assert at.toggle(key="estimated").value
-    assert [m.label for m in at.metric if "Latency" in m.label] == ["Latency p50, estimated"]
+    assert [m.label for m in at.metric if "latency" in m.label.lower()] == ["Estimated latency"]
     assert "ms p50 estimated" in text(at) and "nobody has timed it there" in text(at)
     (chart,) = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
     assert "pairs, estimated" in {trace.get("name") for trace in chart["data"]}
