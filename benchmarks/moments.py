@@ -5,7 +5,7 @@
 A student trained on L1 and the perceptual term draws features that vary less than the teacher's, for what it can't
 tell it averages. Here it trains on for 1,500 updates, once as before and with a term more: the gap between the mean and
 the covariance of pooled features of its images and of the teacher's of the same noises. The features are those of the
-perceptual net, so that the distance, which looks through another net, is a fair judge. Rows of `out` are not done again.
+perceptual net, so that the distance, which looks through another net, is a fair judge. Rows of `out` are kept.
 """
 
 from __future__ import annotations
