@@ -5,8 +5,8 @@
     python benchmarks/measure.py --steps forms,blocks --batch 1 --threads 1 --seconds 0.1   # a look only
 
 forms     students on the front and the teacher: every batch, number of threads, runtime and precision; quick
-best      of each of those conditions the fastest form whose images are right, in floating point and, where it is
-          faster, in a coarse precision; publishable
+best      of each of those networks, one image at a time, the fastest form and number of threads whose images are
+          right, in floating point and, where it is faster, in a coarse precision; publishable (--best-batch for more)
 others    all other committed students by the two runtimes that were fastest in float32; quick
 blocks    every student part by part beside what the machine allows (results/devices/blocks)
 predict   how well the roofline foretells students that it was not fitted on (results/benchmarks/predict.json)
@@ -101,15 +101,14 @@ def every_form(store: Store, found: list[Form], args: argparse.Namespace, preset
 
 
 def best_forms(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
-    """The fastest right form of each condition, in floating point and, where it is faster still, in a coarse one."""
+    """The fastest right way to run each network, in floating point and, where it is faster still, in a coarse one."""
     reports = here(store.reports())
-    for batch in args.batch:
-        for threads in args.threads:
-            for run in [*front(store), *teachers(store)]:
-                times = times_of(reports, run, batch, threads)
-                exact = min((f for f in times if f.precision in choose.FLOATING), key=times.__getitem__, default=None)
-                fastest = min(times, key=times.__getitem__, default=None)
-                yield from (Job(run, form, batch, threads, preset) for form in dict.fromkeys([exact, fastest]) if form)
+    for batch in args.best_batch:
+        for run in [*front(store), *teachers(store)]:
+            times = {(f, n): ms for n in args.threads for f, ms in times_of(reports, run, batch, n).items()}
+            exact = [way for way in times if way[0].precision in choose.FLOATING]
+            quickest = [min(ways, key=times.__getitem__) for ways in (exact, times) if ways]
+            yield from (Job(run, form, batch, threads, preset) for form, threads in dict.fromkeys(quickest))
 
 
 def other_students(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
@@ -189,7 +188,8 @@ def say_plan(store: Store, args: argparse.Namespace, found: list[Form]) -> None:
     rest = len(all_) - len(front(store))
     print(f"{len(all_)} students, {len(front_)} networks on the front with their teachers, {len(found)} forms: "
           f"{', '.join(map(str, found))}; {kept} reports are there")  # fmt: skip
-    plan = {"forms": (len(front_) * cells * len(found), "quick"), "best": (2 * len(front_) * cells, "publishable"),
+    plan = {"forms": (len(front_) * cells * len(found), "quick"),
+            "best": (2 * len(front_) * len(args.best_batch), "publishable"),
             "others": (2 * rest * cells, "quick"), "blocks": (len(blocks(store, args)), "blocks")}  # fmt: skip
     for name in args.steps:
         if name in plan:
@@ -206,6 +206,7 @@ def main() -> int:
     made.add_argument("--results", help="results folder")
     made.add_argument("--steps", type=lambda text: text.split(","), default=list(STEPS), help="comma separated")
     made.add_argument("--batch", type=numbers, default=[1, 16, 64])
+    made.add_argument("--best-batch", type=numbers, default=[1])
     made.add_argument("--block-batch", type=numbers, default=list(BLOCK_BATCHES))
     made.add_argument("--threads", type=numbers, default=[1, 2])
     made.add_argument("--seconds", type=float, help="of each timing, instead of the presets': for a look only")

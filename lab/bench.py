@@ -319,13 +319,15 @@ def card(threads: int | None = None) -> Card:
 
 
 def card_here(store: Store, threads: int | None = None) -> Card:
-    """This machine's card out of the store; measured and kept there where it is not yet."""
+    """This machine's card out of the store; where it is not there it is measured, and kept if the machine is quiet."""
     name, count = runner.HERE.device()["name"], check_threads(threads)
     for known in predict.cards(store.root).values():
         if (known.name, known.threads) == (name, count):
             return known
+    before = runner.Before(runner.HERE.load(), runner.HERE.swap_mb())
     found = card(count)
-    predict.save_card(found, store.root)
+    if not runner.not_quiet(before, runner.HERE.cpus):  # a busy machine's figures would stand for ever
+        predict.save_card(found, store.root)
     return found
 
 

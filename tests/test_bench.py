@@ -264,6 +264,11 @@ def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkey
     monkeypatch.setattr(bench, "GEMM", 64)
     monkeypatch.setattr(bench, "COPIED_MB", 1)
     monkeypatch.setattr(bench, "EACH_S", 0.0)
+    monkeypatch.setattr(runner.HERE, "load", lambda: 2.0 * runner.HERE.cpus)
+    monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
+    busy = bench.card_here(store, 1)
+    assert predict.key_of(busy) not in predict.cards(store.root)  # what a busy machine says is used, not kept
+    monkeypatch.setattr(runner.HERE, "load", lambda: 0.0)
     made = bench.card_here(store, 1)
     assert made.name == runner.HERE.device()["name"] and made.threads == 1
     assert made.peak["fp32"] > 0 and made.bandwidth > 0 and "copy of 1 MB" in made.sources["bandwidth"]
