@@ -258,7 +258,7 @@ def config_from_json(plain: Mapping[str, JSON]) -> NetConfig:
     """A network's shape from its JSON, by its `family` tag."""
     plain = dict(plain)
     family = plain.pop("family", "dit")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(unknown("network family", str(family), FAMILIES))
     return _build(FAMILIES[family], plain, family)
 
@@ -308,6 +308,8 @@ def cast(hint: Any, value: Any, where: str) -> Any:
     """A JSON value as the type `hint` of a dataclass field asks; ValueError names the place."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint == NetConfig:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a JSON object with a `family`, got {value!r}")
         return config_from_json(value)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
@@ -334,5 +336,5 @@ def cast(hint: Any, value: Any, where: str) -> Any:
 
 
 def _slug(text: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "+-" else "-" for c in text.lower())
+    kept = "".join(c if (c.isascii() and c.isalnum()) or c in "+-" else "-" for c in text.lower())  # as results.ID asks
     return kept.strip("-")[-40:].strip("-")

@@ -6,6 +6,7 @@ import pytest
 
 from lab.config import ADDED_LATER, DiTConfig, Recipe, UNetConfig, Use, check_fields, config_from_json, config_to_json
 from lab.methods import create, options_of
+from lab.results import ID
 
 
 def test_a_recipe_survives_json_with_the_same_id():
@@ -32,6 +33,11 @@ def test_defaults_are_frozen():
 FROZEN = {"recipe": "digits-d4w64h4p4-pairs-fe24d442", "teacher": "digits-unet32x64x64-denoise-b53e1d37"}
 
 
+def test_an_id_is_one_that_the_store_finds_whatever_the_data_is_called():
+    for data in ("folder:/bilder/b\u00e4ume", "folder:/\u5199\u771f", "folder:/a/\u00b2x"):
+        assert ID.fullmatch(Recipe(data=data).id)
+
+
 def test_a_field_added_later_leaves_old_ids_alone(monkeypatch):
     before = Recipe().id
     monkeypatch.setitem(ADDED_LATER, ("recipe", "seed"), 0)  # as if `seed` had been added after the freeze
@@ -53,6 +59,10 @@ def test_unknown_field_names_the_nearest():
         ('{"steps": "many"}', "recipe.steps must be int"),
         ('{"steps": true}', "recipe.steps must be int"),
         ('{"student": {"family": "dot"}}', "did you mean 'dit'"),
+        ('{"student": {"family": []}}', r"unknown network family '[]'"),
+        ('{"student": null}', "recipe.student must be a JSON object with a `family`, got None"),
+        ('{"student": []}', "recipe.student must be a JSON object with a `family`, got []"),
+        ('{"student": 3}', "recipe.student must be a JSON object with a `family`, got 3"),
         ('{"student": {"width": 1.5}}', "dit.width must be int"),
         ('{"betas": [0.9]}', "recipe.betas"),
         ("[]", "must be a JSON object"),

@@ -35,15 +35,16 @@ def test_a_run_is_found_by_id_start_end_label_and_alias(taught):
 def test_broken_folders_never_break_the_table(taught):
     runs = taught.root / "runs"
     good = next(runs.iterdir()).name
-    for name, recipe in [("cut", '{"steps": 1'), ("foreign", '{"stepz": 1}'), ("list", "[]")]:
+    broken = {"cut": '{"steps": 1', "foreign": '{"stepz": 1}', "list": "[]", "netless": '{"student": null}'}
+    for name, recipe in broken.items():
         write_whole(runs / name / "recipe.json", recipe)
     write_whole(runs / "UPPER" / "recipe.json", "{}")  # no id of ours
     write_whole(runs / "truncated" / "recipe.json", Recipe().to_json())
     for file in ("status.json", "metrics.json", "cost.json", "notes.json", "student.json"):
         write_whole(runs / "truncated" / file, '{"values": {"fd"')
     table = taught.table().set_index("run")
-    assert set(table.index) == {good, "cut", "foreign", "list", "truncated"}
-    assert (table.loc[["cut", "foreign", "list"], "state"] == "unreadable").all()
+    assert set(table.index) == {good, "truncated", *broken}
+    assert (table.loc[[*broken], "state"] == "unreadable").all()
     assert "stepz" in table.loc["foreign", "error"]
     assert table.loc["truncated", "state"] == "queued"
 
