@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from lab import data, diffusion, models, pairs, sheets, teachers
-from lab.config import DiTConfig, Recipe, UNetConfig, Use, check_fields
+from lab.config import DiTConfig, Recipe, UNetConfig, Use, check_fields, config_to_json
 from lab.methods import METHODS, Finished, Method, create, options_of
 from lab.results import Run, Store, write_whole
 from lab.sampling import generate
 from lab.train import Stopped, start_state, train
-from lab.weights import load_student, save_student, spec_of_run
+from lab.weights import is_whole, load_student, save_student, spec_of_run
 
 SNAPSHOT_SEEDS = range(16)
 COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not pay on a CPU
@@ -77,24 +77,51 @@ def check(recipe: Recipe, store: Store) -> list[str]:
     needs = set().union(*(m.needs for m in methods))
     if needs & {"pairs", "path"} and not recipe.pairs:
         wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
-    if needs and not recipe.teacher:
+    if needs - {"starts"} and not recipe.teacher:
         wrong.append(f"method {recipe.methods[0].method} learns from a teacher; set teacher to an alias, "
                      "run:<id> or pipeline:<folder>")  # fmt: skip
     try:
         diffusion.solver_of(recipe.solver)
     except ValueError as error:
         wrong.append(str(error))
-    for name in [*([recipe.teacher] if recipe.teacher else []), *(f"run:{s}" for s in recipe.start)]:
-        if not name.startswith("pipeline:"):
-            try:
-                store.get(name)
-            except LookupError as error:
-                wrong.append(str(error))
+    if recipe.teacher and not recipe.teacher.startswith("pipeline:"):
+        try:
+            taught = store.get(recipe.teacher).recipe.data
+        except (LookupError, ValueError) as error:
+            wrong.append(str(error))
+        else:
+            if needs & {"pairs", "path"} and recipe.data != taught:
+                wrong.append(f"data is {recipe.data!r}, but teacher {recipe.teacher} draws images of {taught!r}; "
+                             f"set data to {taught!r}")  # fmt: skip
+    return wrong + _check_start(recipe, store, read="starts" in needs)
+
+
+def _check_start(recipe: Recipe, store: Store, *, read: bool) -> list[str]:
+    """What is wrong with the runs that a recipe starts from; `read`: a method takes what it needs out of them."""
+    wrong = []
+    if read and not recipe.start:
+        wrong.append("this recipe begins with another run's weights; set start to a run")
+    if len(recipe.start) > 1 and not read:
+        wrong.append(f"start names {len(recipe.start)} runs ({', '.join(recipe.start)}), but no method of this recipe "
+                     "joins several; name one")  # fmt: skip
+    for name in recipe.start:
+        try:
+            run = store.get(name)
+            theirs, mine = config_to_json(run.recipe.student), config_to_json(recipe.student)
+        except (LookupError, ValueError) as error:
+            wrong.append(str(error))
+            continue
+        if not isinstance(run.read("student"), dict):
+            wrong.append(f"start {name} has no finished network yet; its state is {run.status().state!r}")
+        unlike = [k for k in mine | theirs if mine.get(k) != theirs.get(k)]
+        if unlike and not read:
+            wrong.append(f"start {name} has {unlike[0]} {theirs.get(unlike[0])}, the student has "
+                         f"{mine.get(unlike[0])}; weights go into a network of the same shape only")  # fmt: skip
     return wrong
 
 
 def resolve(recipe: Recipe, store: Store) -> Recipe:
-    """The recipe with its rate and every method option written out and the teacher by its lasting name.
+    """The recipe with its rate and every method option written out, teacher and start by their lasting names.
 
     Raises ValueError listing everything that is wrong.
     """
@@ -102,8 +129,9 @@ def resolve(recipe: Recipe, store: Store) -> Recipe:
         raise ValueError("\n".join(wrong))
     uses = tuple(Use(use.method, options_of(create(use))) for use in recipe.methods)
     teacher = teachers.resolve(recipe.teacher, store) if recipe.teacher else None
+    start = tuple(store.get(name).id for name in recipe.start)  # the new run itself may fit the name that was given
     lr = recipe.default_lr if recipe.lr is None else recipe.lr
-    return dataclasses.replace(recipe, methods=uses, teacher=teacher, lr=lr)
+    return dataclasses.replace(recipe, methods=uses, teacher=teacher, start=start, lr=lr)
 
 
 def plan(recipe: Recipe, store: Store) -> list[Recipe]:
@@ -140,7 +168,7 @@ def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> R
         started = run.status().started or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         run.set_status(state="running", steps=recipe.steps, started=started, error="")
         try:
-            if not (run.path / "student.safetensors").exists():
+            if not is_whole(run):
                 _train(run, recipe, store, machine)
             _after(run, store, machine, measure)
         except (Stopped, KeyboardInterrupt):
@@ -193,8 +221,13 @@ def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
     if needs & {"pairs", "path"}:
         keep = 0  # methods with "path" say how many; none does yet
         what = pairs.pair_set(store, recipe.teacher, recipe.solver, keep=keep)
-        is_run = bool(what.teacher_sha256)
-        spec = spec_of_run(store.get(recipe.teacher)) if is_run else teachers.load(recipe.teacher, store).spec
+        if recipe.teacher.startswith("pipeline:"):
+            # A pipeline does not say what it was trained on; the recipe does, and is held to it as far as it goes.
+            spec = dataclasses.replace(teachers.load(recipe.teacher, store).spec, data=recipe.data)
+            with contextlib.suppress(data.MissingData):
+                data.load(recipe.data, "train", size=spec.size, channels=spec.channels)
+        else:
+            spec = spec_of_run(store.get(recipe.teacher))
         _fits(recipe, spec)
         made = pairs.ensure(store, what, recipe.pairs, device=device)
         reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)

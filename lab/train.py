@@ -123,7 +123,7 @@ def train(
     student = state.student.train()
     if (run.path / "state.pt").exists():
         state.load(run, device)
-        run.rewind_log(state.step)
+    run.rewind_log(state.step)  # also where there is no state: a first attempt may have left lines
     if compiled:
         student.compile()
         for method in methods:

@@ -34,12 +34,19 @@ def write_weights(net: nn.Module, path: Path) -> str:
 
 def save_student(run: Run, net: nn.Module, spec: ImageSpec) -> None:
     """student.safetensors and student.json of a run."""
+    # A crash in between must not leave the facts of other weights: student.json comes last and says that all is there.
+    (run.path / "student.json").unlink(missing_ok=True)
     digest = write_weights(net, run.path / "student.safetensors")
     run.write("student", {
         "config": config_to_json(net.config), "spec": asdict(spec) | {"class_names": list(spec.class_names)},
         "weights_sha256": digest, "weights_dtype": "float16",
         "file_mb": (run.path / "student.safetensors").stat().st_size / 1e6,
     })  # fmt: skip
+
+
+def is_whole(run: Run) -> bool:
+    """Whether a run's network was written to its end."""
+    return isinstance(run.read("student"), dict) and (run.path / "student.safetensors").exists()
 
 
 def spec_of_run(run: Run) -> ImageSpec:

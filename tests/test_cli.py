@@ -180,6 +180,7 @@ def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.Captur
         ([*TINY, "--solver", "euler-3"], "unknown solver"),
         (["--teacher", "tiny"], "set pairs to how many"),
         (["--teacher", "tinny", "--pairs", "3"], "did you mean 'tiny'"),
+        (["--teacher", "pipeline:x", "--pairs", "3"], "pipeline:x does not say which images it was trained on"),
         (["absent.json"], "no recipe file 'absent.json'"),
     ],
 )

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from conftest import TINY_STUDENT
+from conftest import TINY_DIT, TINY_STUDENT
 
-from lab import diffusion, experiment, teachers
+from lab import diffusion, experiment, pairs, teachers
+from lab.config import Use
 from lab.data import ImageSpec
 from lab.models.taps import Taps
 from lab.teachers import CallableTeacher, DiscreteDenoiser
+from lab.weights import spec_of_run
 
 SPEC = ImageSpec(data="gaussian", size=8, channels=3, num_classes=0, sigma_data=0.5)
 
@@ -70,6 +74,18 @@ def test_a_pipeline_without_a_discrete_schedule_is_refused_with_the_reason(pipel
 def test_a_folder_that_is_no_pipeline_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="no diffusers pipeline can be read from"):
         teachers.load_pipeline(str(tmp_path))
+
+
+def test_the_student_of_a_pipeline_is_of_the_data_that_the_recipe_names(pipelines, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(pairs, "SHARD", 256)
+    net = dataclasses.replace(TINY_DIT, channels=3, num_classes=0)
+    recipe = TINY_STUDENT.with_(teacher=f"pipeline:{pipelines / 'ddpm'}", pairs=16, steps=1, student=net,
+                                methods=(Use("pairs", {"perceptual": 0.0}),))  # fmt: skip
+    with pytest.raises(ValueError, match="digits has 1 channels, the recipe's net takes 3"):
+        experiment.run(recipe, store, measure=False)
+    run = experiment.run(recipe.with_(data="folder:of the pipeline's pictures"), store, measure=False)
+    assert spec_of_run(run).data == "folder:of the pipeline's pictures"
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from lab import experiment, train
 from lab.config import Recipe, Use
-from lab.results import Busy, Store
+from lab.results import Busy, Run, Store
 from lab.train import Diverged, Stopped, update_ema
+from lab.weights import is_whole
 
 ROOT = Path(__file__).parent.parent
 
@@ -165,6 +166,10 @@ FROZEN_L1 = 0.511779
         ({"teacher": "tinny"}, "did you mean 'tiny'"),
         ({"solver": "euler-3"}, "unknown solver"),
         ({"data": "mnist"}, "unknown data set"),
+        ({"data": "cifar10"}, "data is 'cifar10', but teacher tiny draws images of 'digits'; set data to 'digits'"),
+        ({"start": ("tiny",)}, "start tiny has family unet, the student has dit; weights go into a network of the"),
+        ({"start": ("tiny", "digits")}, r"start names 2 runs \(tiny, digits\), but no method of this recipe joins"),
+        ({"start": ("tinny",)}, "unknown run 'tinny'; did you mean 'tiny'"),
         ({"student__image_size": 28}, "student.image_size is 28, the images of digits have 8"),
         ({"student__time": True}, "set student.time to false"),
     ],
@@ -215,6 +220,43 @@ def test_a_student_starts_from_another_runs_weights(taught):
     first = experiment.run(TINY_STUDENT, taught, measure=False)
     second = experiment.run(TINY_STUDENT.with_(start=(first.id,), steps=0), taught, measure=False)
     assert same(weights(second), weights(first))
+
+
+def test_a_start_may_have_the_new_runs_shape_as_its_name(taught):
+    first = experiment.run(TINY_STUDENT, taught, measure=False)
+    second = experiment.run(TINY_STUDENT.with_(start=("d2w16h2p4",), steps=0), taught, measure=False)
+    assert second.recipe.start == (first.id,) and same(weights(second), weights(first))
+
+
+def test_a_start_without_a_finished_network_or_of_another_width_is_refused(taught):
+    other = taught.open(experiment.resolve(TINY_STUDENT.with_(student__width=32), taught))
+    with pytest.raises(ValueError) as refused:
+        experiment.run(TINY_STUDENT.with_(start=(other.id,)), taught, measure=False)
+    assert "has no finished network yet; its state is 'queued'" in str(refused.value)
+    assert "has width 32, the student has 16" in str(refused.value)
+
+
+def test_a_kill_between_weights_and_their_facts_is_mended_by_the_next_run(taught, monkeypatch):
+    write = Run.write
+
+    def killed(run, name, value):
+        if name == "student":
+            raise KeyboardInterrupt
+        write(run, name, value)
+
+    monkeypatch.setattr(Run, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(TINY_STUDENT, taught, measure=False)
+    monkeypatch.undo()
+    torch.set_num_threads(1)
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    assert run.status().state == "done" and is_whole(run)
+
+
+def test_a_run_begun_anew_forgets_the_log_of_its_first_attempt(taught):
+    run = taught.open(experiment.resolve(TINY_STUDENT, taught))
+    run.log(step=5, loss=1.0)  # and no state.pt: it was killed before the first was saved
+    assert [r["step"] for r in experiment.run(TINY_STUDENT, taught, measure=False).log_rows()] == [12]
 
 
 def test_the_recipe_in_the_folder_is_the_one_that_ran(taught):

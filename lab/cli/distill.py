@@ -72,7 +72,7 @@ RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 STUDENT_OPTIONS = ("depth", "width", "heads", "patch", "mlp")
 RECIPE_HELP = {
-    "data": "digits, fashion-mnist, cifar10 or folder:<path>; default: the teacher's",
+    "data": "digits, fashion-mnist, cifar10 or folder:<path>; default: those of the run that teaches",
     "teacher": "an alias of teachers.json, a run, or pipeline:<folder or hub id>",
     "pairs": "how many of the teacher's pairs to learn from",
     "solver": "how the pairs are made: name-steps, such as heun-18",
@@ -206,8 +206,10 @@ def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
     elif args.teacher:
         from lab import teachers
 
-        spec = teachers.load(args.teacher, store).spec
-        name = args.data or "digits"
+        if not args.data:
+            raise Usage(f"{args.teacher} does not say which images it was trained on; name with --data what its "
+                        f"students are measured against: {', '.join([*data.DATASETS, 'folder:<path>'])}")  # fmt: skip
+        spec, name = teachers.load(args.teacher, store).spec, args.data
     else:
         name = args.data or "digits"
         spec = data.spec_of(name, data.load(name, "train", size=args.size))

@@ -62,7 +62,7 @@ class Method:
     paper: ClassVar[str] = ""  # "arXiv 2502.14226, Section 3.2"
     asks: ClassVar[bool] = False  # True: it draws the question. One per recipe
     edits: ClassVar[bool] = False  # True: it edits weights, so it is prepared after part-swappers
-    needs: ClassVar[frozenset[str]] = frozenset()  # of {"pairs", "path", "teacher_denoise", "teacher_blocks"}
+    needs: ClassVar[frozenset[str]] = frozenset()  # of {"pairs", "path", "teacher_denoise", "teacher_blocks", "starts"}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
