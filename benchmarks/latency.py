@@ -44,7 +44,7 @@ AIM_COARSE = 8.0
 AIMS_OF_PEAK = {("64x4", "fp32"): 0.7, ("128x6", "fp32"): 0.85, ("256x8", "fp32"): 0.85, ("256x8", "bf16"): 0.7}
 WITHIN = 0.02  # of the float32 student's distance: then a coarse precision keeps the images
 IMAGES_AT_ONCE = 250
-KEYS = ("part", "shape", "run", "threads", "runtime", "precision")
+KEYS = ("part", "shape", "run", "threads", "runtime", "precision", "samples")
 
 
 class Result:
@@ -219,7 +219,7 @@ def distance(store: Store, result: Result, preset: Preset, shapes: list[str], th
         exact: dict[str, float] = {}
         for name, precision, _ in sessions(run, count, 1, result, slow):
             key = {"part": "distance", "shape": run.recipe.student.shape, "run": run.id, "threads": count,
-                   "runtime": name, "precision": precision}  # fmt: skip
+                   "runtime": name, "precision": precision, "samples": samples or samples_of(run)}  # fmt: skip
             if precision == "fp32" or not runtimes.RUNTIMES[name].exports or result.has(**key):
                 continue
             try:
@@ -230,8 +230,7 @@ def distance(store: Store, result: Result, preset: Preset, shapes: list[str], th
                 result.leave_out(f"{run.label} by {name} {precision}: {error}")
                 continue
             ratio = fd / exact[name]
-            result.add(key | {"fd": fd, "fd_fp32": exact[name], "ratio": ratio, "within": ratio <= 1 + WITHIN,
-                              "samples": samples or samples_of(run)})  # fmt: skip
+            result.add(key | {"fd": fd, "fd_fp32": exact[name], "ratio": ratio, "within": ratio <= 1 + WITHIN})
 
 
 def samples_of(run: Run) -> int:

@@ -94,9 +94,10 @@ class Threads:
 
 
 def machine() -> dict[str, object]:
-    """What decides a time beside the code: device, system, versions."""
+    """What decides a time beside the code: device, system, versions. Not how fast a fan turns just now."""
+    device = {name: value for name, value in runner.HERE.device().items() if name != "cooling"}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-    return {"device": runner.HERE.device(), "os": runner.HERE.os_name(), "python": platform.python_version(),
+    return {"device": device, "os": runner.HERE.os_name(), "python": platform.python_version(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(), "versions": versions}  # fmt: skip
 
 

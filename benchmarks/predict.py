@@ -19,7 +19,7 @@ import numpy as np
 
 from lab.bench import card_here
 from lab.config import DiTConfig
-from lab.devices import predict
+from lab.devices import predict, runner
 from lab.devices.predict import Card, Measured
 from lab.experiment import commit
 from lab.results import Store, now, write_json
@@ -87,8 +87,10 @@ def measured(store: Store, out: Path) -> float:
     Raises LookupError where nothing is.
     """
     reports = store.reports()
+    if len(reports):  # a card is measured of this machine, also for the number of threads of another one's report
+        reports = reports[reports["device.name"] == runner.HERE.device()["name"]]
     if reports.empty:
-        raise LookupError(f"no timing in {store.root}; `python -m lab bench` makes them")
+        raise LookupError(f"no timing of this machine in {store.root}; `python -m lab bench` makes them")
     rows, cards = [], {}
     columns = ["software.runtime", "model.precision", "state.threads"]
     for runtime, precision, threads in sorted(set(reports[columns].dropna().itertuples(index=False, name=None))):
