@@ -231,6 +231,8 @@ def main() -> int:
                 do(list(wanted[step]()), store, step, left)
             elif step == "blocks":
                 for run, batch, threads in tqdm(blocks(store, args), desc=step, unit="students"):
+                    if s is None and not runner.wait_until_quiet():  # the last one's own load goes in a moment
+                        raise runner.Refused("the machine is busy, so that no times would be kept")
                     bench.keep_blocks(run, store, batch=batch, threads=threads, calls=200 if s is None else 3)
             else:
                 predicted(store, args.out)

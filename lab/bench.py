@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, deploy, diffusion, export
+from lab import artefacts, choose, deploy, diffusion, export
 from lab.config import JSON, config_to_json, unknown
 from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
 from lab.devices import predict, runner
@@ -149,11 +149,15 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def device_facts(device: str) -> dict[str, JSON]:
-    """The `device` part of a report for a torch device of this machine."""
-    facts = runner.HERE.device()
-    if torch.device(device).type != "cuda" or facts["family"] == "jetson":
+    """The `device` part of a report for a torch device of this machine; `gpu` is the one that does the work."""
+    facts, kind = runner.HERE.device(), torch.device(device).type
+    if kind == "mps":
+        return facts | {"gpu": "Apple GPU"}
+    if kind != "cuda":
         return facts
     gpu = torch.cuda.get_device_properties(device)
+    if facts["family"] == "jetson":
+        return facts | {"gpu": gpu.name}
     return facts | {"family": "nvidia_dgpu", "name": gpu.name, "gpu": gpu.name, "memory_mb": gpu.total_memory >> 20}
 
 
@@ -198,10 +202,11 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
     """Time every combination that has no report of this machine yet, with a progress bar; gives the new reports.
 
     Left out are precisions that a runtime does not have and networks that it can't run (a denoiser has
-    no file to export). Networks of the same weights are timed once. `force` times also what is there.
-    Raises ValueError for a runtime, a precision or a run of which then nothing is left.
+    no file to export). Networks of the same weights are timed once. `force` times also what is there. Runtimes
+    that read files are timed on the CPU, where they run, whatever the device. Raises ValueError for a runtime, a
+    precision or a run of which then nothing is left.
     """
-    chosen, here = runner.preset_of(preset), device_facts(device)["name"]
+    chosen = runner.preset_of(preset)
     forms = forms_of(runtimes, precisions)
     there = set() if force else _there(store.reports())
     new = []
@@ -209,8 +214,10 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
     with tqdm(todo, desc="timing", unit="timings") as bar:
         for (runtime, precision), batch, count, scope, run in bar:
             count = count or torch.get_num_threads()
-            key = (_sha256(run), _evaluations(run, solver), here, runtime, precision, batch, count, scope,
-                   chosen.known_as)  # fmt: skip
+            on = "cpu" if runtime_of(runtime).exports else device
+            here = device_facts(on)
+            key = (_sha256(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
+                   scope, chosen.known_as)  # fmt: skip
             if key in there or runtime_of(runtime).refuses(run.recipe.student):
                 continue
             there.add(key)
@@ -218,7 +225,7 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
             if chosen.name == "publishable":
                 runner.wait_until_quiet()  # the last timing's own load is still in the average
             new.append(measure(run, store, runtime=runtime, batch=batch, threads=count, scope=scope, preset=chosen,
-                               device=device, precision=precision, solver=solver))  # fmt: skip
+                               device=on, precision=precision, solver=solver))  # fmt: skip
     return new
 
 
@@ -252,13 +259,14 @@ def _refused(run: Run, runtime: str) -> str:
     return f"runtime {runtime} can't run {run.label}: {runtime_of(runtime).refuses(run.recipe.student)}"
 
 
-_KEY = ["model.weights_sha256", "workload.nfe", "device.name", "software.runtime", "model.precision", "workload.batch",
-        "state.threads", "workload.scope", "runner.preset"]  # fmt: skip
+_KEY = ["model.weights_sha256", "workload.nfe", "device.name", "device.gpu", "software.runtime", "model.precision",
+        "workload.batch", "state.threads", "workload.scope", "runner.preset"]  # fmt: skip
 
 
 def _there(reports: pd.DataFrame) -> set[tuple]:
     """The conditions under which something has been timed."""
-    return set() if reports.empty else set(reports[_KEY].itertuples(index=False, name=None))
+    columns = [choose.column_of(reports, name) for name in _KEY]  # some of them a report need not have
+    return {tuple(None if pd.isna(value) else value for value in row) for row in zip(*columns)}
 
 
 def _sha256(run: Run) -> str:
@@ -358,7 +366,7 @@ def _tried(by: str, make: Callable[[int, int], Callable[[], object]], threads: i
     try:
         small = make(SMALL_GEMM, threads)
         small()
-    except (ImportError, NotImplementedError, RuntimeError):
+    except Exception:  # it is not here or has no such product; onnxruntime's errors have no class in common
         return None
     quick = _best_s(small, EACH_S / 5) * (GEMM / SMALL_GEMM) ** 3 < EACH_S
     side = GEMM if quick else SMALL_GEMM
@@ -471,27 +479,31 @@ def blocks(run: Run, *, batch: int = 1, threads: int | None = None, precision: s
 
 def keep_blocks(run: Run, store: Store, *, batch: int = 1, threads: int | None = None, precision: str = "fp32",
                 calls: int = 200, force: bool = False) -> dict[str, JSON]:  # fmt: skip
-    """`blocks` of a run beside this machine's card, kept in the store; what is there of these weights is given back.
+    """`blocks` of a run beside this machine's card, kept in the store if the machine is quiet.
 
-    A plain file, so that pages show it without torch: Store.blocks().
+    What is there of these weights is given back, unless it is of fewer calls. A plain file, so that pages show it
+    without torch: Store.blocks().
     """
     count, device = check_threads(threads), device_facts("cpu")
     words = [run.id[-8:], "eager", precision, f"b{batch}", f"t{count}",
              hashlib.sha256(f"{device['name']} {_sha256(run)}".encode()).hexdigest()[:12]]  # fmt: skip
-    if not force and (known := store.read_blocks("-".join(words))) is not None:
+    known = None if force else store.read_blocks("-".join(words))
+    if known is not None and known.get("calls", 0) >= calls:
         return known
+    before = runner.Before(runner.HERE.load(), runner.HERE.swap_mb())  # our own work, the card's too, is a load
     found = blocks(run, batch=batch, threads=count, precision=precision, calls=calls, beside=card_here(store, count))
     config = config_to_json(run.recipe.student)
     kept = {
         "schema": BLOCKS_SCHEMA, "created_utc": now(), "device": device,
         "software": {"runtime": "eager", "runtime_version": torch.__version__},
-        "state": {"threads": count, "load_avg": runner.HERE.load()},
+        "state": {"threads": count, "load_avg": before.load},
         "model": {"model_id": run.id, "config": config, "weights_sha256": _sha256(run), "precision": precision},
         "workload": {"scope": "core", "batch": batch, "nfe": 1}, "calls": calls,
         "whole_ms": found.whole_ms, "of_roofline": found.of_roofline, "card": dataclasses.asdict(found.card),
         "parts": found.table.to_dict("records"),
     }  # fmt: skip
-    store.add_blocks("-".join(words), kept)
+    if not runner.not_quiet(before, runner.HERE.cpus):  # as in card_here
+        store.add_blocks("-".join(words), kept)
     return kept
 
 

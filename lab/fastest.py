@@ -191,12 +191,14 @@ def _timed(reports: pd.DataFrame, weights: str, device: str, batch: int, threads
     """Milliseconds by form in this machine's own trusted reports, at the batch that is nearest to this one."""
     if reports.empty:
         return {}
-    wanted = {"model.weights_sha256": weights, "device.name": bench.device_facts(device)["name"],
+    facts = bench.device_facts(device)
+    wanted = {"model.weights_sha256": weights, "device.name": facts["name"], "device.gpu": facts["gpu"],
               "state.threads": threads, "workload.scope": "core", "provenance": "measured",
               "checks.output_ok": True}  # fmt: skip
     here = reports[reports["grade"].isin(predict.TRUSTED)]
     for column, value in wanted.items():
-        here = here[here[column] == value]
+        told = choose.column_of(here, column)
+        here = here[told.isna() if value is None else told == value]
     if here.empty:
         return {}
     distance = np.log(here["workload.batch"].astype(float) / batch).abs()

@@ -182,6 +182,34 @@ def test_a_report_of_another_machine_does_not_stand_for_this_one(store: Store, s
     assert len(bench.sweep([student], store, preset=BRIEF)) == 1
 
 
+def test_a_gpu_is_another_device_than_the_cpu_of_the_same_chip(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.device_facts("mps") == bench.device_facts("cpu") | {"gpu": "Apple GPU"}
+    report = bench.measure(student, store, preset=BRIEF)
+    path = store.root / "devices" / f"{report['report_id']}.json"
+    path.write_text(json.dumps(report | {"device": bench.device_facts("mps")}))
+    assert len(bench.sweep([student], store, preset=BRIEF)) == 1
+
+
+def test_a_runtime_that_reads_files_is_timed_on_the_cpu_whatever_the_device(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    asked = []
+    monkeypatch.setattr(bench, "measure", lambda run, store, **options: asked.append(
+        (options["runtime"], options["device"])) or {})  # fmt: skip
+    bench.sweep([student], store, runtimes=("eager", "onnxruntime"), preset=BRIEF, device="mps")
+    assert asked == [("eager", "mps"), ("onnxruntime", "cpu")]
+
+
+def test_a_report_without_a_number_of_threads_stands_for_nothing_and_breaks_nothing(store: Store, student: Run) -> None:
+    report = bench.measure(student, store, preset=BRIEF)
+    del report["state"]["threads"]
+    (store.root / "devices" / f"{report['report_id']}.json").write_text(json.dumps(report))
+    assert len(bench.sweep([student], store, preset=BRIEF)) == 1
+
+
 def test_a_sweep_with_an_unknown_runtime_times_nothing(store: Store, student: Run) -> None:
     with pytest.raises(ValueError, match="unknown runtime"):
         bench.sweep([student], store, runtimes=("eager", "onyx"), preset=BRIEF)
@@ -281,7 +309,14 @@ def test_the_times_of_the_parts_are_kept_beside_the_reports(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "card_here", lambda store, threads: CEILING)
+    monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
+    monkeypatch.setattr(runner.HERE, "load", lambda: 2.0 * runner.HERE.cpus)
+    assert bench.keep_blocks(student, store, batch=2, threads=1, calls=3)["whole_ms"] > 0
+    assert store.blocks().empty  # what a busy machine says is used, not kept
+    monkeypatch.setattr(runner.HERE, "load", lambda: 0.0)
+    look = bench.keep_blocks(student, store, batch=2, threads=1, calls=2)
     made = bench.keep_blocks(student, store, batch=2, threads=1, calls=3)
+    assert (look["calls"], made["calls"]) == (2, 3)  # a look does not stand for a measurement
     table, config = store.blocks(), student.recipe.student
     assert list(table["part"]) == list(predict.work(config, 2).parts()) and table["ms"].tolist() == [
         part["ms"] for part in made["parts"]]  # fmt: skip
@@ -291,7 +326,7 @@ def test_the_times_of_the_parts_are_kept_beside_the_reports(
     assert row["device.name"] == runner.HERE.device()["name"] and 0 < row["of_roofline"] < 1
     assert store.reports().empty  # they are no report
     monkeypatch.setattr(bench, "blocks", None)  # not timed again
-    assert bench.keep_blocks(student, store, batch=2, threads=1) == json.loads(json.dumps(made))
+    assert bench.keep_blocks(student, store, batch=2, threads=1, calls=3) == json.loads(json.dumps(made))
 
 
 def test_what_is_no_timing_of_parts_is_left_out(store: Store) -> None:
@@ -303,9 +338,10 @@ def test_what_is_no_timing_of_parts_is_left_out(store: Store) -> None:
     assert store.blocks().empty
 
 
-def test_the_peak_is_the_quickest_product_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ImportError, Exception])  # onnxruntime's errors are no RuntimeErrors
+def test_the_peak_is_the_quickest_product_that_is_here(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def broken(side: int, threads: int) -> None:
-        raise ImportError("not here")
+        raise error("not here")
 
     monkeypatch.setattr(bench, "EACH_S", 0.001)
     monkeypatch.setattr(bench, "SMALL_GEMM", 32)
