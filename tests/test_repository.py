@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from lab.config import Recipe
 from lab.doctor import required
 from lab.methods import METHODS
+from lab.results import Store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -52,6 +54,12 @@ def test_requirements_hold_the_packages_of_the_card_with_lower_bounds():
     lines = required(ROOT / "requirements.txt")
     assert {re.match(r"[\w-]+", line)[0] for line in lines} >= CARD
     assert not [line for line in lines if ">=" not in line]
+
+
+def test_the_findings_of_the_readme_are_those_of_the_results():
+    findings = runpy.run_path(str(ROOT / "benchmarks" / "findings.py"))
+    text = findings["text"](Store(ROOT / "results"))
+    assert findings["within"](README, text) == README, "python benchmarks/findings.py --write"
 
 
 def test_pyproject_reads_requirements_and_has_the_extras():
