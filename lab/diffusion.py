@@ -131,6 +131,11 @@ def _call(denoise: DenoiseFn, x: Tensor, sigma: Tensor, keep: list[Tensor] | Non
     return D
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating point numbers of a device: float64, which Apple's MPS lacks."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 SOLVERS = {"heun": heun, "dpmpp2m": dpmpp2m}
 
 
@@ -154,6 +159,13 @@ def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0) -> tuple[T
     z (B, C, H, W) unit variance -> ((B, C, H, W) float32, (B, keep, C, H, W) float32 or None); the
     estimates run from noisy to clean and end at the last one.
     """
+    if widest(z.device) != torch.float64:  # the state, which needs it, stays on the CPU; only the network works there
+
+        def there(x: Tensor, sigma: Tensor) -> Tensor:
+            return denoise(x.float().to(z.device), sigma.float().to(z.device)).cpu()
+
+        x, found = solve(there, z.cpu(), name, keep=keep)
+        return x.to(z.device), None if found is None else found.to(z.device)
     solver, steps = solver_of(name)
     path: list[Tensor] | None = [] if keep else None
     x = solver(denoise, z, karras_sigmas(steps).to(z.device), path).float()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +91,23 @@ def test_solve_keeps_estimates_from_noisy_to_clean(edm):
     torch.testing.assert_close(path[:, -1], images)
     distances = [(path[:, k] - images).abs().mean() for k in range(3)]
     assert distances == sorted(distances, reverse=True)
+
+
+def test_where_a_device_has_no_float64_the_state_stays_on_the_cpu(edm, monkeypatch):
+    D, to, went = gaussian(edm["mu"]), torch.Tensor.to, []
+
+    def like_mps(x, *args, **options):
+        if not args or str(args[0]) != "mps":
+            return to(x, *args, **options)
+        assert x.dtype != torch.float64, "MPS has no float64"
+        went.append(x)
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "to", like_mps)
+    z = types.SimpleNamespace(device=torch.device("mps"), cpu=lambda: edm["z"])
+    images, path = diffusion.solve(D, z, "heun-5", keep=2)
+    expected, _ = diffusion.solve(lambda x, s: D(x.float(), s.float()), edm["z"], "heun-5")
+    assert torch.equal(images, expected) and torch.equal(path[:, -1], path[:, 1]) and len(went) == 2 * 9 + 2
 
 
 @pytest.mark.parametrize(("name", "count"), [("heun-18", 35), ("dpmpp2m-8", 8)])
