@@ -10,10 +10,13 @@ is a notice and `check_shard` compares 64 pairs by value.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import math
+import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -28,7 +31,7 @@ from tqdm.auto import tqdm
 from lab import data, diffusion, teachers
 from lab.config import JSON
 from lab.data import Batch
-from lab.results import Store, now, read_json, write_json, write_whole
+from lab.results import Store, now, read_to_change, write_json, write_whole
 from lab.weights import sha256
 
 SHARD = 4096
@@ -42,7 +45,7 @@ class PairSet:
     """What decides a set of pairs; the number of shards made so far does not."""
 
     teacher: str  # run:<id> or pipeline:<source>
-    teacher_sha256: str  # of its weights; "" for a pipeline
+    teacher_sha256: str  # of its weights; a pipeline's shape and schedule too (teachers.pipeline_sha256)
     solver: str
     dtype: str = "float32"  # of the teacher's network, which every machine has; the solver's state is float64
     keep: int = 0  # estimates kept along each path
@@ -64,8 +67,7 @@ class Pairs:
 
     @property
     def facts(self) -> dict[str, JSON]:
-        found = read_json(self.path / "pairs.json")
-        return found if isinstance(found, dict) else {"what": asdict(self.what), "shards": {}}
+        return {"what": asdict(self.what), "shards": {}} | read_to_change(self.path / "pairs.json")
 
     def shard(self, index: int) -> Path:
         return self.path / f"{index:04d}.npz"
@@ -79,10 +81,14 @@ class Pairs:
 
 
 def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "float32") -> PairSet:
-    """The pairs of a teacher by alias or lasting name."""
+    """The pairs of a teacher by alias or lasting name.
+
+    Raises LookupError for a run without a finished network, ValueError for an unknown solver or pipeline.
+    """
     lasting = teachers.resolve(teacher, store)
-    digest = ""
-    if lasting.startswith("run:"):
+    if lasting.startswith("pipeline:"):
+        digest = teachers.pipeline_sha256(lasting.removeprefix("pipeline:"))
+    else:
         facts = store.get(lasting).read("student")
         if not isinstance(facts, dict):
             raise LookupError(f"teacher {lasting} has no finished network yet")
@@ -94,7 +100,8 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
 def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.device = "cpu") -> Pairs:
     """At least `count` pairs on disk: makes the shards that are missing, one whole file at a time.
 
-    Stop it at any time; the next call goes on with the first shard that is not there.
+    Stop it at any time; the next call goes on with the first shard that is not there. Processes that want the same
+    pairs share the work. Raises ValueError for a pairs.json that can't be read.
     """
     pairs = Pairs(store.root, what)
     missing = pairs.missing(count)
@@ -104,10 +111,27 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
     done = -(-count // SHARD) - len(missing)
     with tqdm(total=-(-count // SHARD) * SHARD, initial=done * SHARD, desc="pairs", unit="pairs", smoothing=0.1) as bar:
         for index in missing:
-            content = _make_shard(pairs, teacher, index, bar, device)
-            _note_shard(pairs, index, hashlib.sha256(content).hexdigest())
-            write_whole(pairs.shard(index), content)
+            with _held(pairs.path):
+                if pairs.shard(index).exists():  # another process made it meanwhile
+                    bar.update(SHARD)
+                    continue
+                facts = pairs.facts  # before the work, for it may not be readable
+                content = _make_shard(pairs, teacher, index, bar, device)
+                _note_shard(pairs, facts, index, hashlib.sha256(content).hexdigest(), device)
+                write_whole(pairs.shard(index), content)
     return pairs
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, after the process that has it: pairs.json is read, changed and written under it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, bar: tqdm, device: str | torch.device) -> bytes:
@@ -135,25 +159,25 @@ def make(pairs: Pairs, teacher: teachers.Teacher, index: range, device: str | to
     return diffusion.to_uint8(samples.images).cpu(), y, path
 
 
-def environment() -> dict[str, str]:
+def environment(device: str | torch.device) -> dict[str, str]:
     """What the arithmetic of a shard depends on."""
     return {
         "torch": torch.__version__.split("+")[0], "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads()),
+        "device": torch.device(device).type,
     }  # fmt: skip
 
 
-def _note_shard(pairs: Pairs, index: int, digest: str) -> None:
+def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, digest: str, device: str | torch.device) -> None:
     """Record a shard's checksum; one that was recorded before and differs is told and kept."""
-    facts = pairs.facts
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
         facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now()}
-        facts.setdefault("environment", environment())
+        facts.setdefault("environment", environment(device))
         facts |= {"shard_size": SHARD, "batch": BATCH}
         write_json(pairs.path / "pairs.json", facts)
     elif recorded["sha256"] != digest:
-        here, there = environment(), facts.get("environment")
+        here, there = environment(device), facts.get("environment")
         warnings.warn(
             f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
             f"recorded with {there}); `python -m lab verify` compares 64 pairs by value",

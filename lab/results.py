@@ -69,6 +69,17 @@ def read_json(path: Path) -> JSON:
         return None
 
 
+def read_to_change(path: Path) -> dict[str, JSON]:
+    """The object in a file that is to be written again, {} where there is no file.
+
+    Raises ValueError for a file that can't be read: to write over it would lose what it held.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) and path.exists():
+        raise ValueError(f"{path} is no JSON object that can be read; mend it or move it away")
+    return found if isinstance(found, dict) else {}
+
+
 @dataclass(frozen=True)
 class Status:
     """Where a run stands."""
@@ -263,10 +274,16 @@ class Store:
         found = read_json(self.root / "teachers.json")
         return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
-    def name_teacher(self, alias: str, run_id: str) -> None:
+    def check_alias(self, alias: str) -> None:
+        """Raises ValueError for an alias that `name_teacher` would refuse."""
         if not ID.fullmatch(alias):
             raise ValueError(f"a teacher's alias must match {ID.pattern}, got {alias!r}")
-        write_json(self.root / "teachers.json", self.teachers() | {alias: self.get(run_id).id})
+        read_to_change(self.root / "teachers.json")
+
+    def name_teacher(self, alias: str, run_id: str) -> None:
+        self.check_alias(alias)
+        path = self.root / "teachers.json"
+        write_json(path, read_to_change(path) | {alias: self.get(run_id).id})
 
     # --- tables ---
 

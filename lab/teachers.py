@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from lab import diffusion
-from lab.config import unknown
+from lab.config import JSON, unknown
 from lab.data import ImageSpec
 from lab.models.taps import Taps
 from lab.results import Store
-from lab.weights import load_student, spec_of_run
+from lab.weights import load_student, sha256, spec_of_run
 
 # Parameters. The rule looks at the network alone and not at how much work is left, so that a shard made after a stop
 # has the arithmetic of the others.
@@ -153,16 +154,18 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
 
 
 def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch.device = "cpu") -> CallableTeacher:
-    """A diffusers pipeline (unconditional U-Net, class-conditional DiT) as an ODE teacher.
+    """A diffusers pipeline of pixels (unconditional U-Net, class-conditional DiT) as an ODE teacher.
 
     Whatever scheduler it came with, the network is read as a denoiser D(x, sigma) through the noise
     schedule it was trained on and sampled with our solvers. Raises ValueError with the reason where
-    that can't be done: an unknown kind of network or prediction, latent images without a square.
+    that can't be done: an unknown kind of network or prediction, latents of a VAE, images without a square.
     """
     import diffusers
 
+    parts = _parts(source)
+    absent = {name: None for name, kind in parts.items() if kind == [None, None]}  # what was saved without is read so
     try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(source, use_safetensors=True)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(source, use_safetensors=True, **absent)
     except (OSError, ValueError) as error:
         raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
@@ -181,7 +184,7 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
     side = net.config.sample_size
     if not isinstance(side, int):
         raise ValueError(f"pipeline {source!r} makes images of {side}; ours are square")
-    denoise = DiscreteDenoiser(net, schedule.to(device), prediction)
+    denoise = DiscreteDenoiser(net, schedule, prediction, device=device)
     spec = ImageSpec(
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
         num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
@@ -189,13 +192,49 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
     return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
 
 
+def pipeline_sha256(source: str) -> str:
+    """A hash of what decides a pipeline's images: its network's weights and shape, and its schedule.
+
+    Raises ValueError where there is no such pipeline.
+    """
+    import diffusers
+
+    _parts(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = Path(diffusers.DiffusionPipeline.download(source, use_safetensors=True))  # or what the cache has of it
+    digest = hashlib.sha256()
+    for part in ("scheduler", "transformer", "unet"):
+        for file in sorted((folder / part).glob("*")):
+            if file.suffix in (".json", ".safetensors"):
+                digest.update(f"{part}/{file.name} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _parts(source: str) -> dict[str, JSON]:
+    """A pipeline's model_index.json: part -> [library, class]. Raises ValueError for none, and for one of latents."""
+    import diffusers
+
+    try:
+        parts = dict(diffusers.DiffusionPipeline.load_config(source))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
+    for name in ("vae", "vqvae", "movq"):
+        if kind := (parts.get(name) or [None])[-1]:
+            raise ValueError(f"pipeline {source!r} draws latents of its {name} ({kind}), and pairs are kept as 8-bit "
+                             "images, which latents do not survive; a teacher must draw pixels")  # fmt: skip
+    return parts
+
+
 class DiscreteDenoiser:
     """D(x; sigma) of a network trained on a discrete variance-preserving schedule (EDM, Table 1, "iDDPM")."""
 
-    def __init__(self, net: nn.Module, alphas_cumprod: Tensor, prediction: str) -> None:
+    def __init__(self, net: nn.Module, alphas_cumprod: Tensor, prediction: str, *,
+                 device: str | torch.device = "cpu") -> None:  # fmt: skip
         self.net, self.prediction = net, prediction
-        a = alphas_cumprod.double()
-        self.log_sigmas = ((1 - a) / a).sqrt().log()  # (T,), rising with the timestep
+        self.wide = diffusion.widest(torch.device(device))
+        a = alphas_cumprod.cpu().double()
+        self.log_sigmas = ((1 - a) / a).sqrt().log().to(self.wide).to(device)  # (T,), rising with the timestep
         if type(net).__name__ == "DiTTransformer2DModel":
             self.num_classes = net.config.num_embeds_ada_norm
         else:
@@ -203,18 +242,18 @@ class DiscreteDenoiser:
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The (fractional) timestep of a noise level, by linear interpolation in ln(sigma)."""
-        wanted, table = sigma.double().log(), self.log_sigmas
+        wanted, table = sigma.to(self.wide).log(), self.log_sigmas
         high = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
         low = high - 1
         w = ((wanted - table[low]) / (table[high] - table[low])).clamp(0, 1)
         return low + w
 
     def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
-        s = sigma.double().view(-1, 1, 1, 1)
+        s = sigma.to(self.wide).view(-1, 1, 1, 1)
         c_in = 1 / (s**2 + 1).sqrt()
         scaled, t = (c_in * x).float(), self.timestep(sigma).float()
         labels = {"class_labels": y} if self.num_classes else {}
-        out = self.net(scaled, t, **labels).sample[:, : x.shape[1]].double()
+        out = self.net(scaled, t, **labels).sample[:, : x.shape[1]].to(self.wide)
         if self.prediction == "epsilon":
             return x - s * out
         if self.prediction == "v_prediction":

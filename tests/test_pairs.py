@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import fcntl
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,7 @@ def test_the_same_seeds_give_the_same_shard_bit_for_bit(made):
     first.shard(0).unlink()
     again = pairs.ensure(store, first.what, 300)
     assert sha256(again.shard(0)) == digest == again.facts["shards"]["0000"]["sha256"]
+    assert again.facts["environment"]["device"] == "cpu"
     assert pairs.verify_checksums(again) == []
 
 
@@ -30,6 +34,45 @@ def test_shards_that_are_there_are_not_made_again(made, monkeypatch):
     monkeypatch.setattr(teachers, "load", lambda *_, **__: pytest.fail("the teacher was asked"))
     assert pairs.ensure(store, first.what, 300).missing(300) == []
     assert first.missing(pairs.SHARD + 1) == [1]
+
+
+def test_a_shard_that_another_process_made_meanwhile_is_not_made_again(made, monkeypatch):
+    store, first = made
+    content, load = first.shard(0).read_bytes(), teachers.load
+    first.shard(0).unlink()
+
+    def slow(*args, **options):
+        write_whole(first.shard(0), content)
+        return load(*args, **options)
+
+    monkeypatch.setattr(teachers, "load", slow)
+    monkeypatch.setattr(pairs, "make", lambda *_: pytest.fail("made again"))
+    assert pairs.ensure(store, first.what, 300).missing(300) == []
+
+
+def test_one_process_at_a_time_makes_a_shard(made, monkeypatch):
+    store, first = made
+    first.shard(0).unlink()
+
+    def making(*_):
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(os.open(first.path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pairs, "make", making)
+    with pytest.raises(KeyboardInterrupt):
+        pairs.ensure(store, first.what, 300)
+    fcntl.flock(os.open(first.path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again
+
+
+def test_checksums_that_can_not_be_read_are_never_written_over(made, monkeypatch):
+    store, first = made
+    first.shard(0).unlink()
+    write_whole(first.path / "pairs.json", '{"shards": ')
+    monkeypatch.setattr(pairs, "make", lambda *_: pytest.fail("made before it was known where to note it"))
+    with pytest.raises(ValueError, match=r"pairs.json is no JSON object that can be read; mend it or move it away"):
+        pairs.ensure(store, first.what, 300)
+    assert (first.path / "pairs.json").read_text() == '{"shards": '
 
 
 def test_a_pair_is_the_teachers_image_of_that_seed_alone(made):

@@ -91,6 +91,13 @@ def test_an_alias_must_name_a_run(taught):
         taught.name_teacher("../x", taught.runs()[0].id)
 
 
+def test_aliases_that_can_not_be_read_are_never_written_over(taught):
+    write_whole(taught.root / "teachers.json", "<<<<<<< HEAD")
+    with pytest.raises(ValueError, match=r"teachers\.json is no JSON object that can be read"):
+        taught.name_teacher("x", taught.runs()[0].id)
+    assert taught.teachers() == {} and (taught.root / "teachers.json").read_text() == "<<<<<<< HEAD"
+
+
 def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
     four, six = (store.open(Recipe(student=DiTConfig(image_size=8, depth=depth))) for depth in (4, 6))
     assert store.get(six.recipe.student.shape).id == six.id

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from lab import diffusion, experiment, pairs, teachers
 from lab.config import Use
 from lab.data import ImageSpec
 from lab.models.taps import Taps
+from lab.results import write_whole
 from lab.teachers import CallableTeacher, DiscreteDenoiser
 from lab.weights import spec_of_run
 
@@ -34,11 +36,13 @@ def pipelines(tmp_path_factory):
                             ]:  # fmt: skip
         diffusers.DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(root / name)
     dit = diffusers.DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+        num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=6, num_layers=2, sample_size=8,
         num_embeds_ada_norm=5, norm_eps=1e-6,
     )  # fmt: skip
-    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
-    diffusers.DiTPipeline(transformer=dit, vae=vae, scheduler=diffusers.DDIMScheduler()).save_pretrained(root / "dit")
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=3)
+    for name, decoder in [("dit", None), ("latent", vae)]:
+        made = diffusers.DiTPipeline(transformer=dit, vae=decoder, scheduler=diffusers.DDIMScheduler())
+        made.save_pretrained(root / name)
     score = diffusers.ScoreSdeVeScheduler()
     diffusers.ScoreSdeVePipeline(unet=unet, scheduler=score).save_pretrained(root / "sde-ve")
     return root
@@ -58,12 +62,29 @@ def test_an_unconditional_pipeline_is_sampled_whatever_its_scheduler(pipelines, 
 
 def test_a_class_conditional_dit_pipeline_is_a_teacher_with_classes(pipelines):
     teacher = teachers.load_pipeline(str(pipelines / "dit"), solver="dpmpp2m-4")
-    assert teacher.spec.shape == (4, 8, 8) and teacher.spec.num_classes == 5
+    assert teacher.spec.shape == (3, 8, 8) and teacher.spec.num_classes == 5
     z, y = diffusion.noise_of([1, 2, 3], teacher.spec.shape, 5)
     images = teacher.sample(z, y).images
     assert torch.isfinite(images).all()
     other = teacher.sample(z, (y + 1) % 5).images
     assert not torch.allclose(images, other)
+
+
+def test_a_pipeline_of_latents_is_refused_with_the_reason(pipelines):
+    with pytest.raises(ValueError, match=r"draws latents of its vae \(AutoencoderKL\).*a teacher must draw pixels"):
+        teachers.load_pipeline(str(pipelines / "latent"))
+
+
+def test_other_weights_or_another_schedule_of_a_pipeline_are_other_pairs(pipelines, store, tmp_path):
+    folder = tmp_path / "ddpm"
+    shutil.copytree(pipelines / "ddpm", folder)
+    ids = [pairs.pair_set(store, f"pipeline:{folder}", "dpmpp2m-8").id]
+    for file in ("unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
+        write_whole(folder / file, (folder / file).read_bytes() + b" ")
+        ids.append(pairs.pair_set(store, f"pipeline:{folder}", "dpmpp2m-8").id)
+    assert len(set(ids)) == 3
+    with pytest.raises(ValueError, match="no diffusers pipeline can be read from"):
+        pairs.pair_set(store, f"pipeline:{tmp_path}", "dpmpp2m-8")
 
 
 def test_a_pipeline_without_a_discrete_schedule_is_refused_with_the_reason(pipelines):
