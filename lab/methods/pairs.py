@@ -35,6 +35,9 @@ class Pairs(Method):
                              f"got {self.l1}, {self.l2}, {self.perceptual}")  # fmt: skip
         if not 0 <= self.perceptual_from <= 1:
             raise ValueError(f"perceptual_from must lie in [0, 1], got {self.perceptual_from}")
+        if self.perceptual_from and not self.l1 + self.l2:
+            raise ValueError(f"perceptual_from {self.perceptual_from} leaves no loss before it: "
+                             "set l1 or l2 above 0, or perceptual_from to 0")  # fmt: skip
 
     def refuses(self, recipe: Recipe) -> str | None:
         net = recipe.student
