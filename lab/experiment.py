@@ -262,6 +262,8 @@ def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
     if measure:
         try:
             metrics.evaluate(run, store, device=device)
+        except (KeyError, IndexError):  # LookupErrors too, but faults of ours
+            raise
         except LookupError as error:  # real images or an extractor's weights are not here; the network is
             run.set_status(error=f"not measured: {error}")
 
@@ -283,19 +285,19 @@ def digits_student(store: Store, *, steps: int = 600) -> Run:
 
 def snapshot(run: Run, net: nn.Module, spec: data.ImageSpec, images: int, device: torch.device) -> None:
     """The 16 common noises as the network draws them now: snapshots/<images seen>.png, 8 x 2."""
-    y = diffusion.sheet_classes(len(SNAPSHOT_SEEDS), spec.num_classes)
+    y = diffusion.sheet_classes(len(SNAPSHOT_SEEDS), net.config.num_classes)
     drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, device=device)
     write_whole(run.path / "snapshots" / f"{images}.png", sheets.png(drawn.numpy(), 8))
 
 
 def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) -> None:
-    """samples.npz and samples.png: the 64 common noises with classes 0, 1, 2, ... in turn."""
+    """samples.npz and samples.png: the 64 common noises with classes 0, 1, 2, ... in turn if the net takes one."""
     seeds = diffusion.SHEET_SEEDS
-    y = diffusion.sheet_classes(len(seeds), spec.num_classes)
+    y = diffusion.sheet_classes(len(seeds), net.config.num_classes)
     drawn, _ = generate(net, spec, seeds, y=y, device=device)
     buffer = io.BytesIO()
-    classes = np.zeros(len(seeds), np.int64) if y is None else y.numpy()
-    np.savez_compressed(buffer, images=drawn.numpy(), classes=classes, seeds=np.array(seeds))
+    told = {} if y is None else {"classes": y.numpy()}
+    np.savez_compressed(buffer, images=drawn.numpy(), seeds=np.array(seeds), **told)
     write_whole(run.path / "samples.npz", buffer.getvalue())
     write_whole(run.path / "samples.png", sheets.png(drawn.numpy(), 8))
 

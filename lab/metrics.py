@@ -342,6 +342,7 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
         head["solver"] = recipe.solver
     found = run.read("metrics")
     if not force and isinstance(found, dict) and head.items() <= found.items():
+        _not_missing(run)
         return found
     create(setting.extractor, device)  # before the long work: its weights may be missing
     real, reference = real_features(recipe, store, setting.extractor, batch=batch, device=device)
@@ -353,7 +354,15 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
     metrics = head | {"seconds": 0.0, "values": values, "checkpoints": _checkpoints(run, real, reference, setting)}
     metrics["seconds"] = round(time.monotonic() - began, 1)
     run.write("metrics", metrics)
+    _not_missing(run)
     return metrics
+
+
+def _not_missing(run: Run) -> None:
+    """Forget why a finished run could not be measured before."""
+    status = run.status()
+    if status.state == "done" and status.error:
+        run.set_status(error="")
 
 
 def _draw(run: Run, net: nn.Module, setting: Setting) -> tuple[Tensor, Tensor | None]:

@@ -50,7 +50,7 @@ class Samples:
     """A run's samples.npz: the images on the common seeds."""
 
     images: np.ndarray  # (N, C, H, W) uint8
-    classes: np.ndarray  # (N,)
+    classes: np.ndarray  # (N,); -1 of a network that is told none
     seeds: np.ndarray  # (N,)
 
 
@@ -58,7 +58,8 @@ def read_samples(path: Path) -> Samples | None:
     """The samples of a file, or None where there is no such file or it can't be read."""
     try:
         with np.load(path) as file:
-            found = Samples(file["images"], file["classes"], file["seeds"])
+            classes = file["classes"] if "classes" in file else np.full(len(file["images"]), -1)
+            found = Samples(file["images"], classes, file["seeds"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     images = found.images

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from conftest import TINY_STUDENT
 
-from lab import experiment, jobs
+from lab import experiment, jobs, metrics
 from lab.choose import Budget, recommend
 from lab.cli import FAILED, MISSING, OK, USAGE, main, parser
 from lab.cli.look import BUDGET_OPTIONS
+from lab.data import MissingData
 from lab.results import Run, Store, write_whole
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +110,12 @@ def test_weights_that_are_not_there_are_missing_data(distilled: Store, capsys: p
     assert "has no finished network" in capsys.readouterr().err
 
 
+def test_a_fault_of_the_lab_is_no_missing_data(distilled: Store, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(Store, "table", lambda _: {}["run"])
+    assert lab(distilled, "ls") == FAILED
+    assert "KeyError: 'run'; LAB_DEBUG=1 shows where" in capsys.readouterr().err
+
+
 def test_lab_debug_shows_the_traceback(distilled: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LAB_DEBUG", "1")
     with pytest.raises(Exception, match="unknown run"):
@@ -181,12 +188,37 @@ def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.Captur
         (["--teacher", "tiny"], "set pairs to how many"),
         (["--teacher", "tinny", "--pairs", "3"], "did you mean 'tiny'"),
         (["--teacher", "pipeline:x", "--pairs", "3"], "pipeline:x does not say which images it was trained on"),
+        ([*TINY, "--betas", "0.9"], "recipe.betas must be tuple, got [0.9]"),
+        ([*TINY, "--option", "pairs.l1=0", "--option", "pairs.perceptual_from=0.2"], "leaves no loss before it"),
+        ([*TINY, "--name-teacher", "My Teacher"], "a teacher's alias must match"),
         (["absent.json"], "no recipe file 'absent.json'"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_with_the_reason(args, said, taught: Store, capsys: pytest.CaptureFixture):
     assert lab(taught, "run", *args) == USAGE
     assert said in capsys.readouterr().err
+
+
+def test_pairs_of_no_teacher_are_not_looked_for(taught: Store, capsys: pytest.CaptureFixture):
+    asked = ["--data", "digits", "--method", "denoise", "--unet", "16,32", "--pairs", "100", "--dry-run", "--json"]
+    assert lab(taught, "run", *asked) == OK
+    assert json.loads(capsys.readouterr().out)["pairs"] is None
+
+
+def test_a_run_that_could_not_be_measured_says_so_until_it_is(taught: Store, monkeypatch, capsys):
+    def missing(*_: object, **__: object) -> None:
+        raise MissingData("digits are on another machine")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "evaluate", missing)
+        assert lab(taught, "run", *TINY) == MISSING
+    run = student(taught)
+    said = capsys.readouterr().out
+    assert "not measured: digits are on another machine" in said and f"python -m lab eval {run.id}" in said
+    run.write("metrics", {"weights_sha256": run.read("student")["weights_sha256"], "samples": 1000, "seed": 100_000,
+                          "extractor": metrics.extractor_of("digits"), "values": {}})  # fmt: skip
+    assert lab(taught, "eval", run.id) == OK and lab(taught, "run", *TINY) == OK
+    assert run.status().state == "done" and run.status().error == ""
 
 
 @pytest.mark.slow
@@ -252,6 +284,17 @@ def test_sample_writes_the_common_images(distilled: Store, tmp_path: Path, capsy
 def test_sample_refuses_an_unknown_class(distilled: Store, capsys: pytest.CaptureFixture):
     assert lab(distilled, "sample", "tiny", "--class", "boot") == USAGE
     assert "unknown class 'boot'" in capsys.readouterr().err
+
+
+def test_a_network_that_is_told_no_class_claims_none(taught: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
+    run = experiment.run(TINY_STUDENT.with_(student__num_classes=0), taught, measure=False)
+    assert lab(taught, "sample", run.id, "--class", "9") == USAGE
+    assert "is told no class (its num_classes is 0); leave --class out" in capsys.readouterr().err
+    out = tmp_path / "s.npz"
+    assert lab(taught, "sample", run.id, "--count", "4", "--out", str(out), "--json") == OK
+    assert json.loads(capsys.readouterr().out)["classes"] is None
+    with np.load(out) as drawn:
+        assert set(drawn) == {"images", "seeds"}
 
 
 def test_count_agrees_with_the_network(distilled: Store, capsys: pytest.CaptureFixture):

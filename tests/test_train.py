@@ -10,12 +10,13 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 from safetensors.torch import load_file
 
-from lab import experiment, train
+from lab import experiment, metrics, sheets, train
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store
 from lab.train import Diverged, Stopped, update_ema
@@ -201,6 +202,9 @@ test_a_compiled_run_learns_the_same = pytest.mark.slow(test_a_compiled_run_learn
 def test_an_unconditional_student_of_a_conditional_teacher_trains(taught):
     run = experiment.run(TINY_STUDENT.with_(student__num_classes=0), taught, measure=False)
     assert run.status().state == "done"
+    with np.load(run.path / "samples.npz") as kept:
+        assert "classes" not in kept  # that it was never told
+    assert set(sheets.read_samples(run.path / "samples.npz").classes) == {-1}
 
 
 def test_zero_steps_build_and_measure_only(taught):
@@ -251,6 +255,13 @@ def test_a_kill_between_weights_and_their_facts_is_mended_by_the_next_run(taught
     torch.set_num_threads(1)
     run = experiment.run(TINY_STUDENT, taught, measure=False)
     assert run.status().state == "done" and is_whole(run)
+
+
+def test_a_fault_of_a_measurement_is_no_missing_data(taught, monkeypatch):
+    monkeypatch.setattr(metrics, "evaluate", lambda *_, **__: {}["fd"])
+    with pytest.raises(KeyError):
+        experiment.run(TINY_STUDENT, taught)
+    assert next(r for r in taught.runs() if "pairs" in r.id).status().state == "failed"
 
 
 def test_a_run_begun_anew_forgets_the_log_of_its_first_attempt(taught):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.cli.frame import (
+    MISSING,
     Answer,
     Parser,
     Usage,
@@ -141,6 +142,8 @@ def run(args: argparse.Namespace) -> Answer:
 
     store, machine = open_store(args, new=True), machine_of(args, args.compile)
     with as_usage():
+        if args.name_teacher:
+            store.check_alias(args.name_teacher)
         planned = experiment.plan(recipe_of(args, store), store)
     if args.dry_run:
         return _planned(planned, store)
@@ -157,7 +160,10 @@ def run(args: argparse.Namespace) -> Answer:
     table = store.table()
     row = table[table["run"] == done.id].to_dict("records")[0]
     named = f"\nteacher {args.name_teacher!r} is now this run" if args.name_teacher else ""
-    return Answer(row, record_text(some(row, RUN_COLUMNS)) + f"\nfolder: {done.path}{named}")
+    text = record_text(some(row, RUN_COLUMNS)) + f"\nfolder: {done.path}{named}"
+    if (error := done.status().error) and not args.no_measure:
+        return Answer(row, f"{text}\n{error}\n`python -m lab eval {done.id}` measures it once that is here", MISSING)
+    return Answer(row, text)
 
 
 def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
@@ -179,7 +185,8 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     if stray := set(options) - {use.method for use in uses}:
         raise Usage(f"--option names method {min(stray)!r}, the recipe uses {', '.join(u.method for u in uses)}")
     uses = [Use(use.method, {**use.options, **options.get(use.method, {})}) for use in uses]
-    return Recipe(**{**vars(recipe), "methods": tuple(uses)})
+    made = Recipe(**{**vars(recipe), "methods": tuple(uses)})
+    return Recipe.from_json(made.to_json())  # options are held to the same kinds as a file's fields
 
 
 def _recipe_file(name: str, store: Store) -> Recipe:
@@ -244,7 +251,7 @@ def _planned(planned: Sequence[Recipe], store: Store) -> Answer:
     for recipe in planned:
         state = Run(store.root / "runs" / recipe.id).status().state
         what, missing = None, 0
-        if recipe.pairs:
+        if recipe.pairs and recipe.teacher:
             what = pairs.pair_set(store, recipe.teacher, recipe.solver)
             missing = len(pairs.Pairs(store.root, what).missing(recipe.pairs))
         entry = {

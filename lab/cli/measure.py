@@ -28,6 +28,7 @@ from lab.cli.text import table_text
 
 if TYPE_CHECKING:
     from lab.results import Run, Store
+    from lab.sampling import Student
 
 
 def add_eval(commands: Any) -> None:
@@ -86,24 +87,26 @@ def sample(args: argparse.Namespace) -> Answer:
     store, machine = open_store(args), machine_of(args)
     student = load(get_run(store, args.run).id, store, device=machine.torch_device())
     seeds = range(args.seed, args.seed + args.count)
-    y = _classes(args, student.spec)
+    y = _classes(args, student)
     images = student.sample(seeds, y).numpy()
     if out.suffix == ".png":
         write_whole(out, sheets.png(images, args.columns))
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(out, images=images, classes=np.array(y or [0] * args.count), seeds=np.array(seeds))
+        told = {} if y is None else {"classes": np.array(y)}
+        np.savez_compressed(out, images=images, seeds=np.array(seeds), **told)
     value = {"run": student.run.id, "file": str(out), "seeds": [seeds[0], seeds[-1]], "classes": y}
     return Answer(value, f"{args.count} images of {student.run.label} (noise seeds {seeds[0]} to {seeds[-1]}) in {out}")
 
 
-def _classes(args: argparse.Namespace, spec: Any) -> list[int] | None:
-    """One class for all, or every class in turn; None for an unconditional data set."""
+def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
+    """One class for all, or every class in turn; None for a network that is not told one."""
     from lab.config import unknown
 
-    if not spec.num_classes:
+    spec = student.spec
+    if not student.net.config.num_classes:
         if args.label is not None:
-            raise Usage(f"{spec.data} has no classes; leave --class out")
+            raise Usage(f"{student.run.label} is told no class (its num_classes is 0); leave --class out")
         return None
     if args.label is None:
         return [k % spec.num_classes for k in range(args.count)]
