@@ -218,6 +218,8 @@ class TorchSession:
                 image = self.net(z, y) if self.deployed else self.net(z, None, y)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return image
 
     def _autocast(self) -> contextlib.AbstractContextManager:

@@ -29,28 +29,42 @@ class OnnxSession(FileSession):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = ERRORS_ONLY
-        self.session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
         self.version = onnxruntime.__version__
+        try:
+            self.session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise self.failed(f"open {folder.name}/{FILE}", error) from error
 
     def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[Any, ...]:
-        """Inputs and memory for the image, bound: looking names up in each call is a tenth of a small net."""
+        """Inputs and memory for the image, bound: looking names up in each call is a tenth of a small net.
+
+        The inputs go along: up to version 1.23 a binding keeps none of them, and would read memory that is free again.
+        """
         from onnxruntime import OrtValue
 
         bound = self.session.io_binding()
-        for name, value in self.checked(z, y).items():
-            bound.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
+        kept = {name: OrtValue.ortvalue_from_numpy(value) for name, value in self.checked(z, y).items()}
+        for name, value in kept.items():
+            bound.bind_ortvalue_input(name, value)
         maps = self.config.out_channels or self.config.channels
         image = OrtValue.ortvalue_from_shape_and_type([len(z), maps, self.spec.size, self.spec.size], np.float32)
         bound.bind_ortvalue_output(export.IMAGE, image)
-        return bound, image
+        return bound, image, kept
 
     def build(self, inputs: tuple[Any, ...]) -> None:
         """Nothing: one session serves every batch."""
 
     def run(self, inputs: tuple[Any, ...]) -> Any:
-        bound, image = inputs
-        self.session.run_with_iobinding(bound)
+        bound, image, _ = inputs
+        try:
+            self.session.run_with_iobinding(bound)
+        except Exception as error:
+            raise self.failed("run the network", error) from error
         return image
+
+    def failed(self, what: str, error: Exception) -> RuntimeError:
+        """Its own errors have no class in common but Exception, so nobody could expect them."""
+        return RuntimeError(f"onnxruntime {self.version} can't {what}: {error}")
 
     def fetch(self, output: Any) -> np.ndarray:
         return np.array(output.numpy())  # a copy: the next call writes into the same memory

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib.util
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -319,3 +323,48 @@ def test_every_file_of_the_folder_is_a_runtime_of_its_name() -> None:
     folder = Path(runtimes.__file__).parent
     files = {f.stem for f in folder.glob("*.py")} - {"__init__", "base"}
     assert set(runtimes.names()) == files
+
+
+# --- onnxruntime ---
+
+
+class Forgetful:
+    """A binding of onnxruntime 1.23: it keeps none of the values that it is given."""
+
+    def __init__(self, session: object) -> None:
+        self.bound, self.inputs = session.io_binding(), {}
+
+    def bind_ortvalue_input(self, name: str, value: object) -> None:
+        self.inputs[name] = weakref.ref(value)
+
+    def bind_ortvalue_output(self, name: str, value: object) -> None:
+        self.bound.bind_ortvalue_output(name, value)
+
+
+def test_bound_inputs_live_as_long_as_what_was_placed(runs: dict[str, Run]) -> None:
+    session = opened(("onnxruntime", "fp32"), runs["student"])
+    session.session = SimpleNamespace(io_binding=functools.partial(Forgetful, session.session))
+    placed = session.place(*inputs(runs["student"]))
+    gc.collect()
+    assert [name for name, value in placed[0].inputs.items() if value() is None] == []
+
+
+def test_onnxruntimes_own_errors_are_runtime_errors_in_a_sentence(runs: dict[str, Run], tmp_path: Path) -> None:
+    session = opened(("onnxruntime", "fp32"), runs["student"])
+    bound, image, kept = session.place(*inputs(runs["student"]))
+    bound.clear_binding_inputs()
+    with pytest.raises(RuntimeError, match=r"^onnxruntime \S+ can't run the network: "):
+        session.run((bound, image, kept))
+    folder = shutil.copytree(runs["student"].path / "export" / "onnxruntime-fp32", tmp_path / "cut")
+    (folder / "model.onnx").write_bytes(b"cut")
+    with pytest.raises(RuntimeError, match=r"^onnxruntime \S+ can't open cut/model\.onnx: "):
+        runtimes.get("onnxruntime").open(folder)
+
+
+def test_the_apple_gpu_is_waited_for(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    session, waited = opened(("eager", "fp32"), runs["student"]), []
+    placed = session.place(*inputs(runs["student"]))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(True))
+    session.device = torch.device("mps")
+    session.run(placed)
+    assert waited == [True]
