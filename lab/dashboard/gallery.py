@@ -165,6 +165,8 @@ finished = finished.assign(
     fd=pd.to_numeric(choose.column_of(finished, "fd"), errors="coerce").where(finished["protocol"] == view.protocol)
 )
 budget = choose.Budget(device=view.device or None, protocol=view.protocol or None)
+# Left open, the number of threads would be each network's fastest, and a student's not its teacher's.
+budget = choose.settle(view.runs, view.reports, budget)
 table, first = in_order(choose.with_latency(finished, view.reports, budget))
 known = table["name"].tolist()
 

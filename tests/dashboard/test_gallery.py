@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import LABEL, add_student
+from dashboard.conftest import LABEL, add_report, add_student, report
 from streamlit.testing.v1 import AppTest
 
 from lab.results import Run, Store
@@ -38,6 +38,17 @@ def test_the_teacher_stands_first_and_students_from_small_to_large_beside_it(dem
     assert first["title"].endswith("(teacher)") and len(students) == 3
     assert all(any(line.endswith("x as fast as its teacher") for line in s["caption"]) for s in students)
     assert all(c["src"].startswith("data:image/png;base64,") for c in data["columns"])
+
+
+def test_a_student_is_compared_with_its_teacher_on_as_many_threads(
+    tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch
+):
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    before = shown(page())[0]["columns"]
+    add_report(store, report(store.get(LABEL), ms=0.01, threads=1))  # faster, but its teacher is not timed so
+    after = shown(page())[0]["columns"]
+    assert [c["caption"] for c in after] == [c["caption"] for c in before]
 
 
 def test_lines_are_noises_with_seed_and_class(demo: Store):
