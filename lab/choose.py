@@ -299,8 +299,8 @@ def off(reports: pd.DataFrame) -> pd.DataFrame:
 def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """The students that may be compared, each with its latency, speed-up over its teacher, and whether it `fits`.
 
-    Added columns: params_m, macs_m, latency_ms and its conditions, teacher_ms, speed_up, teacher_value (the
-    teacher's metric), fits, why_not.
+    Added columns: params_m, macs_m, latency_ms and its conditions, teacher_ms, teacher_runtime, teacher_dtype,
+    speed_up, teacher_value (the teacher's metric), fits, why_not.
     """
     table = complete(table)
     budget = settle(table, reports, budget)
@@ -331,6 +331,7 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher
     frame["teacher_ms"] = teacher.map(by_run["latency_ms"]).astype(float)
+    frame["teacher_runtime"], frame["teacher_dtype"] = (teacher.map(by_run[c]) for c in ("runtime", "timed_dtype"))
     frame["teacher_value"] = teacher.map(by_run[budget.metric].where(same)).astype(float)
     frame["percentile"] = budget.percentile
     # Nothing is so many times as fast as a guess.
@@ -503,14 +504,15 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
             f"No student is measured by the protocol {budget.protocol}.")  # fmt: skip
         return Recommendation(budget, found, headline="Nothing to choose from.", reason=reason, left_out=left_out)
     fitting = found[found.fits]
-    best, teacher = _plain(found.iloc[0]), _teacher(rows, budget, found)
+    best = _plain(found.iloc[0])
     if fitting.empty:
         misses = _misses(found, budget)
         return Recommendation(
-            budget, found, best=best, teacher=teacher, headline=f"Nothing fits {budget.said}.",
+            budget, found, best=best, teacher=_teacher(rows, budget, best), headline=f"Nothing fits {budget.said}.",
             reason=" ".join(misses["sentence"]), misses=misses, left_out=left_out,
         )  # fmt: skip
     pick = _plain(fitting.iloc[0])
+    teacher = _teacher(rows, budget, pick)
     runner_up = _plain(fitting.iloc[1]) if len(fitting) > 1 else None
     return Recommendation(
         budget, found, pick, runner_up, best, teacher,
@@ -605,7 +607,11 @@ def _loses(pick: dict[str, JSON], best: dict[str, JSON], teacher: dict[str, JSON
         said.append(f"Against its teacher: {short(metric)} {number(pick[metric])}{times or ' instead of'} "
                     f"{number(teacher[metric])}.")  # fmt: skip
     if pick.get("speed_up") is not None:
-        said.append(f"It is {number(pick['speed_up'])} times as fast as its teacher ({number(pick['teacher_ms'])} ms).")
+        # Each by the fastest form that it was timed in, so the forms belong to the figure.
+        forms = [("runtime", "timed_dtype"), ("teacher_runtime", "teacher_dtype")]
+        mine, theirs = (" ".join(pick[name] for name in form if pick[name]) for form in forms)
+        said.append(f"It is {number(pick['speed_up'])} times as fast as its teacher: {number(pick['latency_ms'])} ms "
+                    f"by {mine}, its teacher {number(pick['teacher_ms'])} ms by {theirs}.")  # fmt: skip
     return " ".join(said)
 
 
@@ -734,10 +740,9 @@ def _why_not(row: dict[str, JSON], budget: Budget) -> str:
     return ", ".join(said)
 
 
-def _teacher(rows: pd.DataFrame, budget: Budget, found: pd.DataFrame) -> dict[str, JSON] | None:
-    """The row of the teacher that most candidates had, if the store has it measured alike."""
-    run = _most(found["teacher_run"].dropna())
-    rows = rows[(rows["run"] == run) & (protocols(rows, budget.metric) == budget.protocol)]
+def _teacher(rows: pd.DataFrame, budget: Budget, student: dict[str, JSON]) -> dict[str, JSON] | None:
+    """The row of a student's own teacher, if the store has it measured alike."""
+    rows = rows[(rows["run"] == student["teacher_run"]) & (protocols(rows, budget.metric) == budget.protocol)]
     return _plain(rows.iloc[0]) if len(rows) else None
 
 

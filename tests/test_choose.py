@@ -216,9 +216,26 @@ def test_what_is_lost_is_said_against_the_best_student_and_the_teacher() -> None
     answer = recommend(TABLE, REPORTS, Budget(params_m=0.35))
     assert "Against the best student, large (1.00 M, 2.00 ms): FD 2.00 instead of 1.50." in answer.loses
     assert (
-        "Against its teacher: FD 2.00, 2.00 times 1.00. It is 40.0 times as fast as its teacher (40.0 ms)."
-        in answer.loses
+        "Against its teacher: FD 2.00, 2.00 times 1.00. It is 40.0 times as fast as its teacher: "
+        "1.00 ms by eager fp32, its teacher 40.0 ms by eager fp32." in answer.loses
     )
+
+
+def test_a_speed_up_names_the_form_of_both_networks() -> None:
+    faster = [timed("middle", 0.5, **{"software.runtime": "onnxruntime"}),
+              timed("master", 20.0, **{"software.runtime": "compiled"})]  # fmt: skip
+    answer = recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(faster)]), Budget(params_m=0.35))
+    assert "0.500 ms by onnxruntime fp32, its teacher 20.0 ms by compiled fp32." in answer.loses
+
+
+def test_a_pick_is_held_against_its_own_teacher_whoever_taught_the_others() -> None:
+    other = TABLE.iloc[[3]].assign(run="toy-other", label="toy-other", aliases=[["other"]], fd=0.5, weights_sha256="o")
+    table = pd.concat([TABLE.assign(teacher=["master", "other", "master", None]), other], ignore_index=True)
+    answer = recommend(table, REPORTS, Budget(params_m=0.35))
+    assert (name(answer.pick), answer.teacher["run"]) == ("middle", "toy-other")
+    assert "Against its teacher: FD 2.00, 4.00 times 0.500." in answer.loses
+    assert answer.pick["teacher_value"] == 0.5 and answer.pick["speed_up"] is None  # it was not timed
+    assert recommend(table, REPORTS, Budget(params_m=0.01)).teacher["run"] == "toy-master"  # of the best student
 
 
 # --- equal conditions ---------------------------------------------------------------------------
