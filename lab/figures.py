@@ -80,7 +80,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
                 colour=GREY)  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y)
     if teacher is not None:
-        _teacher(figure, teacher, x, y, log_x=log_x, students=shown)
+        _teacher(figure, teacher, x, y, log_x=log_x, log_y=log_y, students=shown)
     if limit is not None:
         figure.add_vline(x=limit, line=dict(color=GREY, width=1, dash="dash"))
         # On a logarithmic axis an annotation stands at the logarithm, a line at the value.
@@ -247,7 +247,8 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
     return places
 
 
-def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x: bool, students: pd.DataFrame) -> None:
+def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x: bool, log_y: bool,
+             students: pd.DataFrame) -> None:  # fmt: skip
     """A dashed line at the teacher's height, and a star on it unless it lies far beyond the students."""
     # A teacher forty times slower would squeeze all students into one corner.
     reach = (4 if log_x else 2) * students[x].max()
@@ -256,8 +257,9 @@ def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x:
         if row[x] <= reach:
             continue
         far = f", {QUANTITIES[x].say(row[x])} (beyond this axis)" if pd.notna(row[x]) else ""
+        height = np.log10(row[y]) if log_y else row[y]  # an annotation's place on a logarithmic axis is its logarithm
         figure.add_annotation(
-            x=1, xref="paper", y=row[y], text=f"teacher{far}", showarrow=False, xanchor="right", yanchor="bottom"
+            x=1, xref="paper", y=height, text=f"teacher{far}", showarrow=False, xanchor="right", yanchor="bottom"
         )
     rows = teacher.dropna(subset=[x, y])
     rows = rows[rows[x] <= reach]
@@ -459,7 +461,7 @@ def precisions(rows: pd.DataFrame) -> go.Figure:
         mine = rows[rows["model.precision"] == precision]
         spread = mine.rename(columns={"low": "p50_low", "high": "p50_high"})
         figure.add_bar(
-            x=mine["software.runtime"], y=mine["timing.p50"], name=precision, textposition="auto",
+            x=mine["runtime"], y=mine["timing.p50"], name=precision, textposition="auto",
             text=[number(v) for v in mine["timing.p50"]],
             hovertext=[timing_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
             error_y=_bars(spread, "p50", GREY, "timing.p50"),
@@ -536,6 +538,37 @@ def residuals(table: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(categoryorder="array", categoryarray=rows["name"].map(_safe)[::-1], tickfont=dict(size=12))
     figure.update_layout(margin=dict(r=44))  # for the figure beside the longest bar
     return figure.update_layout(template=TEMPLATE, height=130 + 34 * max(1, len(rows)), barmode="group")
+
+
+MOST_PARTED = 8  # students whose parts are drawn
+
+
+def parts(table: pd.DataFrame) -> go.Figure:
+    """Rows of `compare.parts` with a `name`: each student's measured milliseconds by kind of part.
+
+    The paler bar below is what arithmetic and memory at their best allow for the same parts. At most MOST_PARTED
+    students are drawn.
+    """
+    names = list(dict.fromkeys(table["name"]))[:MOST_PARTED]
+    figure, place = go.Figure(), {name: 2.4 * k for k, name in enumerate(names)}
+    rows = table[table["name"].isin(names)]
+    for k, kind in enumerate(dict.fromkeys(rows["kind"])):
+        mine = rows[rows["kind"] == kind]
+        for column, down, said in [("ms", 0.0, "measured"), ("roofline_ms", 0.85, "at its best")]:
+            figure.add_bar(
+                y=[place[name] + down for name in mine["name"]], x=mine[column], orientation="h", width=0.8, name=kind,
+                legendgroup=kind, showlegend=not down, hoverinfo="text",
+                hovertext=[f"<b>{_safe(name)}</b><br>{kind}: {number(ms)} ms {said}"
+                           for name, ms in zip(mine["name"], mine[column])],
+                marker=dict(color=COLOURS[k % len(COLOURS)], opacity=0.5 if down else 1.0, line=dict(width=0),
+                            pattern=dict(shape=PATTERNS[k % len(PATTERNS)], fillmode="overlay", solidity=0.25,
+                                         fgcolor="rgba(255,255,255,0.8)")),
+            )  # fmt: skip
+    figure.update_xaxes(title="ms per call: measured, below at its best", rangemode="tozero")
+    figure.update_yaxes(tickvals=[at + 0.42 for at in place.values()], ticktext=[_safe(name) for name in names],
+                        range=[2.4 * len(names) - 0.9, -0.6], tickfont=dict(size=12), showgrid=False)  # fmt: skip
+    return figure.update_layout(template=TEMPLATE, height=130 + 52 * max(1, len(names)), barmode="stack",
+                                showlegend=True)  # fmt: skip
 
 
 # --- pictures and curves ------------------------------------------------------------------------

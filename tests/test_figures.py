@@ -104,6 +104,13 @@ def test_a_distant_teacher_is_a_line_with_its_value_and_a_near_one_a_star() -> N
     assert far.layout.shapes[0].y0 == 1.0
 
 
+def test_the_teachers_label_stands_at_its_line_on_both_kinds_of_axis() -> None:
+    for log, at in [(False, 2.5), (True, np.log10(2.5))]:
+        figure = figures.tradeoff(rows(), "latency_ms", "fd", log_y=log,
+                                  teacher=rows(1, latency_ms=40.0, fd=2.5, run="t"))  # fmt: skip
+        assert figure.layout.shapes[0].y0 == 2.5 and figure.layout.annotations[0].y == pytest.approx(at)
+
+
 def test_the_limit_stands_at_its_value_on_both_kinds_of_axis() -> None:
     for log, at in [(False, 0.5), (True, np.log10(0.5))]:
         figure = figures.tradeoff(rows(), "latency_ms", "fd", limit=0.5, log_x=log)
@@ -229,7 +236,7 @@ def timings(count: int = 3, **columns: object) -> pd.DataFrame:
         "timing.p99": 1.5 + k, "timing.load_ms": 20.0, "timing.build_ms": np.nan, "timing.first_ms": 5.0,
         "workload.batch": 1, "state.threads": 2, "workload.scope": "core", "grade": "C", "provenance": "measured",
         "grade_reasons": [("preset quick, not publishable",)] * count, "model.precision": "fp32",
-        "software.runtime": "eager", "verdict": "reference",
+        "runtime": "eager", "verdict": "reference",
     })  # fmt: skip
     return frame.assign(**columns)
 
@@ -321,6 +328,19 @@ def test_without_a_card_sizes_are_only_measured() -> None:
     nothing = dict.fromkeys(("roofline", "than_roofline", "overhead", "arithmetic", "memory"), np.nan)
     assert "measured" in traces(figures.size_and_time(sized(**nothing), "macs_m"))
     assert list(traces(figures.residuals(sized(**nothing)))) == ["over what its size says"]
+
+
+def test_parts_have_a_bar_for_what_was_measured_and_one_for_the_least() -> None:
+    table = pd.DataFrame({"name": ["a", "a", "<b>"], "kind": ["attention", "MLP", "MLP"], "ms": [0.5, 0.25, 0.4],
+                          "roofline_ms": [0.05, 0.1, 0.2]})  # fmt: skip
+    figure = figures.parts(table)
+    bars = {(bar.name, bar.showlegend): bar for bar in figure.data}
+    assert list(bars["MLP", True].x) == [0.25, 0.4] and list(bars["MLP", False].x) == [0.1, 0.2]
+    assert (np.array(bars["MLP", False].y) > np.array(bars["MLP", True].y)).all()  # below: the axis runs downwards
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert list(figure.layout.yaxis.ticktext) == ["a", "&lt;b&gt;"] and figure.layout.barmode == "stack"
+    many = pd.concat([table.assign(name=f"s{k}") for k in range(30)])
+    assert len(figures.parts(many).layout.yaxis.ticktext) == figures.MOST_PARTED
 
 
 def test_residuals_are_drawn_from_one() -> None:
