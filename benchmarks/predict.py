@@ -25,7 +25,7 @@ from lab.experiment import commit
 from lab.results import Store, now, write_json
 
 SPLITS = 10
-LEAST_SHAPES = 4  # two to learn from, two to predict
+LEAST_SHAPES = 2 * predict.FEWEST_SHAPES  # as many to learn from as a fit needs, and as many to predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,8 @@ def measured(store: Store, out: Path) -> float:
     for runtime, precision, threads in sorted(set(reports[columns].dropna().itertuples(index=False, name=None))):
         card = card_here(store, int(threads))
         timings = predict.measured(reports, card, runtime, precision)
-        if len({shape_of(t.config) for t in timings}) < LEAST_SHAPES or precision not in predict.PRECISIONS:
+        few = len(timings) < 2 * predict.FEWEST_FITTED or len({shape_of(t.config) for t in timings}) < LEAST_SHAPES
+        if few or precision not in predict.PRECISIONS:
             continue
         rows.append(row(card, timings, runtime, precision))
         cards[predict.key_of(card)] = dataclasses.asdict(card)

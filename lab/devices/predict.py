@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.choose import column_of
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
 from lab.devices.report import SCHEMA
 from lab.results import Run, now, read_json, write_json
@@ -41,6 +43,7 @@ T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
 LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that
 TRUSTED = ("A", "B", "C")  # grades of the timings that a fit may learn from
 MOST_FITTED = 64  # timings of a fit
+FEWEST_FITTED, FEWEST_SHAPES = 10, 4  # below which five rates meet every timing, and promise too narrow an interval
 
 
 # --- the work -----------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ class Tuned:
 class Card:
     """What a device can do at most, each figure with its source."""
 
-    name: str  # as device reports name it
+    name: str
     family: str
     memory_mb: int
     peak: Mapping[str, float]  # GFLOP/s by precision, of dense products
@@ -195,12 +198,23 @@ class Card:
     sources: Mapping[str, str]  # figure -> where it is from
     mode: str | None = None  # the power mode
     threads: int | None = None
+    names: str | None = None  # pattern of what device reports call it; None = its name
+    gpu: bool = False  # of the GPU of a chip, which has CPUs, too
     tuned: Tuned | None = field(default=None)
 
     @property
     def title(self) -> str:
         threads = [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
         return ", ".join([self.name, *([self.mode] if self.mode else []), *threads])
+
+    def is_of(self, name: str, mode: object = None, gpu: object = None) -> bool:
+        """Whether it is of the device, power mode and GPU (None: the CPU) of a report.
+
+        A card for one power mode says nothing about the device in another; one without a mode, such as a computer's
+        whose governor is its mode, is for all of them.
+        """
+        named = re.fullmatch(self.names, name) is not None if self.names else name == self.name
+        return named and self.mode in (None, mode) and self.gpu == isinstance(gpu, str)
 
     def rate(self, precision: str) -> float:
         """GFLOP/s of a precision. Raises ValueError for one that the device does not have."""
@@ -354,11 +368,12 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
     if reports.empty:
         return []
     here = reports[reports["provenance"].isin(("measured", "imported")) & reports["grade"].isin(TRUSTED)]
-    for column, wanted in [("device.name", card.name), ("software.runtime", runtime), ("model.precision", precision),
-                           ("workload.scope", "core"), ("workload.nfe", 1), ("state.threads", card.threads),
-                           ("state.power_mode", card.mode)]:  # fmt: skip
+    for column, wanted in [("software.runtime", runtime), ("model.precision", precision), ("workload.scope", "core"),
+                           ("workload.nfe", 1), ("state.threads", card.threads)]:  # fmt: skip
         if wanted is not None:
             here = here[here[column] == wanted] if column in here else here.iloc[:0]
+    whose = zip(*(column_of(here, name) for name in ("device.name", "state.power_mode", "device.gpu")))
+    here = here[[card.is_of(*device) for device in whose]]
     found = []
     for row in here.to_dict("records"):
         if (config := config_in(row.get("model.config"))) is not None:
@@ -370,6 +385,7 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
 def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", precision: str = "fp32") -> Card:
     """The card with the rates that meet these timings best, in relative error; its intervals hold nine of ten.
 
+    That of fewer timings than `fitted` asks for is too narrow: the rates are taken for certain.
     Raises ValueError for no timings, or one that is not above 0 ms.
     """
     if not timings:
@@ -386,18 +402,21 @@ def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", pr
 
 def fitted(card: Card, reports: pd.DataFrame, *, runtime: str | None = None, precision: str = "fp32",
            but: DiTConfig | None = None) -> Card:  # fmt: skip
-    """The card fitted on what was timed on its device, but for one shape; as it is where there is nothing.
+    """The card fitted on what was timed on its device, but for one shape; as it is where that is too little.
 
-    Without a runtime on that of which most is known. Raises ValueError if there is nothing of one that was named.
+    Without a runtime on that of which most is known. Raises ValueError if there is too little of one that was named.
     """
     names = [runtime] if runtime else sorted({*reports.get("software.runtime", [])})
-    known = {name: [t for t in measured(reports, card, name, precision) if t.config != but] for name in names}
+    known = {name: _some([t for t in measured(reports, card, name, precision) if t.config != but]) for name in names}
     best = max(known, key=lambda name: len(known[name]), default=None)
-    if best is not None and known[best]:
-        return fit(card, _some(known[best]), runtime=best, precision=precision)
+    shapes = len({t.config for t in known[best]}) if best else 0
+    if best and len(known[best]) >= FEWEST_FITTED and shapes >= FEWEST_SHAPES:
+        return fit(card, known[best], runtime=best, precision=precision)
     if runtime:
-        raise ValueError(f"no other shape was timed with {runtime} {precision} on {card.title}; "
-                         "without --runtime the card alone is used")  # fmt: skip
+        found = "too little of other shapes" if known[runtime] else "no other shape"
+        raise ValueError(f"{found} was timed with {runtime} {precision} on {card.title}: {len(known[runtime])} timings "
+                         f"of {shapes} shapes, and a fit needs {FEWEST_FITTED} of {FEWEST_SHAPES}; without --runtime "
+                         "the card alone is used")  # fmt: skip
     return card
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lab import cost
-from lab.config import DiTConfig, UNetConfig
+from lab.config import DiTConfig, UNetConfig, config_to_json
 from lab.devices import predict
 from lab.devices.predict import Card, Measured, Rates
 from lab.devices.report import check, grade
@@ -145,11 +145,22 @@ def test_rates_stay_above_0_even_where_the_timings_fit_no_roofline(factor: float
     assert min(dataclasses.astuple(rates)) > 0 and np.isfinite(dataclasses.astuple(rates)).all()
 
 
-def test_one_timing_is_enough_to_lean_on_and_says_how_little_it_is() -> None:
-    (only,) = timings(TRUTH, batches=(1,))[:1]
-    found = predict.estimate(predict.fit(CARD, [only]), only.config)
-    assert found.p50 == pytest.approx(only.ms, rel=0.1)
-    assert predict.fit(CARD, [only]).tuned.timings == 1
+def told(timings: list[Measured]) -> pd.DataFrame:
+    """Reports of these timings."""
+    return pd.DataFrame([row(**{"timing.p50": t.ms, "workload.batch": t.batch,
+                                "model.config": config_to_json(t.config)}) for t in timings])  # fmt: skip
+
+
+def test_few_timings_or_few_shapes_fit_nothing_for_their_interval_would_be_false() -> None:
+    many = timings(TRUTH, batches=(1, 4, 16))
+    few_shapes = [t for t in many if t.config in SHAPES[:3]] * 2
+    assert predict.fitted(CARD, told(many)).tuned.timings == 24
+    for too_few in (many[:1], many[:9], few_shapes):
+        assert predict.fitted(CARD, told(too_few)) == CARD
+    with pytest.raises(ValueError, match="too little of other shapes was timed with eager fp32 on bench, 2 threads: 9"):
+        predict.fitted(CARD, told(many[:9]), runtime="eager")
+    with pytest.raises(ValueError, match="no other shape was timed with openvino"):
+        predict.fitted(CARD, told(many), runtime="openvino")
 
 
 def test_a_fit_on_one_precision_says_nothing_about_another() -> None:
