@@ -28,14 +28,17 @@ VIEWS = ("Timings", "Precisions", "Size", "Other devices", "Bring a report")
 ALL = "all"
 MOST = 2  # reports in full
 MOST_ESTIMATED = 6  # students beside each other
+MOST_SAID = 3  # students whose parts get a sentence
 FIRST_CARDS = ("jetson-orin-nano-15w", "raspberry-pi-5")
 # Key in the URL -> label, column of a report.
 CONDITIONS = {
+    "timed_device": ("Device", "device"),
     "timed_runtime": ("Runtime", "software.runtime"), "timed_precision": ("Precision", "model.precision"),
     "timed_batch": ("Batch", "workload.batch"), "timed_threads": ("Threads", "state.threads"),
     "timed_scope": ("Timed", "workload.scope"),
 }  # fmt: skip
-OPEN = ("timed_runtime", "timed_precision")  # these begin with all of them
+FORM = ("timed_runtime", "timed_precision")  # stand beside each other where precisions are compared
+OPEN = ("timed_device", *FORM)  # these begin with all of them
 C = st.column_config
 COLUMNS: dict[str, Any] = {
     "name": C.TextColumn("Student", pinned=True),
@@ -70,11 +73,13 @@ COLUMNS: dict[str, Any] = {
 
 
 def conditions(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Select boxes for conditions, and the rows under them."""
+    """Select boxes for conditions, and the rows under them; none for the device where there is but one."""
     chosen = {}
     with st.grid(min_column_width=130):
         for key in keys:
             label, column = CONDITIONS[key]
+            if column == "device" and rows[column].nunique() < 2:
+                continue
             known = _known(rows[column])
             first = 0 if key in OPEN or not known else known.index(_first(rows[column])) + 1
             chosen[column] = st.selectbox(label, [ALL, *known], first, key=key, bind="query-params")
@@ -200,7 +205,8 @@ def whole(row: pd.Series) -> None:
             figures.over_time(raw, timing.get("sessions") or 1), key=f"times-{row['report_id']}",
             config={"displaylogo": False}, alt="The times that the report keeps, in order",
         )  # fmt: skip
-        st.caption(f"{len(raw):,} of {timing['iters']:,} calls are kept. A slope is drift, steps and spikes are other "
+        of_all = f" of {timing['iters']:,} calls" if timing["iters"] else " calls"
+        st.caption(f"{len(raw):,}{of_all} are kept. A slope is drift, steps and spikes are other "
                    "work on the machine or its clocks.")  # fmt: skip
     else:
         st.caption("The report keeps no single times, so only its summary can be shown.")
@@ -208,7 +214,7 @@ def whole(row: pd.Series) -> None:
         frame.small_table(["", ""], facts(report))
         st.download_button("Download this report", json.dumps(report) + "\n", f"{row['report_id']}.json",
                            "application/json", on_click="ignore", key=f"get-{row['report_id']}")  # fmt: skip
-    if card := compare.card_for(cards().values(), row["device"], row["state.threads"]):
+    if card := compare.card_for(cards().values(), row):
         with st.expander("The device's card"):
             card_table(card)
 
@@ -276,7 +282,7 @@ def card_table(card: Card) -> None:
 def precisions(rows: pd.DataFrame) -> None:
     """All precisions of one student side by side, with what each costs in images."""
     with st.container(border=True):
-        rows = conditions(rows, [key for key in CONDITIONS if key not in OPEN])
+        rows = conditions(rows, [key for key in CONDITIONS if key not in FORM])
         # The one with most to compare comes first.
         names = list(rows.groupby("name")["form"].nunique().sort_values(ascending=False, kind="stable").index)
         if not names:
@@ -284,7 +290,7 @@ def precisions(rows: pd.DataFrame) -> None:
             return
         name = st.selectbox("Student", names, key="timed_student", bind="query-params")
     mine = rows[rows["name"] == name]
-    if len(mixed := [label for key, (label, column) in CONDITIONS.items() if key not in OPEN
+    if len(mixed := [label for key, (label, column) in CONDITIONS.items() if key not in FORM
                      and mine[column].nunique() > 1]):  # fmt: skip
         st.warning(f"{' and '.join(mixed)}: choose one above; timings of different ones can't stand beside each other.")
         return
@@ -301,7 +307,7 @@ def precisions(rows: pd.DataFrame) -> None:
                 "--precision fp32,bf16,int8", language="bash", wrap_lines=True)  # fmt: skip
     frame.small_table(
         ["runtime", "precision", "p50 ms", "times fp32", "verdict", "images off", "at most", "perceptual", "grade"],
-        [(r["software.runtime"], r["model.precision"], _number(r["timing.p50"]), _number(r["speed_up"]),
+        [(r["runtime"], r["model.precision"], _number(r["timing.p50"]), _number(r["speed_up"]),
           r["verdict"] or "no fp32", _number(r["off_mean"]), _number(r["off_max"]), _number(r["off_perceptual"]),
           r["grade"]) for r in table.to_dict("records")],
     )  # fmt: skip
@@ -330,17 +336,13 @@ def size(rows: pd.DataFrame) -> None:
         st.info("No sound timing under these conditions; choose other ones above.")
         return
     # One thing at a time: the condition of which most is known.
-    keys = ["device", *(column for _, column in CONDITIONS.values())]
+    keys = ["runtime", *(column for _, column in CONDITIONS.values())]
     most = rows.groupby(keys, dropna=False)["name"].nunique().idxmax()
     for column, value in zip(keys, most):
         rows = rows[rows[column].isna() if pd.isna(value) else rows[column] == value]
     first = rows.iloc[0]
     said = f"{first['form']} on {first['device']}, batch {first['workload.batch']:.0f}, {first['workload.scope']}"
-    card = compare.card_for(cards().values(), first["device"], first["state.threads"])
-    if card and first["workload.scope"] == "core":
-        card = fitted(card, first["software.runtime"], first["model.precision"])
-    else:
-        card = None
+    card, why_not = roofline(first)
     table = compare.sizes(rows, by, card)
     st.plotly_chart(figures.size_and_time(table, by), key="size_chart", config={"displaylogo": False},
                     alt=f"Milliseconds against size of {len(table)} students")  # fmt: skip
@@ -354,8 +356,9 @@ def size(rows: pd.DataFrame) -> None:
         st.markdown(f"No shape takes more than {compare.SLOWER:g} times what its size says.")
     for row in slow.head(figures.MOST_NAMES).to_dict("records"):
         st.markdown(f"- {frame.plain(compare.slow_said(row, by))}")
-    if card is None:
-        st.info("This device has no card, so nothing says why. This measures the one of the machine it is typed on:")
+    if why_not:
+        st.info(why_not)
+    if why_not == NO_CARD:
         threads = "" if pd.isna(first["state.threads"]) else f" --threads {first['state.threads']:.0f}"
         st.code(f"python -m lab predict d4w64h4p4 --device here{threads}", language="bash")
     if table["than_size"].notna().any():
@@ -367,16 +370,51 @@ def size(rows: pd.DataFrame) -> None:
         st.caption(frame.plain(f"Roofline: {basis}, operation by operation; see lab/devices/predict.py."))
         with st.expander("The device's card"):
             card_table(card)
+    by_part(table, first)
 
 
-def fitted(card: Card, runtime: str, precision: str) -> Card | None:
-    """The card fitted on this runtime's timings; None where it knows no such precision."""
-    if precision not in predict.PRECISIONS:
-        return None
+NO_CARD = "This device has no card, so nothing says why. This measures the one of the machine it is typed on:"
+
+
+def roofline(first: pd.Series) -> tuple[Card | None, str]:
+    """The card that says why, of the device of a report; or None and a sentence on what is lacking."""
+    card, precision = compare.card_for(cards().values(), first), first["model.precision"]
+    if card is None:
+        return None, NO_CARD
+    if first["workload.scope"] != "core":
+        return None, "The device's card says what the network alone needs: choose core above, and it says why."
+    if precision not in predict.PRECISIONS or predict.PRECISIONS[precision][2] not in card.peak:
+        return None, f"The device's card has no peak for {precision}, so nothing says why."
     try:
-        return predict.fitted(card, frame.all_reports(), runtime=runtime, precision=precision)
-    except ValueError:
-        return None
+        return predict.fitted(card, frame.all_reports(), runtime=first["software.runtime"], precision=precision), ""
+    except ValueError:  # too little for a fit: the card alone
+        return card, ""
+
+
+def by_part(sizes: pd.DataFrame, first: pd.Series) -> None:
+    """Measured milliseconds of the parts of these students on the device of a report, beside the least it allows."""
+    batch, threads = first["workload.batch"], first["state.threads"]
+    if pd.isna(threads) or isinstance(first.get("device.gpu"), str):  # they are timed on the CPU
+        return
+    st.subheader("Where the time goes, part by part", anchor=False)
+    table = compare.parts(frame.all_blocks(), first["device.name"], batch, threads)
+    table = table.assign(name=table["run"].map(dict(zip(sizes["run"], sizes["name"])))).dropna(subset=["name"])
+    said = f"batch {batch:.0f}, {choose.threads_said(threads)}"
+    if table.empty:
+        st.info(f"Nothing is kept of the parts of these students: {said}. This times them, on that machine and while "
+                "it is quiet:")  # fmt: skip
+        st.code(f"python benchmarks/measure.py --steps blocks --block-batch {batch:.0f} --threads {threads:.0f}",
+                language="bash", wrap_lines=True)  # fmt: skip
+        return
+    names = [name for name in sizes["name"] if name in set(table["name"])][: figures.MOST_PARTED]
+    table = table.set_index("name").loc[names].reset_index()
+    st.plotly_chart(figures.parts(table), key="parts_chart", config={"displaylogo": False},
+                    alt=f"Measured and least milliseconds by kind of part of {len(names)} students")  # fmt: skip
+    for name in names[:MOST_SAID]:
+        st.markdown(f"- {frame.plain(compare.parts_said(name, table[table['name'] == name]))}")
+    st.caption(f"Runtime eager, float32, {said}; {len(names)} students, the slowest for its size first. At its best: "
+               "what the machine's fastest product and its memory need for the same arithmetic and bytes. Sums: the "
+               "gates and what a block adds; ends: the embedding and the head. Other runtimes join parts.")  # fmt: skip
 
 
 # --- what was not measured here -----------------------------------------------------------------

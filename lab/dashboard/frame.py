@@ -53,6 +53,12 @@ def unreadable_reports() -> dict[str, str]:
     return _all_reports()[1]
 
 
+def all_blocks() -> pd.DataFrame:
+    """The times of every student that was timed part by part."""
+    root = store().root
+    return _blocks(str(root), _stamp(root, "devices/blocks"))
+
+
 def _all_reports() -> tuple[pd.DataFrame, dict[str, str]]:
     root = store().root
     return _reports(str(root), _stamp(root, "devices") + _exports(root))
@@ -69,10 +75,16 @@ def _reports(root: str, stamp: tuple[tuple[str, int], ...]) -> tuple[pd.DataFram
     return Store(root).read_reports()
 
 
+@st.cache_data(max_entries=4, show_spinner=False)
+def _blocks(root: str, stamp: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+    return Store(root).blocks()
+
+
 def clear() -> None:
     """Forget what was read, for tests that put other tables in its place."""
     _runs.clear()
     _reports.clear()
+    _blocks.clear()
 
 
 def _stamp(root: Path, folder: str) -> tuple[tuple[str, int], ...]:
@@ -228,7 +240,7 @@ def _timing_options(view: View) -> dict[str, list[str]]:
         there = set(here["model.precision"])
         found["precision"] += ["any"] + [p for p in choose.PRECISIONS if p in there]
         found["batch"] = [str(b) for b in sorted(here["workload.batch"].unique())]
-        found["threads"] = [f"{t:.0f}" for t in here["state.threads"].dropna().value_counts().index]
+        found["threads"] = [f"{t:.0f}" for t in choose.column_of(here, "state.threads").dropna().value_counts().index]
     return found | {"percentile": list(choose.PERCENTILES), "scope": list(choose.SCOPES)}
 
 

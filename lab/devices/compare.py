@@ -31,18 +31,20 @@ NUMBERS = (
 )  # fmt: skip
 # What two timings must share to be of one thing, and how it is called.
 CONDITIONS = {
-    "name": "student", "device": "device", "software.runtime": "runtime", "model.precision": "precision",
-    "workload.batch": "batch", "state.threads": "threads", "workload.scope": "scope", "workload.nfe": "evaluations",
-    "runner.preset": "preset", "state.clocks_locked": "clocks fixed", "software.runtime_version": "runtime version",
+    "name": "student", "device": "device", "device.gpu": "GPU", "software.runtime": "runtime",
+    "model.precision": "precision", "workload.batch": "batch", "state.threads": "threads", "workload.scope": "scope",
+    "workload.nfe": "evaluations", "runner.preset": "preset",
+    "state.clocks_locked": "clocks fixed", "software.runtime_version": "runtime version",
 }  # fmt: skip
 SLOWER = 1.10  # times what its size says, from which on a shape is named
 FEWEST_SHAPES = 3  # of different size, below which no line is drawn through them
 
 
 def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The reports with name, run and data of the run that has their weights, and device, form, low, high and off_*.
+    """The reports with name, run and data of the run with their weights, device, runtime, form, low, high and off_*.
 
-    The form is runtime and precision, as far as they are known. Of weights that no run here has, the name is the
+    The form is runtime and precision, as far as they are known; the runtime says so where it ran on the GPU of a chip
+    whose CPU bears the same name. Of weights that no run here has, the name is the
     model's id, and run and data are "".
     """
     found = reports.reset_index(drop=True)
@@ -51,13 +53,17 @@ def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     runs = choose.complete(runs)
     runs = runs[runs["weights_sha256"] != ""].drop_duplicates("weights_sha256").set_index("weights_sha256")
     weights, ci = found["model.weights_sha256"], choose.column_of(found, "timing.p50_ci95")
+    gpu = choose.column_of(found, "device.gpu")
+    on_gpu = gpu.notna() & (gpu != found["device.name"])  # a card of its own is the device
+    runtime = found["software.runtime"].replace("unknown", "") + np.where(on_gpu, " on GPU", "")
     mine = {name: weights.map(runs[name]).astype(object) for name in ("name", "run", "data")}
     return found.assign(
         **{name: pd.to_numeric(choose.column_of(found, name), errors="coerce") for name in NUMBERS},
         name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),
         **{name: mine[name].where(mine[name].notna(), "").astype(str) for name in ("run", "data")},
         device=choose.devices(found).astype(str),
-        form=(found["software.runtime"].replace("unknown", "") + " " + found["model.precision"]).str.strip(),
+        runtime=runtime,
+        form=(runtime + " " + found["model.precision"]).str.strip(),
         low=[pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         high=[pair[1] if isinstance(pair, list) else math.nan for pair in ci],
     ).join(choose.off(found))
@@ -134,21 +140,21 @@ WRONG = "draws wrong images"
 
 
 def precisions(rows: pd.DataFrame) -> pd.DataFrame:
-    """One student's timings by runtime and precision, each beside float32 of the same runtime.
+    """One student's timings on one device by runtime and precision, each beside float32 of the same runtime.
 
     Added columns: speed_up (over float32) with speed_low and speed_high, and `verdict`: pays, does not pay, not shown
     to pay, draws wrong images, reference, or "" where that runtime has no float32 timing.
     """
     found = best(rows, ["form"])
     order = {name: k for k, name in enumerate((*choose.FLOATING, *choose.COARSE))}
-    found = found.assign(order=found["model.precision"].map(order)).sort_values(["software.runtime", "order"])
-    reference = at(found, model__precision=REFERENCE).set_index("software.runtime")
+    found = found.assign(order=found["model.precision"].map(order)).sort_values(["runtime", "order"])
+    reference = at(found, model__precision=REFERENCE).set_index("runtime")
     added = []
     for row in found.to_dict("records"):
-        if row["software.runtime"] not in reference.index:
+        if row["runtime"] not in reference.index:
             added.append((math.nan, math.nan, math.nan, ""))
             continue
-        gain = ratio(reference.loc[row["software.runtime"]], row)
+        gain = ratio(reference.loc[row["runtime"]], row)
         verdict = "reference" if row["model.precision"] == REFERENCE else VERDICTS[gain.longer]
         if row.get("checks.output_ok") is False:
             verdict = WRONG
@@ -161,7 +167,7 @@ def pays_said(row: Mapping[str, object]) -> str:
     """What a precision gives and what it costs, in a sentence; "" of the reference."""
     if row["verdict"] == "reference":
         return ""
-    what = f"{row['model.precision']} in {row['software.runtime']}"
+    what = f"{row['model.precision']} in {row['runtime']}"
     loses = choose.images_off_said(row)
     if not row["verdict"]:
         return f"{what} has no {REFERENCE} of the same runtime to stand beside. {loses}"
@@ -177,15 +183,15 @@ def pays_said(row: Mapping[str, object]) -> str:
 SIZES = {"params_m": ("model.params", "M parameters"), "macs_m": ("model.macs", "M multiply-adds")}
 
 
-def card_for(cards: Iterable[Card], device: str, threads: float | None) -> Card | None:
-    """The card of a device as `choose.devices` calls it, for so many threads where it says for how many."""
-    for card in cards:
-        names = (card.name, f"{card.name}, {card.mode}" if card.mode else card.name)
-        same = card.threads is None or threads is None or card.threads == threads
-        # A card for one power mode says nothing about the device in another.
-        if same and device == names[-1]:
-            return card
-    return None
+def card_for(cards: Iterable[Card], row: Mapping[str, object]) -> Card | None:
+    """The card of the device that a report is of, for as many threads where it says for how many.
+
+    One that was measured of that very device comes before one for all that are called alike.
+    """
+    device, threads = (row["device.name"], row.get("state.power_mode"), row.get("device.gpu")), row["state.threads"]
+    fit = [card for card in cards if card.is_of(*device)
+           and (card.threads is None or pd.isna(threads) or card.threads == threads)]  # fmt: skip
+    return min(fit, key=lambda card: card.names is not None, default=None)
 
 
 def sizes(rows: pd.DataFrame, by: str, card: Card | None) -> pd.DataFrame:
@@ -235,9 +241,51 @@ def slow_said(row: Mapping[str, object], by: str) -> str:
     what = {"overhead": f"starting its {row['operations']:.0f} operations", "arithmetic": "its arithmetic",
             "memory": "moving its weights and activations"}[cause]  # fmt: skip
     left = ""
-    if abs(row["than_roofline"] - 1) > SLOWER - 1:
-        left = f"; the roofline itself says {number(row['roofline'])} ms, {number(row['than_roofline'])} times less"
+    if row["than_roofline"] > SLOWER:
+        left = f"; it takes {number(row['than_roofline'])} times the roofline's {number(row['roofline'])} ms"
+    elif row["than_roofline"] < 1 / SLOWER:
+        left = f"; but the roofline says {number(row['roofline'])} ms, more than it takes, so take that with care"
     return f"{said}: {row[cause]:.0%} of its time goes to {what} ({cause}){left}."
+
+
+# --- the parts of a net -------------------------------------------------------------------------
+
+# Kinds of parts, as lab.bench.steps calls the parts of a block; what stands before and behind the blocks is `ends`.
+KINDS = {"attention": "attention", "mlp": "MLP", "norm": "norms", "sum": "sums", "ends": "ends"}
+LIMITS = {
+    "overhead": "where neither arithmetic nor memory is busy: starting operations holds it up",
+    "arithmetic": "where arithmetic is the limit", "memory": "where memory is the limit",
+}  # fmt: skip
+
+
+def parts(blocks: pd.DataFrame, device: str, batch: float, threads: float) -> pd.DataFrame:
+    """Rows of `Store.blocks()` under these conditions, added up by student and kind of part.
+
+    Columns: run, kind (a value of KINDS, in their order), ms, roofline_ms, and of these ms each of LIMITS. Of two
+    timings of one student the newest counts; what lacks a figure is left out.
+    """
+    conditions = {"device.name": device, "workload.batch": batch, "state.threads": threads}
+    rows = blocks.reindex(columns=[*conditions, "model.model_id", "created_utc", "part", "limit", "ms", "roofline_ms"])
+    for column in ("ms", "roofline_ms"):
+        rows[column] = pd.to_numeric(rows[column], errors="coerce")
+    rows = rows[(rows[list(conditions)] == pd.Series(conditions)).all(axis=1)].dropna()
+    newest = rows.groupby("model.model_id")["created_utc"].transform("max")
+    rows = rows[rows["created_utc"] == newest]
+    last = rows["part"].astype(str).str.split(".").str[-1].str.rstrip("12")
+    rows = rows.assign(run=rows["model.model_id"], kind=last.where(last.isin(list(KINDS)), "ends").map(KINDS),
+                       **{limit: rows["ms"].where(rows["limit"] == limit, 0.0) for limit in LIMITS})  # fmt: skip
+    found = rows.groupby(["run", "kind"], sort=False, as_index=False)[["ms", "roofline_ms", *LIMITS]].sum()
+    return found.sort_values("kind", key=lambda kinds: kinds.map(list(KINDS.values()).index), kind="stable")
+
+
+def parts_said(name: str, rows: pd.DataFrame) -> str:
+    """Where one student's time goes, by its rows of `parts`, in a sentence."""
+    ms = rows["ms"].sum()
+    kind = rows.loc[rows["ms"].idxmax()]
+    limit = max(LIMITS, key=lambda limit: rows[limit].sum())
+    return (f"{name}: {kind['ms'] / ms:.0%} of {number(ms)} ms go to {kind['kind']}, and {rows[limit].sum() / ms:.0%} "
+            f"pass {LIMITS[limit]}. At its best the machine would need {number(rows['roofline_ms'].sum())} ms, "
+            f"{rows['roofline_ms'].sum() / ms:.0%} of that.")  # fmt: skip
 
 
 # --- what nobody measured here ------------------------------------------------------------------

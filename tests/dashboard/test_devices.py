@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -131,6 +132,21 @@ def test_a_report_is_read_from_the_url_and_an_unknown_one_is_ignored(demo: Store
     assert page(reports="../../etc/passwd").multiselect(key="reports").value == []
 
 
+def test_single_times_of_an_unknown_number_of_calls_are_drawn(store: Store, run: Run) -> None:
+    plain = changed(report(run, ms=1.0, samples_ns=[1_000_000] * 9), provenance="published", timing__iters=None,
+                    source={"citation": "somebody"})  # fmt: skip
+    add_report(store, plain)
+    assert "9 calls are kept." in text(page(reports=plain["report_id"]))
+
+
+def test_a_report_need_not_know_its_number_of_threads(store: Store) -> None:
+    for path in (store.root / "devices").glob("*.json"):
+        plain = json.loads(path.read_text())
+        del plain["state"]["threads"]
+        path.write_text(json.dumps(plain))
+    page()
+
+
 def test_a_report_without_single_times_says_so(demo: Store) -> None:
     assert "keeps no single times" in text(page(reports=demo.reports()["report_id"].iloc[0]))
 
@@ -209,6 +225,14 @@ def test_a_student_in_one_precision_alone_says_how_to_time_others(demo: Store) -
     assert at.code[0].value.endswith("--runtime onnxruntime,openvino --precision fp32,bf16,int8")
 
 
+def test_a_slow_machines_fp32_is_no_reference_for_a_fast_ones_int8(coarse: Store, run: Run) -> None:
+    add_report(coarse, report(run, ms=9.0, runtime="onnxruntime", device="my board"))
+    at = page(devices="Precisions", every_device="true")
+    assert "Device: choose one above" in text(at) and "pays" not in text(at)
+    at = page(devices="Precisions", every_device="true", timed_device="my board")
+    assert "Only one precision of this student is timed here" in text(at)
+
+
 def test_mixed_batches_do_not_stand_beside_each_other(coarse: Store) -> None:
     assert "can't stand beside each other" in text(page(devices="Precisions", timed_batch="all"))
 
@@ -225,11 +249,12 @@ def test_size_and_time_are_drawn_with_the_residuals(demo: Store) -> None:
 
 
 def test_with_a_card_the_roofline_says_why(store: Store) -> None:
-    for k, (depth, width) in enumerate([(2, 32), (2, 64), (4, 96), (8, 128), (16, 32), (12, 48)]):
+    shapes = [(2, 32), (2, 64), (4, 96), (8, 128), (16, 32), (12, 48)]
+    for k, (batch, (depth, width)) in enumerate(itertools.product((1, 16), shapes)):
         config = DiTConfig(depth=depth, width=width)
-        made = store.open(Recipe(student=config, seed=k))
-        plain = changed(report(store.get(LABEL), ms=0.05 * depth + width**2 / 3e4),
-                        model__config=config_to_json(config), model__weights_sha256=f"{k}" * 64,
+        made = store.open(Recipe(student=config, seed=k % len(shapes)))
+        plain = changed(report(store.get(LABEL), ms=0.05 * depth + batch * depth * width**2 / 2e5, batch=batch),
+                        model__config=config_to_json(config), model__weights_sha256=f"{k % len(shapes)}" * 64,
                         model__model_id=made.id, model__params=18 * depth * width**2,
                         model__macs=300 * depth * width**2,
                         device__name="a machine", report_id=f"made-up-{k}")  # fmt: skip
@@ -240,11 +265,44 @@ def test_with_a_card_the_roofline_says_why(store: Store) -> None:
     write_json(store.root / "devices" / "cards" / "a-machine-2-threads.json", card)
     at = page(devices="Size", device="a machine")
     assert {"mostly overhead", "over the roofline"} <= names(at)
-    assert "of its time goes to starting its" in text(at) and "fitted on 6 timings of eager" in text(at)
+    assert "of its time goes to starting its" in text(at) and "fitted on 12 timings of eager" in text(at)
     at = page(devices="Size", device="a machine", size_by="Multiply-adds")
     assert "M multiply-adds say" in text(at)
     (store.root / "devices" / "cards" / "broken.json").write_text("{}")
     assert "A card of the results folder can't be read" in text(page(devices="Size", device="a machine"))
+
+
+def test_measured_parts_say_where_the_time_goes_or_which_command_measures_them(store: Store) -> None:
+    at = page(devices="Size")
+    assert "Nothing is kept of the parts of these students: batch 1, 2 threads" in text(at)
+    assert at.code[-1].value == "python benchmarks/measure.py --steps blocks --block-batch 1 --threads 2"
+    run = store.get(LABEL)
+    parts = [{"part": part, "ms": ms, "roofline_ms": 0.1, "limit": "overhead"}
+             for part, ms in [("embed", 0.1), ("blocks.0.attention", 0.6), ("blocks.0.mlp", 0.3)]]  # fmt: skip
+    kept = {"schema": "device_blocks.v1", "created_utc": "2026-11-20T10:00:00+00:00", "device": {"name": BENCH},
+            "state": {"threads": 2}, "model": {"model_id": run.id}, "workload": {"batch": 1},
+            "parts": parts}  # fmt: skip
+    store.add_blocks("some-blocks", kept)
+    store.add_blocks("cut-blocks", {"schema": "device_blocks.v1", "parts": [{}]})
+    at = page(devices="Size")
+    assert f"{LABEL}: 60% of 1.00 ms go to attention, and 100% pass where neither" in text(at)
+    assert {"attention", "MLP", "ends"} <= names(at)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"workload__scope": "e2e"}, "what the network alone needs: choose core"),
+    ({"model__precision": "bf16"}, "The device's card has no peak for bf16"),
+])  # fmt: skip
+def test_a_card_that_says_nothing_of_these_timings_is_said_to_be_so(
+    store: Store, run: Run, changes: dict[str, str], said: str
+) -> None:
+    sources = dict.fromkeys(["peak.fp32", "bandwidth", "launch_us"], "measured")
+    card = {"name": "a machine", "family": "x86_cpu", "memory_mb": 8000, "peak": {"fp32": 100.0}, "bandwidth": 20.0,
+            "launch_us": 2.0, "sources": sources}  # fmt: skip
+    write_json(store.root / "devices" / "cards" / "a-machine.json", card)
+    add_report(store, changed(report(run, ms=1.0, device="a machine"), **changes))
+    at = page(devices="Size", device="a machine")
+    assert said in text(at) and "has no card" not in text(at)
 
 
 def test_doubtful_timings_say_nothing_about_size(store: Store) -> None:

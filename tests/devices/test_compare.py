@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -47,6 +48,15 @@ def test_a_report_is_named_by_the_run_that_has_its_weights_else_by_its_own_model
     assert found["name"].tolist() == ["small", "run-b"]
     assert found["run"].tolist() == ["toy-a", ""] and found["data"].tolist() == ["toy", ""]
     assert found["form"].tolist() == ["onnxruntime fp32"] * 2
+
+
+def test_a_gpu_beside_the_cpu_of_one_chip_is_another_form() -> None:
+    chip = {"device.name": "M2, 8 CPUs", "software.runtime": "eager"}
+    found = rows(report(**chip), report(ms=0.5, **chip, **{"device.gpu": "Apple GPU"}),
+                 report(**{"device.name": "H100", "device.gpu": "H100"}))  # fmt: skip
+    assert found["form"].tolist() == ["eager fp32", "eager on GPU fp32", "onnxruntime fp32"]
+    assert compare.precisions(found[:2])["verdict"].tolist() == ["reference", "reference"]
+    assert compare.differences(*found[:2].to_dict("records"))["condition"].tolist() == ["GPU"]
 
 
 def test_a_board_in_two_power_modes_is_two_devices() -> None:
@@ -170,11 +180,81 @@ def test_two_sizes_make_no_line_and_other_nets_no_shape() -> None:
     assert compare.sizes(rows(*foreign), "params_m", CARD).empty
 
 
-def test_a_card_is_that_of_the_device_its_mode_and_its_threads() -> None:
-    cards = predict.cards().values()
-    assert compare.card_for(cards, "Jetson Orin Nano 8 GB, 15W", None).mode == "15W"
-    assert compare.card_for(cards, "Jetson Orin Nano 8 GB", 6) is None
-    assert compare.card_for([CARD], "bench", 2) is CARD and compare.card_for([CARD], "bench", 1) is None
+ORIN = {"device.name": "NVIDIA Jetson Orin Nano Developer Kit", "device.family": "jetson", "device.gpu": "Orin",
+        "state.power_mode": "15W"}  # fmt: skip
+PI = {"device.name": "Raspberry Pi 5 Model B Rev 1.0", "device.family": "rpi", "state.threads": 4,
+      "state.power_mode": "governor performance"}  # fmt: skip
+LAPTOP = {"device.name": "12th Gen Intel(R) Core(TM) i5-1240P, 16 CPUs", "state.threads": 4}
+
+
+@pytest.mark.parametrize(("device", "key"), [
+    (ORIN, "jetson-orin-nano-15w"), (ORIN | {"state.power_mode": "25W", "state.threads": None}, "jetson-orin-nano-25w"),
+    (PI, "raspberry-pi-5"), (LAPTOP, "laptop-i5-1240p"), ({"device.name": "Jetson Orin Nano 8 GB"} | {
+        k: ORIN[k] for k in ("device.gpu", "state.power_mode")}, "jetson-orin-nano-15w"),
+])  # fmt: skip
+def test_a_card_of_the_lab_is_found_by_what_a_board_calls_itself(device: dict[str, object], key: str) -> None:
+    assert compare.card_for(predict.cards().values(), report(**device)) == predict.card_of(key)
+    learned = predict.measured(pd.DataFrame([shaped(4, 64) | device]), predict.card_of(key), "onnxruntime")
+    assert len(learned) == 1
+
+
+@pytest.mark.parametrize("device", [
+    ORIN | {"state.power_mode": None}, ORIN | {"device.gpu": None}, ORIN | {"device.name": "NVIDIA Jetson AGX Orin"},
+    PI | {"device.name": "Raspberry Pi 500"}, PI | {"state.threads": 1}, LAPTOP | {"device.name": "i5-1240PX"},
+])  # fmt: skip
+def test_a_card_says_nothing_of_another_mode_device_processor_or_number_of_threads(device: dict[str, object]) -> None:
+    assert compare.card_for(predict.cards().values(), report(**device)) is None
+
+
+def test_the_card_that_was_measured_of_a_machine_comes_first() -> None:
+    mine = dataclasses.replace(CARD, name=LAPTOP["device.name"], threads=4)
+    assert compare.card_for([*predict.cards().values(), mine], report(**LAPTOP)) is mine
+    assert compare.card_for([CARD], report()) is CARD
+    assert compare.card_for([CARD], report(**{"state.threads": 1})) is None
+
+
+def test_a_roofline_above_what_was_measured_is_called_so() -> None:
+    table = compare.sizes(rows(*SHAPES), "params_m", CARD)
+    row = table.iloc[0].to_dict()
+    said = compare.slow_said(row | {"roofline": row["ms"] * 2, "than_roofline": 0.5}, "params_m")
+    assert "more than it takes" in said and "0.500 times" not in said
+    said = compare.slow_said(row | {"roofline": row["ms"] / 2, "than_roofline": 2.0}, "params_m")
+    assert "; it takes 2.00 times the roofline's " in said
+
+
+# --- the parts of a net ---
+
+
+def block(part: str, ms: float, roof: float, limit: str, **changes: object) -> dict[str, object]:
+    """A row of the store's blocks."""
+    return {"model.model_id": "toy-a", "created_utc": "2026-11-20T10:00:00+00:00", "device.name": "bench",
+            "workload.batch": 1, "state.threads": 2, "part": part, "ms": ms, "roofline_ms": roof, "limit": limit,
+            } | changes  # fmt: skip
+
+
+BLOCKS = [block("table", 0.1, 0.0, "overhead"), block("blocks.0.norm1", 0.1, 0.01, "overhead"),
+          block("blocks.0.attention", 0.4, 0.05, "overhead"), block("blocks.1.attention", 0.4, 0.05, "overhead"),
+          block("blocks.1.norm2", 0.1, 0.01, "overhead"), block("blocks.1.mlp", 0.4, 0.3, "arithmetic"),
+          block("head", 0.1, 0.01, "overhead")]  # fmt: skip
+
+
+def test_parts_are_added_up_by_kind_and_a_sentence_says_what_they_wait_for() -> None:
+    table = compare.parts(pd.DataFrame(BLOCKS), "bench", 1, 2)
+    assert table.set_index("kind")["ms"].to_dict() == pytest.approx(
+        {"ends": 0.2, "norms": 0.2, "attention": 0.8, "MLP": 0.4})  # fmt: skip
+    assert compare.parts_said("small", table) == (
+        "small: 50% of 1.60 ms go to attention, and 75% pass where neither arithmetic nor memory is busy: starting "
+        "operations holds it up. At its best the machine would need 0.430 ms, 27% of that.")  # fmt: skip
+
+
+@pytest.mark.parametrize("other", [
+    {"device.name": "board"}, {"workload.batch": 16}, {"state.threads": 1}, {"ms": "long"}, {"part": None},
+    {"created_utc": "2026-11-19T10:00:00+00:00"},
+])  # fmt: skip
+def test_parts_of_other_conditions_older_ones_and_broken_ones_do_not_count(other: dict[str, object]) -> None:
+    table = compare.parts(pd.DataFrame([*BLOCKS, block("head", 9.0, 9.0, "memory") | other]), "bench", 1, 2)
+    assert table["ms"].sum() == pytest.approx(1.6)
+    assert compare.parts(pd.DataFrame(), "bench", 1, 2).empty
 
 
 # --- what nobody measured here ---
