@@ -42,6 +42,7 @@ MARKUP = frozenset("<>`[]{}\\$")
 FAMILIES_WITH_POWER_MODES = ("jetson", "rpi")
 CV_BEST, CV_WORST, DRIFT_BEST = 0.03, 0.10, 0.02
 PUBLISHABLE_ITERS = 1024  # calls a session
+PUBLISHABLE_S, SHORTEST_S = 60, 50  # of a session; the sum of its calls is a little less than it lasted
 GRADES = {
     "A": "publishable: three sessions, fixed clocks, no throttling, steady",
     "B": "publishable, but one session",
@@ -384,6 +385,11 @@ def _gaps(report: Mapping[str, JSON]) -> list[str]:
         found.append(f"preset {preset}, not publishable")
     elif (calls := (timing.get("iters") or 0) // (timing.get("sessions") or 1)) < PUBLISHABLE_ITERS:
         found.append(f"{calls} calls a session, publishable are {PUBLISHABLE_ITERS}")
+    if preset == "publishable":
+        if (lasted := timing.get("duration_s")) is None:
+            found.append("it is unknown how long it was timed")
+        elif (seconds := lasted / (timing.get("sessions") or 1)) < SHORTEST_S:
+            found.append(f"{seconds:.3g} s a session, publishable are {PUBLISHABLE_S}")
     if not state.get("power_mode"):
         found.append("the power mode is unknown")
     if (locked := state.get("clocks_locked")) is not True:

@@ -30,9 +30,9 @@ REPORT: dict[str, Any] = {
               "temp_c": {"min": -1.5, "mean": 50.0, "max": 52.0}},
     "model": {"model_id": "a-run", "config": {"depth": 4}, "weights_sha256": "cd", "params": 10, "precision": "fp32"},
     "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
-    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3, "p50": 1.0,
-               "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8, "mean": 1.0, "std": 0.02, "cv": 0.02,
-               "drift": -0.01, "samples_ns": [1_000_000, 1_200_000]},
+    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3,
+               "duration_s": 180.0, "p50": 1.0, "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8,
+               "mean": 1.0, "std": 0.02, "cv": 0.02, "drift": -0.01, "samples_ns": [1_000_000, 1_200_000]},
     "checks": {"output_ok": True},
 }  # fmt: skip
 changed = functools.partial(conftest.changed, REPORT)
@@ -190,7 +190,7 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "a deep config": (with_('{"depth": 4}', '{"a":' * 40 + "1" + "}" * 40), "is nested too deeply"),
     "100 MB": (lambda: b" " * 100_000_000, "is larger than 1 MB"),
     "2 MB of config": (lambda: with_('"depth": 4', f'"depth": "{"4" * 2_000_000}"'), "is larger than 1 MB"),
-    "50,000 values": (text(model__config={"a": list(range(50_000))}), "holds 50050 values, at most 5000 are kept"),
+    "50,000 values": (text(model__config={"a": list(range(50_000))}), "holds 50051 values, at most 5000 are kept"),
     "a long text": (text(device__name="N" * 5000), "device.name has 5000 characters, at most 200 are kept"),
     "100,000 flags": (text(software__flags=["a"] * 100_000), "values, at most 5000 are kept"),
     "NaN": (with_('"p99": 1.5', '"p99": NaN'), "NaN is no JSON number"),
