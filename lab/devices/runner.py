@@ -43,7 +43,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.2"
+NAME, VERSION = "edge-dit-lab", "1.3"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -393,6 +393,8 @@ class SideChannel:
         self.machine = machine
         names = ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w", "free_mb", "throttled_now")
         self.seen: dict[str, list[float]] = {name: [] for name in names}
+        self._when: dict[str, list[float]] = {name: [] for name in names}  # monotonic seconds of each of them
+        self._lock = threading.Lock()
         self.rail = machine.power_rail()
         self.paused = False
         self._ended = threading.Event()
@@ -430,7 +432,17 @@ class SideChannel:
         for name, values in self.seen.items():
             value = getattr(self.machine, name)()
             if (value := self._told.get(name) if value is None else value) is not None:
-                values.append(float(value))
+                with self._lock:
+                    values.append(float(value))
+                    self._when[name].append(time.monotonic())
+
+    def only_last(self, seconds: float, since: float) -> None:
+        """Forget what was seen after `since` but for its last seconds: a process loads and warms up before them."""
+        start = time.monotonic() - seconds
+        with self._lock:
+            for name, values in self.seen.items():
+                kept = [(at, v) for at, v in zip(self._when[name], values) if not since <= at < start]
+                self._when[name][:], values[:] = [at for at, _ in kept], [v for _, v in kept]
 
     def _listen(self) -> None:
         """Start tegrastats where it is, and keep the last of what it tells."""
@@ -916,19 +928,25 @@ class OnnxRuntime:
         return self.values_of.ortvalue_from_numpy(numbers)
 
     def place(self, z: array, y: array | None) -> Any:
-        """Inputs and memory for the images, bound, as in the lab: names that are looked up anew take time each call."""
+        """Inputs and memory for the images, bound, as in the lab: names that are looked up anew take time each call.
+
+        The inputs go along: up to version 1.23, the last for Python 3.10, a binding keeps none of them, and would read
+        memory that is free again.
+        """
         noise = self.numpy.frombuffer(z, dtype=self.numpy.float32).reshape(-1, *self.shape)
-        bound = self.session.io_binding()
-        bound.bind_ortvalue_input("z", self.value(noise))
+        kept = {"z": self.value(noise)}
         if y is not None:
-            bound.bind_ortvalue_input("y", self.value(self.numpy.frombuffer(y, dtype=self.numpy.int64)))
+            kept["y"] = self.value(self.numpy.frombuffer(y, dtype=self.numpy.int64))
+        bound = self.session.io_binding()
+        for name, value in kept.items():
+            bound.bind_ortvalue_input(name, value)
         shape = [len(noise), *self.image_shape]
         image = self.values_of.ortvalue_from_shape_and_type(shape, self.numpy.float32)
         bound.bind_ortvalue_output("image", image)
-        return bound, image
+        return bound, image, kept
 
     def run(self, inputs: Any) -> Any:
-        bound, image = inputs
+        bound, image, _ = inputs
         self.session.run_with_iobinding(bound)
         return image
 
@@ -941,7 +959,8 @@ class OnnxRuntime:
         shape = (len(z) // math.prod(self.shape), *self.shape)
 
         def image() -> Any:
-            inputs[0].bind_ortvalue_input("z", self.value(rng.standard_normal(shape, dtype=numpy.float32)))
+            noise = self.value(rng.standard_normal(shape, dtype=numpy.float32))  # named, so it lives until the end
+            inputs[0].bind_ortvalue_input("z", noise)
             return numpy.clip(numpy.rint(self.run(inputs).numpy() * 127.5 + 127.5), 0, 255).astype(numpy.uint8)
 
         return image
@@ -1016,7 +1035,17 @@ def _gpu(machine: Machine, name: str, memory_mb: int) -> dict[str, Any]:
 
 def by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Preset, before: Before,
              machine: Machine) -> Found:  # fmt: skip
-    """Time a runtime that runs in this process."""
+    """Time a runtime that runs in this process. Raises Broken with its own words where it fails."""
+    try:
+        return _by_calls(pack, runtime, options, preset, before, machine)
+    except (Broken, Missing, OSError):
+        raise
+    except Exception as error:  # of whatever class: onnxruntime's have none in common, torch's are many
+        raise Broken(f"{runtime.name} failed: {type(error).__name__}: {str(error)[:300]}") from None
+
+
+def _by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Preset, before: Before,
+              machine: Machine) -> Found:  # fmt: skip
     path = pack.folder / pack.network(runtime.kind, options.precision)["file"]
     start = time.perf_counter_ns()
     opened = runtime(pack, path, options)
@@ -1089,10 +1118,11 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
                 (folder / part).write_bytes(rows.tobytes())
                 loads.append(f"{part}:{folder / part}")
         sessions: list[Sequence[int]] = []
+        lasted: list[float | None] = []
         for session in range(preset.sessions):
             if session:
                 watch.cool_down(time.sleep)
-            watch.side.paused = False
+            watch.side.paused, began = False, time.monotonic()
             ran = _told(command[0], [
                 f"--loadEngine={engine}", *command[1:], f"--loadInputs={','.join(loads)}", "--useSpinWait",
                 f"--warmUp={round(preset.warmup_s * 1000)}", f"--duration={math.ceil(preset.seconds)}",
@@ -1100,11 +1130,16 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
                 f"--exportOutput={output}",
             ], limit_s=600 + 3 * preset.seconds)  # fmt: skip
             watch.side.paused = True
+            watch.side.only_last(preset.seconds, began)  # its start draws less power than its work
             sessions.append(trt_times(times.read_text()))
+            lasted.append(_first(r"queries over ([\d.]+) s", ran))
         image = trt_output(output.read_text())
         weights_mb = round(engine.stat().st_size / 1e6, 3)
     timing = {"unit": "ms", "clock": "cuda_event", "warmup_iters": None, "warmup_converged": None}
-    timed = Timed(timing | summary(sessions), watch.state(), watch.flags(), watch.system_mb())
+    timing |= summary(sessions)
+    if None not in lasted:  # the GPU's own times leave out the copies between them
+        timing["duration_s"] = round(sum(lasted), 3)
+    timed = Timed(timing, watch.state(), watch.flags(), watch.system_mb())
     loaded, device = _first(r"Engine deserialized in ([\d.]+) sec", ran), re.search(r"Selected Device: (.+)", said)
     memory = _first(r"Device Global Memory: (\d+) MiB", said)
     return Found(

@@ -326,6 +326,7 @@ keys = ["startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "e
         "h2dMs", "d2hMs", "latencyMs"]
 json.dump([dict.fromkeys(keys, 9.0) | {{"computeMs": 0.5 + 0.001 * (i % 3)}} for i in range(calls)],
           open(options["exportTimes"], "w"))
+print(f"[11/23/2026-18:01:12] [I] Timing trace has {{calls}} queries over {{options['duration']}}.0012 s")
 print("&&&& PASSED TensorRT.trtexec [TensorRT v{version}]")
 '''
 
@@ -390,6 +391,19 @@ def test_publishable_runs_three_sessions_and_is_an_a_on_a_quiet_board(
     assert log.read_text().count("--loadEngine") == found["timing"]["sessions"] == 3
     assert log.read_text().count("--saveEngine") == 1 and found["timing"]["iters"] == 3 * 1024
     assert report.grade(found).letter == "A"
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_the_power_of_an_engine_is_that_of_its_work_not_of_its_start(
+    unpacked: Path, root: Path, jetson: Machine
+) -> None:
+    trtexec(root, unpacked)
+    path, amperes = root / "usr/src/tensorrt/bin/trtexec", root / "sys/class/hwmon/hwmon1/curr1_input"
+    at = 'print("[11/23/2026-18:00:09] [I] Engine deserialized'
+    start = "\n".join(f'open("{amperes}", "w").write("{ma}"); import time; time.sleep({s})'
+                      for ma, s in [(200, 0.8), (1200, 1.2)])  # fmt: skip
+    path.write_text(path.read_text().replace(at, f"{start}\n{at}"))
+    assert reported(unpacked, jetson)["state"]["power_w"] == {"min": 6.0, "mean": 6.0, "max": 6.0}
 
 
 @pytest.mark.usefixtures("no_pauses")

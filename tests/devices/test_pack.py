@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -256,6 +257,52 @@ def test_a_report_of_the_runner_is_taken_in(options: list[str], runtime: str, pr
     assert found["checks"]["output_ok"] is True and found["runner"]["preset"] == "custom"
     assert found["state"]["threads"] == 1 and found["timing"]["iters"] >= 30 and found["timing"]["first_ms"] > 0
     assert found["workload"]["height"] == 8 and found["memory"]["process_peak_mb"] > 0
+
+
+def opened(folder: Path) -> runner.OnnxRuntime:
+    options = runner.parser().parse_args(["--threads", "1"])
+    return runner.OnnxRuntime(runner.Pack.read(folder), folder / "model-fp32.onnx", options)
+
+
+class Forgetful:
+    """A session whose bindings keep none of the values that they are given, as those of onnxruntime 1.23."""
+
+    def __init__(self, session: object) -> None:
+        self.session, self.inputs, self.gone = session, {}, []
+
+    def io_binding(self) -> Forgetful:
+        self.output = self.session.io_binding()
+        return self
+
+    def bind_ortvalue_input(self, name: str, value: object) -> None:
+        self.inputs[name] = weakref.ref(value)
+
+    def bind_ortvalue_output(self, name: str, value: object) -> None:
+        self.output.bind_ortvalue_output(name, value)
+
+    def run_with_iobinding(self, bound: Forgetful) -> None:
+        self.gone += [name for name, value in bound.inputs.items() if value() is None]
+
+
+@pytest.mark.parametrize("scope", ["core", "e2e"])
+def test_what_is_bound_lives_until_the_network_has_run(scope: str, unpacked: Path) -> None:
+    pack_, found = runner.Pack.read(unpacked), opened(unpacked)
+    found.session = Forgetful(found.session)
+    z, y = pack_.rows("z", 2), pack_.rows("y", 2)
+    inputs = found.place(z, y)
+    call = (lambda: found.run(inputs)) if scope == "core" else found.drawing(z, y)
+    for _ in range(2):
+        call()
+    assert set(found.session.inputs) == {"z", "y"} and found.session.gone == []
+
+
+def test_what_breaks_in_a_runtime_is_quoted(unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def broken(self: runner.OnnxRuntime, inputs: object) -> None:
+        raise Exception("[ONNXRuntimeError] : 6 : no kernel")  # its own errors have no other class in common
+
+    monkeypatch.setattr(runner.OnnxRuntime, "run", broken)
+    assert runner.main([*SHORT, "--runtime", "onnxruntime"], folder=unpacked) == runner.FAILED
+    assert "runner.py: onnxruntime failed: Exception: [ONNXRuntimeError] : 6 : no kernel" in capsys.readouterr().err
 
 
 def test_a_report_joins_its_run_by_the_weights(unpacked: Path, finished_run: Run, tmp_path: Path) -> None:
