@@ -30,6 +30,7 @@ FORMS = {
     "openvino": ("fp32", "bf16", "int8"),
     "packed": ("ternary",),
 }
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # to OpenVINO, whose files of fp32 and bf16 are the same
 TARGETS = {
     "jetson": "NVIDIA Jetson, by trtexec or torch", "rpi": "Raspberry Pi, by onnxruntime",
     "cpu": "any computer, by onnxruntime or torch",
@@ -111,11 +112,13 @@ def operations(path: str, stamp: tuple[int, int]) -> tuple[list[tuple[str, str]]
             plain = [(layer.get("type", ""), layer.get("name", "")) for layer in layers]
             return [(kind, name) for kind, name in plain if kind != "Const"], ""
         import onnx
+
+        nodes = onnx.load(path).graph.node
     except ImportError:
         return [], "The operations of an ONNX file are read with onnx; pip install onnx"
-    except (OSError, ElementTree.ParseError) as broken:
+    except Exception as broken:  # a cut file is protobuf's own DecodeError, which is nothing but an Exception
         return [], f"{Path(path).name} can't be read: {broken}"
-    return [(f"{n.domain}.{n.op_type}".lstrip("."), n.name) for n in onnx.load(path).graph.node], ""
+    return [(f"{n.domain}.{n.op_type}".lstrip("."), n.name) for n in nodes], ""
 
 
 def graph(folder: Path) -> None:
@@ -180,7 +183,7 @@ def known_times(run: Run, runtime: str, precision: str) -> None:
 # --- how to use it ------------------------------------------------------------------------------
 
 
-def python_code(runtime: str, shape: tuple[int, int, int], classes: bool) -> str:
+def python_code(runtime: str, precision: str, shape: tuple[int, int, int], classes: bool) -> str:
     """A file of this runtime opened and run, without the lab."""
     z = f"z = np.random.default_rng(0).standard_normal((1, {', '.join(map(str, shape))}), dtype=np.float32)"
     inputs = '{"z": z, "y": np.array([0], np.int64)}' if classes else '{"z": z}'
@@ -188,7 +191,9 @@ def python_code(runtime: str, shape: tuple[int, int, int], classes: bool) -> str
         "onnxruntime": ("import onnxruntime",
                         'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
                         f"(image,) = session.run(None, {inputs})"),
-        "openvino": ("import openvino", 'network = openvino.Core().compile_model("model.xml", "CPU")',
+        "openvino": ("import openvino",
+                     f'settings = {{"INFERENCE_PRECISION_HINT": "{HINTS.get(precision)}"}}\n'
+                     'network = openvino.Core().compile_model("model.xml", "CPU", settings)',
                      f'image = network({inputs})["image"]'),
     }  # fmt: skip
     package, opened, ran = how[runtime]
@@ -203,13 +208,12 @@ def usage(run: Run, runtime: str, precision: str, shape: tuple[int, int, int], c
                 f'packed = runtimes.get("packed")\nsession = packed.open(packed.export(lab.load("{run.id}").run))',
                 language="python")  # fmt: skip
         return
-    st.code(python_code(runtime, shape, classes), language="python", wrap_lines=True)
+    st.code(python_code(runtime, precision, shape, classes), language="python", wrap_lines=True)
     if runtime == "openvino":
         sizes = f"z[1,{','.join(map(str, shape))}]" + ",y[1]" * classes
-        hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]
         st.markdown("Timed by OpenVINO's own tool:")
-        st.code(f'benchmark_app -m model.xml -d CPU -hint latency -nstreams 1 -infer_precision {hint} -shape "{sizes}"',
-                language="bash", wrap_lines=True)  # fmt: skip
+        st.code(f"benchmark_app -m model.xml -d CPU -hint latency -nstreams 1 -infer_precision {HINTS[precision]} "
+                f'-shape "{sizes}"', language="bash", wrap_lines=True)  # fmt: skip
     else:
         st.caption("A file for ONNX Runtime may hold operators that it alone has. For TensorRT take the files of the "
                    "device pack.")  # fmt: skip

@@ -20,6 +20,7 @@ from streamlit.testing.v1 import AppTest
 
 from lab import jobs, pack, runtimes
 from lab.results import Run, Store
+from lab.runtimes import openvino
 
 APP = Path(__file__).parents[2] / "app.py"
 LIMIT_S = 250
@@ -169,6 +170,13 @@ def test_the_code_to_copy_runs_on_the_file(
     assert image.size == 64 and np.isfinite(image).all()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_code_to_copy_computes_in_the_precision_that_was_chosen(store: Store, precision: str) -> None:
+    hint = f'"INFERENCE_PRECISION_HINT": "{openvino.HINTS[precision]}"'
+    code = [c.value for c in page(export_runtime="openvino", export_openvino=precision).code]
+    assert any(hint in c and "import openvino" in c for c in code)
+
+
 def test_facts_without_their_file_say_so(store: Store, run: Run) -> None:
     (run.path / "export" / "onnxruntime-fp32" / "model.onnx").unlink()
     at = page()
@@ -202,6 +210,12 @@ def test_an_unreadable_graph_is_a_sentence(store: Store, run: Run, monkeypatch: 
     (folder / "artefact.json").write_text(json.dumps(facts | {"runtime": "openvino", "files": {
         "model.xml": facts["files"]["model.onnx"]}}))  # fmt: skip
     assert "model.xml can't be read" in text(page(export_runtime="openvino"))
+
+
+def test_a_cut_onnx_file_is_a_sentence(store: Store, run: Run) -> None:
+    path = run.path / "export" / "onnxruntime-fp32" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "model.onnx can't be read" in text(page())
 
 
 def test_students_without_weights_are_not_offered(demo: Store) -> None:
@@ -240,7 +254,7 @@ def test_the_forms_and_targets_of_the_page_are_those_of_the_lab() -> None:
     source = Path(spec.origin).read_text().split("# --- a command at work")[0]
     exec(compile(source, spec.origin, "exec"), names)
     known = {name: runtime.precisions for name, runtime in runtimes.RUNTIMES.items() if runtime.exports}
-    assert names["FORMS"] == known
+    assert names["FORMS"] == known and names["HINTS"] == openvino.HINTS
     assert set(names["TARGETS"]) == set(pack.TARGETS)
     assert set(names["SAID"]) == {p for precisions in known.values() for p in precisions}
 
