@@ -95,9 +95,9 @@ def strips(answer: Recommendation) -> None:
             continue
         path = view.store.root / "runs" / row["run"] / "samples.png"
         caption = f"{frame.plain(row['name'])}, {what}: {frame.plain(choose.facts(row, answer.budget))}"
-        if path.exists():
+        if path.exists() and (picture := _strip(str(path), path.stat().st_mtime_ns)) is not None:
             st.image(
-                _strip(str(path), path.stat().st_mtime_ns),
+                picture,
                 width="stretch",
                 output_format="PNG",
                 alt=f"{STRIP} images of the {what}",
@@ -108,11 +108,14 @@ def strips(answer: Recommendation) -> None:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _strip(path: str, changed: int) -> Image.Image:
-    """The first images of a sheet of eight columns, enlarged without smoothing."""
-    sheet = Image.open(Path(path))
-    size = sheet.width // STRIP
-    row = sheet.crop((0, 0, sheet.width, size))
+def _strip(path: str, changed: int) -> Image.Image | None:
+    """The first images of a sheet of eight columns, enlarged without smoothing; None for a broken file."""
+    try:
+        sheet = Image.open(Path(path))
+        size = sheet.width // STRIP
+        row = sheet.crop((0, 0, sheet.width, size))
+    except OSError:
+        return None
     zoom = max(1, 128 // size)
     return row.resize((row.width * zoom, row.height * zoom), Image.Resampling.NEAREST)
 

@@ -38,6 +38,15 @@ def test_the_page_opens_with_a_recommendation(demo: Store) -> None:
     assert "1 run without a measured value" in text(at)
 
 
+def test_a_cut_sheet_is_left_out(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, students=2)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    for path in store.root.glob("runs/*/samples.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    at = page()
+    assert not at.get("image") and "No sheet yet: `python -m lab sample" in text(at)
+
+
 def test_the_answer_stands_above_the_controls_and_the_chart(demo: Store) -> None:
     kinds = [element.type for element in page().main]
     assert kinds.index("header") < kinds.index("number_input") < kinds.index("plotly_chart")
