@@ -197,6 +197,7 @@ def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.Captur
 def test_a_recipe_that_cannot_run_is_refused_with_the_reason(args, said, taught: Store, capsys: pytest.CaptureFixture):
     assert lab(taught, "run", *args) == USAGE
     assert said in capsys.readouterr().err
+    assert len(taught.runs()) == 1  # the teacher: no work was done before
 
 
 def test_pairs_of_no_teacher_are_not_looked_for(taught: Store, capsys: pytest.CaptureFixture):
