@@ -253,7 +253,8 @@ def devices(reports: pd.DataFrame) -> pd.Series:
 
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
-    """One latency per network under the budget's conditions: per runtime the best graded, newest; then the fastest.
+    """One latency per network under the budget's conditions: per runtime, precision and processor (CPU or GPU) the best
+    graded, newest; then the fastest.
 
     An estimate stands only for a network that was not timed.
     """
@@ -270,12 +271,14 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
+        "gpu": column_of(here, "device.gpu").fillna(""),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
-    found = found.sort_values("grade", kind="stable").drop_duplicates(["weights_sha256", "runtime", "timed_dtype"])
+    form = ["weights_sha256", "runtime", "timed_dtype", "gpu"]
+    found = found.sort_values("grade", kind="stable").drop_duplicates(form)
     return found.sort_values("latency_ms", kind="stable").drop_duplicates("weights_sha256")[_TIMED]
 
 

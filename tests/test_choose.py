@@ -347,6 +347,14 @@ def test_an_estimate_knows_no_other_percentile_and_that_is_said() -> None:
     assert any("1 estimate of p50, which says nothing about p90 (large)" in said for said in answer.left_out)
 
 
+def test_a_boards_gpu_does_not_hide_behind_a_newer_timing_of_its_cpu() -> None:
+    board = {"device.name": "Jetson", "software.runtime": "eager"}
+    both = [timed("large", 2.0, **board, **{"device.gpu": "Orin"}),
+            timed("large", 9.0, **board, **{"created_utc": "2027-01-01T00:00:00+00:00"})]  # fmt: skip
+    found = choose.timings(pd.DataFrame(both), Budget(device="Jetson"))
+    assert found["latency_ms"].tolist() == [2.0]
+
+
 def test_a_board_in_another_power_mode_is_another_device() -> None:
     board = {"device.family": "jetson", "device.name": "Orin"}
     modes = [timed("large", ms, **board, **{"state.power_mode": mode}) for ms, mode in [(2.0, "15W"), (1.0, "25W")]]
