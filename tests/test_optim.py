@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import TINY_DIT
 
-from lab import models
+from lab import models, optim
 from lab.config import Recipe
 from lab.optim import Muon, Optimizer, orthogonalise, rate
 
@@ -78,3 +78,17 @@ def test_the_rate_warms_up_and_follows_its_schedule(schedule):
     assert rates[-1] == pytest.approx(end, rel=0.3)
     if schedule == "linear":
         assert rates[50] == 1.0 and rates[75] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rows, columns", [(16, 32), (16, 64), (16, 16)])
+def test_a_long_matrix_is_orthogonalised_by_its_gram_matrix_alone_as_well(
+    rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optim, "fast_bfloat16", lambda device: False)
+    G = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(0))
+    G[1] = G[1][:, :1] * G[1][:1]  # of rank one
+    (a, b, c), X = optim.NS_COEFFICIENTS, G.double() / G.double().flatten(1).norm(dim=1).view(-1, 1, 1)
+    for _ in range(optim.NS_STEPS):
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    assert torch.allclose(orthogonalise(G).double(), X, atol=2e-4)
