@@ -271,7 +271,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
-        "gpu": column_of(here, "device.gpu").fillna(""),
+        "gpu": column_of(here, "device.gpu").astype(object).fillna(""),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")

@@ -51,7 +51,7 @@ def test_the_perceptual_term_begins_where_it_is_told():
     student = method.prepare(models.build(TINY_DIT), SPEC, None, [])
     assert "perceptual" not in method.loss(one_step(method, student, batch(), progress=0.5))
     found = method.loss(one_step(method, student, batch(), progress=0.6))
-    assert float(found["perceptual"]) > 0
+    assert found["perceptual"].item() > 0
 
 
 def trained(noise, image, y, steps, config):
@@ -69,7 +69,7 @@ def trained(noise, image, y, steps, config):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def test_a_student_learns_64_pairs_by_heart():
