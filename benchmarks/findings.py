@@ -74,8 +74,8 @@ def noise_scale(store: Store) -> list[str]:
         best = min(mine, key=mine.__getitem__)
         parts.append(f"{_shape(run)} from {mine[1.0]:.2f} to {mine[best]:.2f} at {best:g}")
     return parts and ["**Less noise, cleaner clothes.** A student's input multiplied by a number below one, which "
-                      f"folds into its first layer: {'; '.join(parts)}. Precision rises and recall falls on the way: it "
-                      "is a trade, and no committed student has made it. "
+                      f"folds into its first layer: {'; '.join(parts)}. Precision rises and recall falls on the way: "
+                      "it is a trade, and no committed student has made it. "
                       "(`python benchmarks/noise_scale.py`)"]  # fmt: skip
 
 
