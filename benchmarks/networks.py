@@ -16,7 +16,7 @@ from lab.devices import runner
 from lab.experiment import commit
 from lab.models.dit import DiT
 from lab.results import Run, Store
-from lab.weights import save_student
+from lab.weights import is_whole, save_student
 
 SHAPES = {
     "64x4": DiTConfig(width=64, depth=4, heads=4), "128x6": DiTConfig(width=128, depth=6, heads=4),
@@ -49,13 +49,13 @@ def random_run(store: Store, config: DiTConfig, seed: int = 0) -> Run:
 
 def one_step(store: Store) -> list[Run]:
     """Every finished one-step student that can be deployed."""
-    return [run for run in store.runs() if _has_weights(run) and not deploy.refusal(run.recipe.student)]
+    return [run for run in store.runs() if is_whole(run) and not deploy.refusal(run.recipe.student)]
 
 
 def teachers(store: Store) -> list[Run]:
     """The denoisers that have a name."""
     found = [store.get(alias) for alias in dict.fromkeys(store.teachers().values())]
-    return [run for run in found if _has_weights(run) and deploy.refusal(run.recipe.student)]
+    return [run for run in found if is_whole(run) and deploy.refusal(run.recipe.student)]
 
 
 def front(store: Store) -> list[Run]:
@@ -69,10 +69,6 @@ def front(store: Store) -> list[Run]:
     on = choose.front(found, ["params_m", "fd"]) | choose.front(found, ["macs_m", "fd"])
     chosen = [runs[name] for name in found["run"][on] if name in runs]
     return chosen or list(runs.values())
-
-
-def _has_weights(run: Run) -> bool:
-    return isinstance(run.read("student"), dict) and (run.path / "student.safetensors").exists()
 
 
 # --- the machine --------------------------------------------------------------------------------

@@ -326,15 +326,24 @@ def card(threads: int | None = None) -> Card:
                 bandwidth=round(bandwidth, 2), launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
 
 
+def _before() -> runner.Before:
+    return runner.Before(runner.HERE.load(), runner.HERE.swap_mb())
+
+
+def _was_quiet(before: runner.Before) -> bool:
+    """Whether what was measured since may be kept: a busy machine's figures would stand for ever."""
+    return not runner.not_quiet(before, runner.HERE.cpus)
+
+
 def card_here(store: Store, threads: int | None = None) -> Card:
     """This machine's card out of the store; where it is not there it is measured, and kept if the machine is quiet."""
     name, count = runner.HERE.device()["name"], check_threads(threads)
     for known in predict.cards(store.root).values():
         if (known.name, known.threads) == (name, count):
             return known
-    before = runner.Before(runner.HERE.load(), runner.HERE.swap_mb())
+    before = _before()
     found = card(count)
-    if not runner.not_quiet(before, runner.HERE.cpus):  # a busy machine's figures would stand for ever
+    if _was_quiet(before):
         predict.save_card(found, store.root)
     return found
 
@@ -493,7 +502,7 @@ def keep_blocks(run: Run, store: Store, *, batch: int = 1, threads: int | None =
     known = None if force else store.read_blocks("-".join(words))
     if known is not None and known.get("calls", 0) >= calls:
         return known
-    before = runner.Before(runner.HERE.load(), runner.HERE.swap_mb())  # our own work, the card's too, is a load
+    before = _before()  # our own work, the card's too, is a load
     found = blocks(run, batch=batch, threads=count, precision=precision, calls=calls, beside=card_here(store, count))
     config = config_to_json(run.recipe.student)
     kept = {
@@ -505,7 +514,7 @@ def keep_blocks(run: Run, store: Store, *, batch: int = 1, threads: int | None =
         "whole_ms": found.whole_ms, "of_roofline": found.of_roofline, "card": dataclasses.asdict(found.card),
         "parts": found.table.to_dict("records"),
     }  # fmt: skip
-    if not runner.not_quiet(before, runner.HERE.cpus):  # as in card_here
+    if _was_quiet(before):
         store.add_blocks("-".join(words), kept)
     return kept
 
