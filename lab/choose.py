@@ -101,6 +101,7 @@ _TIMED = [
     "batch",
     "threads",
     "scope",
+    "gpu",
     "report_id",
     *_OFF,
 ]
@@ -303,7 +304,7 @@ def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd
     """The students that may be compared, each with its latency, speed-up over its teacher, and whether it `fits`.
 
     Added columns: params_m, macs_m, latency_ms and its conditions, teacher_ms, teacher_runtime, teacher_dtype,
-    speed_up, teacher_value (the teacher's metric), fits, why_not.
+    teacher_gpu, speed_up, teacher_value (the teacher's metric), fits, why_not.
     """
     table = complete(table)
     budget = settle(table, reports, budget)
@@ -334,7 +335,8 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher
     frame["teacher_ms"] = teacher.map(by_run["latency_ms"]).astype(float)
-    frame["teacher_runtime"], frame["teacher_dtype"] = (teacher.map(by_run[c]) for c in ("runtime", "timed_dtype"))
+    for column, name in [("teacher_runtime", "runtime"), ("teacher_dtype", "timed_dtype"), ("teacher_gpu", "gpu")]:
+        frame[column] = teacher.map(by_run[name])
     frame["teacher_value"] = teacher.map(by_run[budget.metric].where(same)).astype(float)
     frame["percentile"] = budget.percentile
     # Nothing is so many times as fast as a guess.
@@ -611,10 +613,19 @@ def _loses(pick: dict[str, JSON], best: dict[str, JSON], teacher: dict[str, JSON
                     f"{number(teacher[metric])}.")  # fmt: skip
     if pick.get("speed_up") is not None:
         # Each by the fastest form that it was timed in, so the forms belong to the figure.
-        forms = [("runtime", "timed_dtype"), ("teacher_runtime", "teacher_dtype")]
-        mine, theirs = (" ".join(pick[name] for name in form if pick[name]) for form in forms)
+        gpus = pick.get("gpu"), pick.get("teacher_gpu")
+        mine = _form_said(pick["runtime"], pick["timed_dtype"], *gpus)
+        theirs = _form_said(pick["teacher_runtime"], pick["teacher_dtype"], *reversed(gpus))
         said.append(f"It is {number(pick['speed_up'])} times as fast as its teacher: {number(pick['latency_ms'])} ms "
                     f"by {mine}, its teacher {number(pick['teacher_ms'])} ms by {theirs}.")  # fmt: skip
+    return " ".join(said)
+
+
+def _form_said(runtime: str, precision: str, gpu: str | None, other: str | None) -> str:
+    """How something ran, e.g. `eager fp32 on the GPU`; the processor only where it or the other ran on a GPU."""
+    said = [part for part in (runtime, precision) if part]
+    if gpu or other:
+        said.append("on the GPU" if gpu else "on the CPU")
     return " ".join(said)
 
 

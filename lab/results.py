@@ -198,7 +198,8 @@ class Run:
         return {"label": "", "notes": "", "pin": False, "hide": False} | (found if isinstance(found, dict) else {})
 
     def set_notes(self, **changes: JSON) -> None:
-        self.write("notes", self.notes | changes)
+        """Change some of them. Raises ValueError for a notes.json that can't be read."""
+        self.write("notes", self.notes | read_to_change(self.path / "notes.json") | changes)
 
     @property
     def label(self) -> str:

@@ -351,6 +351,13 @@ def test_a_boards_gpu_does_not_hide_behind_a_newer_timing_of_its_cpu() -> None:
     assert found["latency_ms"].tolist() == [2.0]
 
 
+def test_a_speed_up_names_the_processor_where_one_of_the_two_ran_on_a_gpu() -> None:
+    on_gpu = {"device.name": "Jetson", "device.gpu": "Orin"}
+    reports = pd.DataFrame([timed("large", 2.0, **on_gpu), timed("master", 30.0, **{"device.name": "Jetson"})])
+    said = recommend(TABLE, reports, Budget(device="Jetson")).loses
+    assert "2.00 ms by eager fp32 on the GPU, its teacher 30.0 ms by eager fp32 on the CPU." in said
+
+
 def test_a_board_in_another_power_mode_is_another_device() -> None:
     board = {"device.family": "jetson", "device.name": "Orin"}
     modes = [timed("large", ms, **board, **{"state.power_mode": mode}) for ms, mode in [(2.0, "15W"), (1.0, "25W")]]

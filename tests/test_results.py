@@ -84,6 +84,14 @@ def test_notes_live_outside_the_recipe(taught):
     assert run.recipe.id == before and taught.table().set_index("run").loc[run.id, "label"] == "a"
 
 
+def test_notes_that_can_not_be_read_are_never_written_over(taught):
+    run = taught.open(TINY_STUDENT)
+    write_whole(run.path / "notes.json", "<<<<<<< HEAD")
+    with pytest.raises(ValueError, match=r"notes\.json is no JSON object that can be read"):
+        run.set_notes(pin=True)
+    assert not run.notes["pin"] and (run.path / "notes.json").read_text() == "<<<<<<< HEAD"
+
+
 def test_an_alias_must_name_a_run(taught):
     with pytest.raises(LookupError):
         taught.name_teacher("x", "nobody")

@@ -415,8 +415,12 @@ def annotate(run: Run) -> None:
             pin = st.checkbox("Pin", bool(notes["pin"]), key=f"pin-{run.id}", help="First on every page")
             hide = st.checkbox("Hide", bool(notes["hide"]), key=f"hide-{run.id}", help="On no page but this one")
             if st.form_submit_button("Save"):
-                run.set_notes(label=label.strip(), notes=words, pin=pin, hide=hide)
-                st.rerun()
+                try:
+                    run.set_notes(label=label.strip(), notes=words, pin=pin, hide=hide)
+                except ValueError as error:
+                    st.error(frame.plain(str(error)))
+                else:
+                    st.rerun()
 
 
 # --- the page -----------------------------------------------------------------------------------
