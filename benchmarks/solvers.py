@@ -2,9 +2,11 @@
 
     python benchmarks/solvers.py --teacher fashion --out results/benchmarks/solvers.json
 
-Every row samples the same noises and classes. `l1` is the mean absolute difference to Heun's images in
-float32 in [-1, 1]; `fd` is the distance between the two sets, `fd_real` to the real train split. The rows
-`heun-18 as uint8` and `as float16` are the reference itself, stored.
+Every row samples the same noises and classes, by the teacher as it makes pairs. `l1` is the mean absolute
+difference to Heun's images in float32 in [-1, 1]; `fd` is the distance between the two sets, `fd_real` to the real
+train split. The rows `heun-18 as uint8` and `as float16` are the reference itself, stored: their `fd` is that to
+the images before they were stored, which the extractor then sees unrounded. Every other row is rounded to uint8, as
+all images are that a distance is measured on. bfloat16 is left out where the processor emulates it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from pathlib import Path
 
 import clocked
 import torch
+from networks import machine
 
-from lab import diffusion, metrics, teachers
+from lab import diffusion, metrics, optim, teachers
 from lab.experiment import commit
 from lab.results import Store, read_json, write_json
 
@@ -48,6 +51,13 @@ def draw(teacher: teachers.Teacher, count: int) -> torch.Tensor:
     return torch.cat(images)
 
 
+@torch.inference_mode()
+def unrounded(images: torch.Tensor, extractor: str) -> torch.Tensor:
+    """Features (N, D) float64 of float images (N, C, H, W) in [-1, 1], which torch-fidelity takes as uint8 only."""
+    net = metrics.create(extractor, "cpu").net
+    return torch.cat([net.features(part).double() for part in images.split(BATCH)])
+
+
 def race(rivals: dict[str, teachers.Teacher], *, rounds: int = 3, count: int = 128) -> dict[str, list[float]]:
     """Images per second of every rival in each round, interleaved; one batch of `count`."""
     found: dict[str, list[float]] = {name: [] for name in rivals}
@@ -62,12 +72,14 @@ def main(store: Store, teacher: str, count: int, out: Path) -> None:
     run = store.get(teacher)
     extractor = metrics.extractor_of(run.recipe.data)
     real, real_name = metrics.real_features(run.recipe, store, extractor)
+    dtypes = ("float32", "bfloat16") if optim.fast_bfloat16("cpu") else ("float32",)
     rivals = {
-        f"{name} {dtype}": teachers.load(teacher, store, solver=name, dtype=dtype)
+        f"{name} {dtype}": teachers.load(teacher, store, solver=name, dtype=dtype, thousands=True)
         for name in SOLVERS
-        for dtype in (("float32", "bfloat16") if name in (REFERENCE, "dpmpp2m-8") else ("bfloat16",))
+        for dtype in dtypes
     }
-    conditions = {"samples": count, "extractor": extractor, "reference": real_name, "teacher": run.id}
+    conditions = {"samples": count, "extractor": extractor, "reference": real_name, "teacher": run.id,
+                  "weights_sha256": run.read("student")["weights_sha256"], "machine": machine()}  # fmt: skip
     before = read_json(out) or {}
     rows = before["rows"] if conditions.items() <= before.items() else []
     done = {row["solver"] for row in rows}
@@ -76,11 +88,12 @@ def main(store: Store, teacher: str, count: int, out: Path) -> None:
         write_json(out, conditions | {"rows": rows, "commit": commit(), "torch": torch.__version__,
                                       "threads": torch.get_num_threads()})  # fmt: skip
 
-    def add(name: str, images: torch.Tensor) -> None:
-        mine = metrics.extract(diffusion.to_uint8(images), extractor)
+    def add(name: str, images: torch.Tensor, *, stored: bool = False) -> None:
+        mine = unrounded(images, extractor) if stored else metrics.extract(diffusion.to_uint8(images), extractor)
+        against = unrounded(reference, extractor) if stored else theirs
         rows.append({
             "solver": name, "evaluations": diffusion.evaluations(name.split()[0]),
-            "l1": (images - reference).abs().mean().item(), "fd": metrics.fd(mine, theirs),
+            "l1": (images - reference).abs().mean().item(), "fd": metrics.fd(mine, against),
             "fd_real": metrics.fd(mine, real),
         })  # fmt: skip
         print(clocked.table(rows[-1:], [*rows[-1]]).splitlines()[1], flush=True)
@@ -90,8 +103,8 @@ def main(store: Store, teacher: str, count: int, out: Path) -> None:
         reference = draw(rivals[f"{REFERENCE} float32"], count)
         theirs = metrics.extract(diffusion.to_uint8(reference), extractor)
         if not rows:
-            add(f"{REFERENCE} float32 as uint8", diffusion.from_uint8(diffusion.to_uint8(reference)))
-            add(f"{REFERENCE} float32 as float16", reference.half().float())
+            add(f"{REFERENCE} float32 as uint8", diffusion.from_uint8(diffusion.to_uint8(reference)), stored=True)
+            add(f"{REFERENCE} float32 as float16", reference.half().float(), stored=True)
         for name in missing:
             add(name, reference if name == f"{REFERENCE} float32" else draw(rivals[name], count))
 
