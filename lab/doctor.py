@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import compiler
 from lab.results import Store
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
@@ -32,7 +33,7 @@ class Finding:
 def examine(store: Store) -> list[Finding]:
     """Everything that the lab needs, in the order in which it would fail."""
     software = [_python(), *_packages(), _torchvision()]
-    return [*software, _device(), _memory(), *_data(), _results(store), _disk(store), _edge()]
+    return [*software, _device(), _compiler(), _memory(), *_data(), _results(store), _disk(store), _edge()]
 
 
 def _python() -> Finding:
@@ -90,6 +91,13 @@ def _device() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("device", "fine", f"mps; {threads}")
     return Finding("device", "fine", f"cpu; {threads}")
+
+
+def _compiler() -> Finding:
+    if why := compiler.missing():
+        said, _, mend = why.rpartition("; ")
+        return Finding("compiler", "note", f"torch.compile needs {said}; a CPU works without it, only slower", mend)
+    return Finding("compiler", "fine", "torch.compile has its C++ compiler")
 
 
 def _memory() -> Finding:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lab import data, diffusion, models, pairs, sheets, teachers
+from lab import compiler, data, diffusion, models, pairs, sheets, teachers
 from lab.config import DiTConfig, Recipe, UNetConfig, Use, check_fields, config_to_json
 from lab.methods import METHODS, Finished, Method, create, options_of
 from lab.results import Run, Store, write_whole
@@ -38,7 +38,7 @@ class Machine:
 
     device: str = "auto"  # auto, cpu, cuda, mps
     threads: int = 0  # 0 = as many as torch takes
-    compile: bool | None = None  # None = where it pays
+    compile: bool | None = None  # None = where it pays; never where there is no compiler
 
     def torch_device(self) -> torch.device:
         if self.device != "auto":
@@ -47,8 +47,10 @@ class Machine:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
-    def compiles(self, recipe: Recipe) -> bool:
-        return self.compile if self.compile is not None else recipe.images >= COMPILE_FROM_IMAGES
+    def compiles(self, recipe: Recipe, *, notice: bool = False) -> bool:
+        """Whether training is compiled; with `notice`, one is given where only a compiler lacks."""
+        wanted = self.compile if self.compile is not None else recipe.images >= COMPILE_FROM_IMAGES
+        return wanted and compiler.can_compile(self.torch_device(), "training" if notice else "")
 
 
 # --- before any work ----------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def _train(run: Run, recipe: Recipe, store: Store, machine: Machine) -> None:
     with _on_signal(stop.set):  # the loop saves its state before it leaves
         plain = train(
             run, start_state(student, methods, recipe), recipe=recipe, methods=methods, teacher=teacher,
-            batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe), stop=stop,
+            batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe, notice=True), stop=stop,
             picture=lambda net, images: snapshot(run, net, spec, images, device),
         )  # fmt: skip
     save_student(run, plain, spec)

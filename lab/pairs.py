@@ -117,7 +117,7 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                     continue
                 facts = pairs.facts  # before the work, for it may not be readable
                 content = _make_shard(pairs, teacher, index, bar, device)
-                _note_shard(pairs, facts, index, hashlib.sha256(content).hexdigest(), device)
+                _note_shard(pairs, facts, index, hashlib.sha256(content).hexdigest(), environment(device, teacher))
                 write_whole(pairs.shard(index), content)
     return pairs
 
@@ -159,28 +159,27 @@ def make(pairs: Pairs, teacher: teachers.Teacher, index: range, device: str | to
     return diffusion.to_uint8(samples.images).cpu(), y, path
 
 
-def environment(device: str | torch.device) -> dict[str, str]:
+def environment(device: str | torch.device, teacher: teachers.Teacher) -> dict[str, str]:
     """What the arithmetic of a shard depends on."""
     return {
         "torch": torch.__version__.split("+")[0], "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads()),
-        "device": torch.device(device).type,
+        "device": torch.device(device).type, "compiled": "yes" if teacher.compiled else "no",
     }  # fmt: skip
 
 
-def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, digest: str, device: str | torch.device) -> None:
+def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, digest: str, here: dict[str, str]) -> None:
     """Record a shard's checksum; one that was recorded before and differs is told and kept."""
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
         facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now()}
-        facts.setdefault("environment", environment(device))
+        facts.setdefault("environment", here)
         facts |= {"shard_size": SHARD, "batch": BATCH}
         write_json(pairs.path / "pairs.json", facts)
     elif recorded["sha256"] != digest:
-        here, there = environment(device), facts.get("environment")
         warnings.warn(
             f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
-            f"recorded with {there}); `python -m lab verify` compares 64 pairs by value",
+            f"recorded with {facts.get('environment')}); `python -m lab verify` compares 64 pairs by value",
             stacklevel=2,
         )
 

@@ -15,14 +15,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lab import diffusion
+from lab import compiler, diffusion
 from lab.config import JSON, unknown
 from lab.data import ImageSpec
 from lab.models.taps import Taps
 from lab.results import Store
 from lab.weights import load_student, sha256, spec_of_run
 
-# Parameters. The rule looks at the network alone and not at how much work is left, so that a shard made after a stop
+# Parameters. The rule looks at network and machine and not at how much work is left, so that a shard made after a stop
 # has the arithmetic of the others.
 COMPILE_FROM = 500_000
 
@@ -43,6 +43,7 @@ class Teacher(Protocol):
     can_denoise: bool  # False for a teacher that only samples
     taps: frozenset[str]  # names of tensors it can give; empty for U-Nets and pipelines
     evaluations: int  # calls of its network for one image
+    compiled: bool  # whether its network is, which changes the last digits of its images
 
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
         """Images of unit-variance noise (B, C, H, W) and classes (B,)."""
@@ -63,6 +64,7 @@ class CallableTeacher:
     name: str = "callable"
     can_denoise: bool = True
     taps: frozenset[str] = frozenset()
+    compiled: bool = False
 
     @property
     def evaluations(self) -> int:
@@ -87,7 +89,7 @@ class EdmTeacher(CallableTeacher):
         if compiled:
             self.net.compile()
         self.dtype = dtype
-        super().__init__(self._denoise, spec, solver, name, taps=net.tap_names)
+        super().__init__(self._denoise, spec, solver, name, taps=net.tap_names, compiled=compiled)
 
     def _autocast(self, device: str) -> torch.autocast | nullcontext:
         return torch.autocast(device, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
@@ -103,7 +105,7 @@ class EdmTeacher(CallableTeacher):
 class OneStepTeacher:
     """A one-step student as the teacher of a smaller one."""
 
-    can_denoise, evaluations = False, 1
+    can_denoise, evaluations, compiled = False, 1, False
 
     def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str) -> None:
         self.net, self.spec, self.name, self.taps = net.eval().requires_grad_(False), spec, name, net.tap_names
@@ -135,7 +137,8 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
          device: str | torch.device = "cpu", thousands: bool = False) -> Teacher:  # fmt: skip
     """A teacher by alias, run:<id> or pipeline:<folder or hub id>.
 
-    `thousands` says that it will draw so many images that compiling a network of some size pays.
+    `thousands` says that it will draw so many images that compiling a network of some size pays; without a compiler
+    it is drawn uncompiled, with a notice.
 
     Raises LookupError for an unknown run and ValueError for a pipeline that can't be sampled by an
     ODE solver.
@@ -145,7 +148,8 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
     run = store.get(name)
     net, spec = load_student(run, device=device), spec_of_run(run)
     if net.config.time:
-        compiled = thousands and sum(p.numel() for p in net.parameters()) >= COMPILE_FROM
+        pays = thousands and sum(p.numel() for p in net.parameters()) >= COMPILE_FROM
+        compiled = pays and compiler.can_compile(device, f"teacher {run.id}")
         return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype, compiled=compiled)
     return OneStepTeacher(net, spec, name=run.id)
 

@@ -376,6 +376,14 @@ def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: P
     assert found["cifar10"]["mend"] == "python -m lab fetch cifar10"
 
 
+def test_doctor_notes_that_no_compiler_is_here_and_that_none_is_needed(distilled: Store, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert lab(distilled, "doctor", "--json") == OK
+    found = {f["check"]: f for f in json.loads(capsys.readouterr().out)}["compiler"]
+    assert found["state"] == "note" and "works without it" in found["found"] and "install" in found["mend"]
+
+
 # --- predict ---
 
 

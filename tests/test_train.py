@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 from safetensors.torch import load_file
 
-from lab import experiment, metrics, sheets, train
+from lab import compiler, experiment, metrics, sheets, teachers, train
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store
 from lab.train import Diverged, Stopped, update_ema
@@ -94,8 +95,6 @@ experiment.run(dataclasses.replace(TINY_STUDENT, steps=400), Store({store!r}), m
 
 def test_kill_9_at_any_step_loses_nothing(taught, tmp_path):
     recipe = dataclasses.replace(TINY_STUDENT, steps=400)
-    import shutil
-
     shutil.copytree(taught.root, tmp_path / "undisturbed")
     expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), measure=False))
     code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), store=str(taught.root))
@@ -197,6 +196,45 @@ def test_a_compiled_run_learns_the_same(taught):
 
 
 test_a_compiled_run_learns_the_same = pytest.mark.slow(test_a_compiled_run_learns_the_same)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+
+
+def test_without_a_compiler_training_goes_on_uncompiled_with_a_notice(taught, no_compiler):
+    expected = weights(experiment.run(TINY_STUDENT, Store(taught.root), measure=False))
+    shutil.rmtree(taught.get("d2w16h2p4").path)
+    here = experiment.Machine(compile=True, device="cpu")
+    with pytest.warns(UserWarning, match=r"^training goes on uncompiled, .*needs a C\+\+ compiler, and no .* is here"):
+        run = experiment.run(TINY_STUDENT, taught, machine=here, measure=False)
+    assert run.read("env")["sittings"][-1]["compiled"] is False
+    assert same(weights(run), expected)
+
+
+def test_without_a_compiler_a_large_teacher_draws_uncompiled_with_a_notice(taught, no_compiler, monkeypatch):
+    monkeypatch.setattr(teachers, "COMPILE_FROM", 0)
+    with pytest.warns(UserWarning, match=r"^teacher .* goes on uncompiled, .*needs a C\+\+ compiler"):
+        images = metrics.teacher_images(TINY_STUDENT, taught, range(4))
+    monkeypatch.undo()
+    assert images.shape == (4, 1, 8, 8)
+    assert not teachers.load("tiny", taught, thousands=True).compiled
+
+
+def test_a_compiler_is_the_one_that_torch_would_call(monkeypatch, tmp_path):
+    for name in ("c++", "g++", "clang++"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert compiler.missing() is None and compiler.can_compile("cpu")
+    monkeypatch.setenv("CXX", "c++ -m64")
+    assert compiler.missing() is None
+    monkeypatch.setenv("CXX", "icpx")
+    assert compiler.missing() == "a C++ compiler, and CXX names 'icpx', which is not there; set CXX=g++, which is"
+    monkeypatch.setenv("PATH", "")
+    assert not compiler.can_compile("cpu") and compiler.can_compile("cuda:0")
 
 
 def test_an_unconditional_student_of_a_conditional_teacher_trains(taught):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lab import compiler
 from lab.config import NetConfig
 from lab.results import Run
 from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
@@ -41,10 +40,8 @@ class Compiled:
     exports = False
 
     def missing(self) -> str | None:
-        compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]
-        if not torch.cuda.is_available() and not any(shutil.which(c) for c in compilers):
-            return "runtime compiled needs a C++ compiler, and none of g++, clang++ is here; apt-get install g++"
-        return None
+        why = None if torch.cuda.is_available() else compiler.missing()
+        return why and f"runtime compiled needs {why}"
 
     def refuses(self, config: NetConfig) -> str | None:
         return None
