@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -222,8 +223,10 @@ def check_fields(recipe: Recipe) -> list[str]:
     for name, low in [("steps", 0), ("batch", 1), ("pairs", 0), ("warmup", 0), ("clip", 0)]:
         if getattr(recipe, name) < low:
             wrong.append(f"{name} must be at least {low}, got {getattr(recipe, name)}")
-    if recipe.lr is not None and not recipe.lr > 0:
-        wrong.append(f"lr must be above 0, got {recipe.lr}")
+    if recipe.lr is not None and not 0 < recipe.lr < math.inf:
+        wrong.append(f"lr must be above 0 and finite, got {recipe.lr}")
+    if not math.isfinite(recipe.clip):
+        wrong.append(f"clip must be a finite number (0 = no clipping), got {recipe.clip}")
     if not 0 <= recipe.ema < 1:
         wrong.append(f"ema must lie in [0, 1), got {recipe.ema}")
     if not all(0 <= beta < 1 for beta in recipe.betas):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import io
+import math
 import os
 import platform
 import signal
@@ -29,6 +30,7 @@ from lab.train import Stopped, start_state, train
 from lab.weights import is_whole, load_student, save_student, spec_of_run
 
 SNAPSHOT_SEEDS = range(16)
+SHAPES = {"digits": (1, 8, 10), "fashion-mnist": (1, 28, 10), "cifar10": (3, 32, 10)}  # channels, side, classes
 COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not pay on a CPU
 
 
@@ -66,6 +68,10 @@ def check(recipe: Recipe, store: Store) -> list[str]:
         except ValueError as error:
             wrong.append(str(error))
     wrong += [why for m in methods if (why := m.refuses(recipe))]
+    for method in methods:
+        for key, value in options_of(method).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                wrong.append(f"{method.name}.{key} must be a finite number, got {value}")
     asking = [m.name for m in methods if m.asks]
     if len(asking) != 1 and len(methods) == len(recipe.methods):
         known = ", ".join(sorted(n for n, m in METHODS.items() if m.asks))
@@ -95,7 +101,40 @@ def check(recipe: Recipe, store: Store) -> list[str]:
             if needs & {"pairs", "path"} and recipe.data != taught:
                 wrong.append(f"data is {recipe.data!r}, but teacher {recipe.teacher} draws images of {taught!r}; "
                              f"set data to {taught!r}")  # fmt: skip
+    wrong += _misfits(recipe, _spec_ahead(recipe, store, needs))
     return wrong + _check_start(recipe, store, read="starts" in needs)
+
+
+def _spec_ahead(recipe: Recipe, store: Store, needs: set[str]) -> data.ImageSpec | None:
+    """What the images will be, as far as it is known without reading any; None for a folder and where it isn't."""
+    if needs & {"pairs", "path"} and recipe.teacher and not recipe.teacher.startswith("pipeline:"):
+        try:
+            return spec_of_run(store.get(recipe.teacher))
+        except (LookupError, ValueError):
+            return None
+    if recipe.data not in SHAPES:
+        return None
+    channels, size, classes = SHAPES[recipe.data]
+    if needs & {"pairs", "path"}:  # a pipeline has its own classes
+        classes = recipe.student.num_classes
+    return data.ImageSpec(data=recipe.data, size=size, channels=channels, num_classes=classes)
+
+
+def _misfits(recipe: Recipe, spec: data.ImageSpec | None) -> list[str]:
+    """Where the student's input is not the data's image, as sentences."""
+    if spec is None:
+        return []
+    student = recipe.student
+    wrong = [
+        f"student.{name} is {mine}, the images of {spec.data} have {theirs}"
+        for name, mine, theirs in [("image_size", student.image_size, spec.size),
+                                   ("channels", student.channels, spec.channels)]
+        if mine != theirs
+    ]  # fmt: skip
+    if student.num_classes not in (0, spec.num_classes):
+        wrong.append(f"student.num_classes is {student.num_classes}, {spec.data} has {spec.num_classes} "
+                     "(0 makes an unconditional net)")  # fmt: skip
+    return wrong
 
 
 def _check_start(recipe: Recipe, store: Store, *, read: bool) -> list[str]:
@@ -242,15 +281,9 @@ def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
 
 
 def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
-    """Raises ValueError where the student's input is not the data's image."""
-    student = recipe.student
-    for name, mine, theirs in [("image_size", student.image_size, spec.size),
-                               ("channels", student.channels, spec.channels)]:  # fmt: skip
-        if mine != theirs:
-            raise ValueError(f"student.{name} is {mine}, the images of {spec.data} have {theirs}")
-    if student.num_classes not in (0, spec.num_classes):
-        raise ValueError(f"student.num_classes is {student.num_classes}, {spec.data} has {spec.num_classes} "
-                         "(0 makes an unconditional net)")  # fmt: skip
+    """Raises ValueError where the student's input is not the data's image; `check` may not have known it."""
+    if wrong := _misfits(recipe, spec):
+        raise ValueError("\n".join(wrong))
 
 
 def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:

@@ -17,7 +17,7 @@ import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 from safetensors.torch import load_file
 
-from lab import compiler, experiment, metrics, sheets, teachers, train
+from lab import compiler, data, experiment, metrics, sheets, teachers, train
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store
 from lab.train import Diverged, Stopped, update_ema
@@ -171,12 +171,37 @@ FROZEN_L1 = 0.511779
         ({"start": ("tiny", "digits")}, r"start names 2 runs \(tiny, digits\), but no method of this recipe joins"),
         ({"start": ("tinny",)}, "unknown run 'tinny'; did you mean 'tiny'"),
         ({"student__image_size": 28}, "student.image_size is 28, the images of digits have 8"),
+        ({"student__num_classes": 7}, "student.num_classes is 7, digits has 10"),
         ({"student__time": True}, "set student.time to false"),
+        ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
+        ({"lr": float("nan")}, "lr must be above 0 and finite, got nan"),
+        ({"clip": float("nan")}, "clip must be a finite number"),
+        ({"methods": (Use("pairs", {"l2": float("inf")}),)}, "pairs.l2 must be a finite number, got inf"),
     ],
 )
-def test_a_recipe_that_can_not_run_is_refused_in_a_sentence(taught, change, part):
+def test_a_recipe_that_can_not_run_is_refused_in_a_sentence_and_leaves_no_folder(taught, change, part):
+    before = sorted(taught.root.rglob("*"))
     with pytest.raises(ValueError, match=part):
         experiment.run(TINY_STUDENT.with_(**change), taught, measure=False)
+    assert sorted(taught.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10"])
+def test_a_network_that_does_not_fit_its_data_is_refused_before_they_are_read(store, monkeypatch, name):
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("read"))
+    unet = dataclasses.replace(TINY_TEACHER.student, image_size=16, channels=2)
+    said = experiment.check(dataclasses.replace(TINY_TEACHER, data=name, student=unet), store)
+    channels, size, _ = experiment.SHAPES[name]
+    assert said == [f"student.image_size is 16, the images of {name} have {size}",
+                    f"student.channels is 2, the images of {name} have {channels}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(data.DATASETS))
+def test_the_shape_of_a_data_set_is_the_one_that_recipes_are_held_to(name):
+    if name not in ("digits", "fashion-mnist") or not (name == "digits" or data.DEBIAN_FASHION.exists()):
+        pytest.skip(f"{name} is not on this machine without a download")
+    images = data.load(name, "test")
+    assert (*images.images.shape[1:3], len(images.class_names)) == experiment.SHAPES[name]
 
 
 def test_methods_options_are_written_out_before_the_id_is_taken(taught):

@@ -341,22 +341,16 @@ def new_run(store: Store, table: pd.DataFrame) -> None:
     st.markdown("**Training**")
     made |= fields(Recipe, made, key, {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "dtype": DTYPES},
                    leave_out=("data", "teacher", "student", "methods"))  # fmt: skip
-    verdict(experiment, store, made, image)
+    verdict(experiment, store, made)
 
 
-def verdict(
-    experiment: types.ModuleType, store: Store, made: Mapping[str, Any], image: Mapping[str, int] | None
-) -> None:
+def verdict(experiment: types.ModuleType, store: Store, made: Mapping[str, Any]) -> None:
     """What is wrong with a recipe, or its id, its command and the button that starts it."""
     try:
         recipe = Recipe.from_json(json.dumps(made))
         wrong = experiment.check(recipe, store)
     except ValueError as error:
         recipe, wrong = None, [str(error)]
-    for name, value in (image or {}).items():
-        asked = getattr(recipe.student, name) if recipe else value
-        if asked != value and not (name == "num_classes" and asked == 0):
-            wrong.append(f"student.{name} is {asked}, the images of {made['data']} have {value}")
     if wrong:
         st.warning("\n".join(f"- {frame.plain(said)}" for said in wrong))
         return
