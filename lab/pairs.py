@@ -1,11 +1,12 @@
 """Noise-image pairs of a teacher: made once, offline, in shards; the noise is kept as its seed.
 
-    results/pairs/<id>/pairs.json   what decides the pairs, and the sha256 of every shard
-    results/pairs/<id>/0000.npz     images uint8 (n, C, H, W), labels (n,), path uint8 where asked for
+    results/pairs/<id>/pairs.json      what decides the pairs, and the sha256 of every shard
+    results/pairs/<id>/reference.npy   images of the first 64 pairs, uint8 (64, C, H, W)
+    results/pairs/<id>/0000.npz        images uint8 (n, C, H, W), labels (n,), path uint8 where asked for
 
 Shards are a function of teacher, solver and seeds. In the environment that pairs.json records they
 come back bit for bit; elsewhere arithmetic may differ in the last place, so a differing checksum
-is a notice and `check_shard` compares 64 pairs by value.
+is a notice where the first 64 images are the reference's by value, and an error where they are not.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from lab.weights import sha256
 SHARD = 4096
 BATCH = 256  # of the teacher; part of the shard's arithmetic
 NOISE_BYTES = 1 << 30  # up to which a reader keeps the noise in memory
+REFERENCE = 64  # images of a set that are kept with pairs.json, when its shards are not
 TOLERANCE = 8  # of 255: the largest difference that another machine's arithmetic may make
 
 
@@ -72,6 +74,10 @@ class Pairs:
     def shard(self, index: int) -> Path:
         return self.path / f"{index:04d}.npz"
 
+    @property
+    def reference(self) -> Path:
+        return self.path / "reference.npy"
+
     def missing(self, count: int) -> list[int]:
         """The shards that `count` pairs need and that do not lie here."""
         return [i for i in range(-(-count // SHARD)) if not self.shard(i).exists()]
@@ -101,14 +107,15 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
     """At least `count` pairs on disk: makes the shards that are missing, one whole file at a time.
 
     Stop it at any time; the next call goes on with the first shard that is not there. Processes that want the same
-    pairs share the work. Raises ValueError for a pairs.json that can't be read.
+    pairs share the work. Raises ValueError for a pairs.json that can't be read, and where the teacher's images here
+    are not those that the recorded checksums and the reference belong to.
     """
     pairs = Pairs(store.root, what)
     missing = pairs.missing(count)
     if not missing:
         return pairs
     teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device, thousands=True)
-    done = -(-count // SHARD) - len(missing)
+    done, gap = -(-count // SHARD) - len(missing), None
     with tqdm(total=-(-count // SHARD) * SHARD, initial=done * SHARD, desc="pairs", unit="pairs", smoothing=0.1) as bar:
         for index in missing:
             with _held(pairs.path):
@@ -117,7 +124,11 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                     continue
                 facts = pairs.facts  # before the work, for it may not be readable
                 content = _make_shard(pairs, teacher, index, bar, device)
-                _note_shard(pairs, facts, index, hashlib.sha256(content).hexdigest(), environment(device, teacher))
+                if _note_shard(pairs, facts, index, content, here := environment(device, teacher)):
+                    _keep_reference(pairs, index, content)
+                else:
+                    gap = _gap_to_reference(pairs, teacher, device) if gap is None else gap
+                    _tell_difference(pairs, facts, index, here, gap)
                 write_whole(pairs.shard(index), content)
     return pairs
 
@@ -168,24 +179,53 @@ def environment(device: str | torch.device, teacher: teachers.Teacher) -> dict[s
     }  # fmt: skip
 
 
-def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, digest: str, here: dict[str, str]) -> None:
-    """Record a shard's checksum; one that was recorded before and differs is told and kept."""
+def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, content: bytes, here: dict[str, str]) -> bool:
+    """Record a shard's checksum where none is; whether the recorded one is this shard's."""
+    digest = hashlib.sha256(content).hexdigest()
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
         facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now()}
         facts.setdefault("environment", here)
         facts |= {"shard_size": SHARD, "batch": BATCH}
         write_json(pairs.path / "pairs.json", facts)
-    elif recorded["sha256"] != digest:
-        warnings.warn(
-            f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
-            f"recorded with {facts.get('environment')}); `python -m lab verify` compares 64 pairs by value",
-            stacklevel=2,
-        )
+    return recorded is None or recorded["sha256"] == digest
+
+
+def _keep_reference(pairs: Pairs, index: int, content: bytes) -> None:
+    """The first shard's first images, with which another machine's are compared."""
+    if index or pairs.reference.exists():
+        return
+    with np.load(io.BytesIO(content)) as file:
+        buffer = io.BytesIO()
+        np.save(buffer, file["images"][:REFERENCE])
+    write_whole(pairs.reference, buffer.getvalue())
+
+
+def _gap_to_reference(pairs: Pairs, teacher: teachers.Teacher, device: str | torch.device) -> int | None:
+    """The largest difference, of 255, between the first pairs made here and those kept; None where none are kept."""
+    if not pairs.reference.exists():
+        return None
+    again, _, _ = make(pairs, teacher, range(BATCH), device)
+    stored = torch.from_numpy(np.load(pairs.reference))
+    return int((again[: len(stored)].int() - stored.int()).abs().max())
+
+
+def _tell_difference(pairs: Pairs, facts: dict[str, JSON], index: int, here: dict[str, str], gap: int | None) -> None:
+    """A notice that a shard is not the recorded one bit for bit; ValueError where it isn't by value either."""
+    differs = (f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
+               f"recorded with {facts.get('environment')})")  # fmt: skip
+    if gap is None:
+        warnings.warn(f"{differs}; there is no {pairs.reference.name} to compare its images with", stacklevel=3)
+        return
+    apart = f"the first {REFERENCE} images made here are up to {gap} of 255 from {pairs.reference.name}"
+    if gap > TOLERANCE:
+        raise ValueError(f"{differs}, and {apart}, where {TOLERANCE} are allowed: these are not the recorded pairs. "
+                         f"Move {pairs.path} away to make new ones")  # fmt: skip
+    warnings.warn(f"{differs}; {apart}, within the {TOLERANCE} that are allowed", stacklevel=3)
 
 
 def check_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, count: int = 64) -> int:
-    """The largest difference, of 255, between a shard and `count` of its pairs made again."""
+    """The largest difference, of 255, between a shard on disk and `count` of its pairs made again on this machine."""
     begin = index * SHARD
     again, _, _ = make(pairs, teacher, range(begin, begin + BATCH))
     with np.load(pairs.shard(index)) as file:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from conftest import TINY_STUDENT
 
 from lab import diffusion, pairs, teachers
-from lab.results import write_whole
+from lab.results import write_json, write_whole
 from lab.weights import sha256
 
 
@@ -94,25 +97,63 @@ def test_noise_that_is_kept_equals_noise_drawn_again(made, monkeypatch):
         assert torch.equal(kept.batch(torch.tensor(index)).noise, drawn.batch(torch.tensor(index)).noise)
 
 
-def test_a_differing_checksum_is_a_notice_and_a_tolerance_check(made):
+@pytest.fixture
+def differing(made):
+    """Pairs whose first two shards are recorded with other checksums and do not lie here."""
     store, first = made
     first.shard(0).unlink()
     facts = first.facts
-    facts["shards"]["0000"]["sha256"] = "0" * 64
-    from lab.results import write_json
-
+    facts["shards"] = {"0000": {"sha256": "0" * 64}, "0001": {"sha256": "0" * 64}}
     write_json(first.path / "pairs.json", facts)
-    with pytest.warns(UserWarning, match="shard 0000 of .* differs from the recorded checksum"):
+    return store, first
+
+
+def test_a_differing_checksum_is_a_notice_where_the_images_are_the_references(differing):
+    store, first = differing
+    said = r"shard 0000 of .* differs from the recorded .*; the first 64 images made here are up to 0 of 255 from ref"
+    with pytest.warns(UserWarning, match=said):
         pairs.ensure(store, first.what, 300)
     assert "0000.npz" in pairs.verify_checksums(first)[0]
     teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
     assert pairs.check_shard(first, teacher, 0) <= pairs.TOLERANCE
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_differing_shard_is_refused_where_the_images_are_not_the_references(differing, index, monkeypatch):
+    store, first = differing
+    monkeypatch.setattr(pairs, "SHARD", 256)
+    if index:
+        write_whole(first.shard(0), b"as recorded")
+    write_whole(first.reference, npy(255 - np.load(first.reference)))
+    with pytest.raises(ValueError, match=rf"shard 000{index} .* up to \d+ of 255 .*, where 8 are allowed: these are"):
+        pairs.ensure(store, first.what, 256 * index + 1)
+    assert not first.shard(index).exists()
+
+
+def test_without_a_reference_the_notice_says_so(differing):
+    store, first = differing
+    first.reference.unlink()
+    with pytest.warns(UserWarning, match=r"differs from the recorded checksum .*; there is no reference.npy to"):
+        pairs.ensure(store, first.what, 300)
+    assert not first.reference.exists(), "images of another arithmetic are no reference"
+
+
+def test_the_reference_is_the_first_images_and_is_kept_in_git(made):
+    with np.load(made[1].shard(0)) as file:
+        assert np.array_equal(np.load(made[1].reference), file["images"][:64])
+    ignored = ["git", "-C", Path(__file__).parent, "check-ignore", "-q", "--no-index"]
+    names = [f"../results/pairs/one/{name}" for name in (made[1].reference.name, made[1].shard(0).name)]
+    assert [subprocess.run([*ignored, name]).returncode for name in names] == [1, 0]
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 def test_a_shard_with_other_images_fails_the_tolerance_check(made):
     store, first = made
-    import io
-
     with np.load(first.shard(0)) as file:
         arrays = dict(file) | {"images": 255 - file["images"]}
     buffer = io.BytesIO()
