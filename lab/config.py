@@ -144,7 +144,7 @@ class Recipe:
 
     data: str = "digits"  # digits, fashion-mnist, cifar10, folder:<path>
     classes: tuple[int, ...] | None = None  # train on these classes only; None = all
-    teacher: str | None = None  # alias of teachers.json, run:<id>, pipeline:<folder or hub id>
+    teacher: str | None = None  # alias of teachers.json, run:<id>, pipeline:<folder or hub id>, callable:<name>
     pairs: int = 0  # how many pairs of the teacher; 0 = none needed
     solver: str = "dpmpp2m-8"  # how the pairs were made
     student: NetConfig = DiTConfig()

@@ -87,14 +87,14 @@ def check(recipe: Recipe, store: Store) -> list[str]:
         wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
     if needs - {"starts"} and not recipe.teacher:
         wrong.append(f"method {recipe.methods[0].method} learns from a teacher; set teacher to an alias, "
-                     "run:<id> or pipeline:<folder>")  # fmt: skip
+                     "run:<id>, pipeline:<folder> or callable:<name>")  # fmt: skip
     try:
         diffusion.solver_of(recipe.solver)
     except ValueError as error:
         wrong.append(str(error))
     if recipe.teacher and not recipe.teacher.startswith("pipeline:"):
         try:
-            taught = store.get(recipe.teacher).recipe.data
+            taught = _taught(recipe.teacher, store)
         except (LookupError, ValueError) as error:
             wrong.append(str(error))
         else:
@@ -105,11 +105,18 @@ def check(recipe: Recipe, store: Store) -> list[str]:
     return wrong + _check_start(recipe, store, read="starts" in needs)
 
 
+def _taught(teacher: str, store: Store) -> str:
+    """The data set whose images a run or a function draws."""
+    if teacher.startswith("callable:"):
+        return teachers.registered(teacher).spec.data
+    return store.get(teacher).recipe.data
+
+
 def _spec_ahead(recipe: Recipe, store: Store, needs: set[str]) -> data.ImageSpec | None:
     """What the images will be, as far as it is known without reading any; None for a folder and where it isn't."""
     if needs & {"pairs", "path"} and recipe.teacher and not recipe.teacher.startswith("pipeline:"):
         try:
-            return spec_of_run(store.get(recipe.teacher))
+            return teachers.spec_of(recipe.teacher, store)
         except (LookupError, ValueError):
             return None
     if recipe.data not in SHAPES:
@@ -262,13 +269,12 @@ def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
     if needs & {"pairs", "path"}:
         keep = 0  # methods with "path" say how many; none does yet
         what = pairs.pair_set(store, recipe.teacher, recipe.solver, keep=keep)
+        spec = teachers.spec_of(recipe.teacher, store)
         if recipe.teacher.startswith("pipeline:"):
             # A pipeline does not say what it was trained on; the recipe does, and is held to it as far as it goes.
-            spec = dataclasses.replace(teachers.load(recipe.teacher, store).spec, data=recipe.data)
+            spec = dataclasses.replace(spec, data=recipe.data)
             with contextlib.suppress(data.MissingData):
                 data.load(recipe.data, "train", size=spec.size, channels=spec.channels)
-        else:
-            spec = spec_of_run(store.get(recipe.teacher))
         _fits(recipe, spec)
         made = pairs.ensure(store, what, recipe.pairs, device=device)
         reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)

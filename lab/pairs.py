@@ -46,8 +46,8 @@ TOLERANCE = 8  # of 255: the largest difference that another machine's arithmeti
 class PairSet:
     """What decides a set of pairs; the number of shards made so far does not."""
 
-    teacher: str  # run:<id> or pipeline:<source>
-    teacher_sha256: str  # of its weights; a pipeline's shape and schedule too (teachers.pipeline_sha256)
+    teacher: str  # run:<id>, pipeline:<source> or callable:<name>@<hash>
+    teacher_sha256: str  # of its weights; a pipeline's shape and schedule too (teachers.pipeline_sha256); or its digest
     solver: str
     dtype: str = "float32"  # of the teacher's network, which every machine has; the solver's state is float64
     keep: int = 0  # estimates kept along each path
@@ -89,11 +89,14 @@ class Pairs:
 def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "float32") -> PairSet:
     """The pairs of a teacher by alias or lasting name.
 
-    Raises LookupError for a run without a finished network, ValueError for an unknown solver or pipeline.
+    Raises LookupError for a run without a finished network and for a function that is not registered, ValueError for
+    an unknown solver or pipeline.
     """
     lasting = teachers.resolve(teacher, store)
     if lasting.startswith("pipeline:"):
         digest = teachers.pipeline_sha256(lasting.removeprefix("pipeline:"))
+    elif lasting.startswith("callable:"):
+        digest = teachers.digest_of(lasting)
     else:
         facts = store.get(lasting).read("student")
         if not isinstance(facts, dict):

@@ -1,10 +1,12 @@
 """Teachers: anything that turns noise into images by solving an ODE, behind one small protocol.
 
-`load("run:<id>" | alias | "pipeline:<folder or hub id>", store)` gives one.
+`load("run:<id>" | alias | "pipeline:<folder or hub id>" | "callable:<name>", store)` gives one; the last is a function
+that this process has registered.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +21,7 @@ from lab import compiler, diffusion
 from lab.config import JSON, unknown
 from lab.data import ImageSpec
 from lab.models.taps import Taps
-from lab.results import Store
+from lab.results import ID, Store
 from lab.weights import load_student, sha256, spec_of_run
 
 # Parameters. The rule looks at network and machine and not at how much work is left, so that a shard made after a stop
@@ -130,21 +132,36 @@ def resolve(name: str, store: Store) -> str:
     """A teacher's lasting name: an alias becomes run:<id>, so that a re-used alias changes no recipe."""
     if name.startswith("pipeline:"):
         return name
+    if name.startswith("callable:"):
+        return registered(name).name
     return f"run:{store.get(name).id}"
+
+
+def spec_of(name: str, store: Store) -> ImageSpec:
+    """What a teacher's images are. Raises what `load` raises."""
+    if name.startswith("pipeline:"):
+        return load_pipeline(name.removeprefix("pipeline:")).spec
+    if name.startswith("callable:"):
+        return registered(name).spec
+    return spec_of_run(store.get(name))
 
 
 def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "float32",
          device: str | torch.device = "cpu", thousands: bool = False) -> Teacher:  # fmt: skip
-    """A teacher by alias, run:<id> or pipeline:<folder or hub id>.
+    """A teacher by alias, run:<id>, pipeline:<folder or hub id> or callable:<name>.
 
     `thousands` says that it will draw so many images that compiling a network of some size pays; without a compiler
     it is drawn uncompiled, with a notice.
 
-    Raises LookupError for an unknown run and ValueError for a pipeline that can't be sampled by an
-    ODE solver.
+    Raises LookupError for an unknown run or a function that is not registered, and ValueError for a pipeline that
+    can't be sampled by an ODE solver.
     """
     if name.startswith("pipeline:"):
         return load_pipeline(name.removeprefix("pipeline:"), solver=solver, device=device)
+    if name.startswith("callable:"):
+        teacher = copy.copy(registered(name))
+        teacher.solver = solver
+        return teacher
     run = store.get(name)
     net, spec = load_student(run, device=device), spec_of_run(run)
     if net.config.time:
@@ -152,6 +169,52 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
         compiled = pays and compiler.can_compile(device, f"teacher {run.id}")
         return EdmTeacher(net, spec, name=run.id, solver=solver, dtype=dtype, compiled=compiled)
     return OneStepTeacher(net, spec, name=run.id)
+
+
+# --- functions ----------------------------------------------------------------------------------
+
+_registered: dict[str, tuple[CallableTeacher, str]] = {}  # name -> the teacher under its lasting name, its digest
+
+
+def register(name: str, teacher: CallableTeacher, *, digest: str) -> str:
+    """Make a function's teacher known to this process as `callable:<name>`: to pairs, recipes and metrics.
+
+    `digest` says what the function computes, a sha256 of its weights for one: it decides which pairs are the same.
+    Gives the lasting name, `callable:<name>@<hash of the digest>`, under which recipes keep it. The function is called
+    with tensors of the device that the work runs on; `spec.data` is the data set that its students are measured
+    against. A name given again stands for the later function. Raises ValueError for a name or digest that is none.
+    """
+    if not ID.fullmatch(name):
+        raise ValueError(f"a registered teacher's name must match {ID.pattern}, got {name!r}")
+    if not digest:
+        raise ValueError(f"teacher {name!r} needs a digest that says which function it is, such as its weights' sha256")
+    if not isinstance(teacher, CallableTeacher):
+        raise ValueError(f"teacher {name!r} must be a CallableTeacher, got {type(teacher).__name__}")
+    teacher = copy.copy(teacher)
+    teacher.name = f"callable:{name}@{hashlib.sha256(digest.encode()).hexdigest()[:8]}"
+    _registered[name] = (teacher, digest)
+    return teacher.name
+
+
+def registered(name: str) -> CallableTeacher:
+    """The teacher of `callable:<name>` or its lasting name; LookupError where this process has not registered it."""
+    teacher, _ = _entry(name)
+    return teacher
+
+
+def digest_of(name: str) -> str:
+    """The digest that `callable:<name>` was registered with."""
+    return _entry(name)[1]
+
+
+def _entry(name: str) -> tuple[CallableTeacher, str]:
+    short, _, mark = name.removeprefix("callable:").partition("@")
+    if short not in _registered:
+        raise LookupError(f"teacher {name} is a function that this process doesn't know; call "
+                          f"lab.teachers.register({short!r}, ...) in it first")  # fmt: skip
+    if mark and _registered[short][0].name != name:
+        raise LookupError(f"teacher {name} was registered with another digest here, as {_registered[short][0].name}")
+    return _registered[short]
 
 
 # --- diffusers pipelines ------------------------------------------------------------------------

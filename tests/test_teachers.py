@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 import torch
 from conftest import TINY_DIT, TINY_STUDENT
 
-from lab import diffusion, experiment, pairs, teachers
+from lab import cli, diffusion, experiment, metrics, pairs, sampling, teachers
 from lab.config import Use
 from lab.data import ImageSpec
 from lab.models.taps import Taps
 from lab.results import write_whole
 from lab.teachers import CallableTeacher, DiscreteDenoiser
-from lab.weights import spec_of_run
+from lab.weights import load_student, spec_of_run
 
 SPEC = ImageSpec(data="gaussian", size=8, channels=3, num_classes=0, sigma_data=0.5)
 
@@ -147,6 +148,69 @@ def test_any_function_is_a_teacher():
     assert float(images.std()) == pytest.approx(0.5, rel=0.02)  # the exact denoiser of N(0, 0.5^2)
     with pytest.raises(ValueError, match=r"noise must be \(B, 3, 8, 8\), got \(2, 3, 9, 9\)"):
         teacher.sample(torch.randn(2, 3, 9, 9), None)
+
+
+DIGITS = ImageSpec(data="digits", size=8, channels=1, num_classes=10, class_names=tuple("0123456789"), sigma_data=0.5)
+
+
+def gaussian(x, sigma, y):
+    """The exact denoiser of N(class / 10, 0.5^2)."""
+    s2, mean = sigma.view(-1, 1, 1, 1) ** 2, y.view(-1, 1, 1, 1) / 10
+    return (0.25 * x + s2 * mean) / (0.25 + s2)
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    """A recipe whose teacher is a registered function."""
+    monkeypatch.setattr(pairs, "SHARD", 256)
+    monkeypatch.setattr(teachers, "_registered", {})
+    teachers.register("mine", CallableTeacher(gaussian, DIGITS), digest="a gaussian of 0.5")
+    return TINY_STUDENT.with_(teacher="callable:mine", pairs=256, steps=60, lr=2e-2, warmup=5)
+
+
+def test_a_student_learns_from_a_registered_function_end_to_end(store, mine):
+    run = experiment.run(mine, store, measure=False)
+    assert run.recipe.teacher == teachers.resolve("callable:mine", store) and spec_of_run(run) == DIGITS
+    (made,) = (store.root / "pairs").iterdir()
+    assert json.loads((made / "pairs.json").read_text())["what"]["teacher_sha256"] == "a gaussian of 0.5"
+    theirs = metrics.teacher_images(run.recipe, store, range(64))
+    ours, _ = sampling.generate(load_student(run), DIGITS, range(64))
+    apart = [(diffusion.from_uint8(x) - diffusion.from_uint8(theirs)).abs().mean() for x in (ours, 0 * ours + 127)]
+    assert apart[0] < 0.8 * apart[1], "the student is no nearer to its teacher than a grey image"
+
+
+def test_another_digest_of_a_function_is_another_run_with_other_pairs(store, mine):
+    first = pairs.pair_set(store, "callable:mine", "dpmpp2m-4"), experiment.resolve(mine, store)
+    kept = first[1].teacher
+    teachers.register("mine", CallableTeacher(gaussian, DIGITS), digest="other weights")
+    assert pairs.pair_set(store, "callable:mine", "dpmpp2m-4").id != first[0].id
+    assert experiment.resolve(mine, store).id != first[1].id
+    with pytest.raises(LookupError, match=f"teacher {kept} was registered with another digest here, as callable:mine@"):
+        teachers.load(kept, store)
+
+
+def test_a_function_that_this_process_has_not_registered_is_one_sentence(store, mine, capsys):
+    said = "teacher callable:mine is a function that this process doesn't know; call lab.teachers.register"
+    teachers._registered.clear()
+    with pytest.raises(ValueError, match=said):
+        experiment.run(mine, store, measure=False)
+    with pytest.raises(LookupError, match=said):
+        pairs.pair_set(store, "callable:mine", "dpmpp2m-4")
+    assert cli.main(["pairs", "callable:mine", "--count", "1"]) == cli.MISSING
+    assert said in capsys.readouterr().err
+
+
+def test_a_function_is_held_to_the_recipes_data_and_shape(store, mine):
+    with pytest.raises(ValueError, match="data is 'cifar10', but teacher callable:mine draws images of 'digits'"):
+        experiment.resolve(mine.with_(data="cifar10"), store)
+    with pytest.raises(ValueError, match=r"student\.image_size is 12, the images of digits have 8"):
+        experiment.resolve(mine.with_(student__image_size=12), store)
+
+
+@pytest.mark.parametrize(("name", "digest", "part"), [("Mine", "x", "name must match"), ("mine", "", "needs a digest")])
+def test_a_function_without_a_name_or_a_digest_is_not_registered(name, digest, part):
+    with pytest.raises(ValueError, match=part):
+        teachers.register(name, CallableTeacher(gaussian, DIGITS), digest=digest)
 
 
 def test_a_teacher_image_depends_on_its_seed_and_not_on_the_batch(taught):

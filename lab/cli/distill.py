@@ -49,7 +49,7 @@ def pairs(args: argparse.Namespace) -> Answer:
     from lab import pairs as pair_sets
 
     store, machine = open_store(args), machine_of(args)
-    if not args.teacher.startswith("pipeline:"):
+    if not args.teacher.startswith(("pipeline:", "callable:")):
         get_run(store, args.teacher)
     with as_usage():
         what = pair_sets.pair_set(store, args.teacher, args.solver, keep=args.keep)
@@ -207,7 +207,7 @@ def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
     from lab import data, weights
     from lab.config import DiTConfig, Recipe, UNetConfig
 
-    if args.teacher and not args.teacher.startswith("pipeline:"):
+    if args.teacher and not args.teacher.startswith(("pipeline:", "callable:")):
         teacher = get_run(store, args.teacher)
         spec, name = weights.spec_of_run(teacher), args.data or teacher.recipe.data
     elif args.teacher:
