@@ -262,6 +262,43 @@ def test_a_compiler_is_the_one_that_torch_would_call(monkeypatch, tmp_path):
     assert not compiler.can_compile("cpu") and compiler.can_compile("cuda:0")
 
 
+KILLED_COMPILED = """
+import os, signal, sys, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from conftest import TINY_STUDENT
+from lab import experiment, train
+from lab.results import Store
+import dataclasses
+torch.set_num_threads(1)
+update_ema = train.update_ema
+
+def saved_every_10_updates_and_killed_in_the_27th(ema, student, decay, step):
+    update_ema(ema, student, decay, step)
+    train.SAVE_EVERY_S = -1.0 if step % 10 == 9 else 60.0
+    if step == 26:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.update_ema = saved_every_10_updates_and_killed_in_the_27th
+recipe = dataclasses.replace(TINY_STUDENT, steps=40)
+experiment.run(recipe, Store({store!r}), machine=experiment.Machine(device="cpu", compile=True), measure=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler.missing() is not None, reason=f"needs {compiler.missing()}")
+def test_kill_9_of_a_compiled_run_between_two_saves_loses_nothing(taught, tmp_path):
+    recipe, here = dataclasses.replace(TINY_STUDENT, steps=40), experiment.Machine(device="cpu", compile=True)
+    shutil.copytree(taught.root, tmp_path / "undisturbed")
+    expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), machine=here, measure=False))
+    code = KILLED_COMPILED.format(root=str(ROOT), tests=str(ROOT / "tests"), store=str(taught.root))
+    killed = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, timeout=120)
+    run = taught.open(experiment.resolve(recipe, taught))
+    assert killed.returncode == -signal.SIGKILL and run.status().step == 20 and (run.path / "state.pt").exists()
+    done = experiment.run(recipe, taught, machine=here, measure=False)
+    assert [sitting["compiled"] for sitting in done.read("env")["sittings"]] == [True, True]
+    assert same(weights(done), expected)
+
+
 def test_an_unconditional_student_of_a_conditional_teacher_trains(taught):
     run = experiment.run(TINY_STUDENT.with_(student__num_classes=0), taught, measure=False)
     assert run.status().state == "done"
