@@ -90,7 +90,7 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
     """The pairs of a teacher by alias or lasting name.
 
     Raises LookupError for a run without a finished network and for a function that is not registered, ValueError for
-    an unknown solver or pipeline.
+    an unknown solver or pipeline, and for more estimates to keep than the solver makes.
     """
     lasting = teachers.resolve(teacher, store)
     if lasting.startswith("pipeline:"):
@@ -102,7 +102,10 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
         if not isinstance(facts, dict):
             raise LookupError(f"teacher {lasting} has no finished network yet")
         digest = str(facts["weights_sha256"])
-    diffusion.solver_of(solver)
+    _, steps = diffusion.solver_of(solver)
+    if keep >= steps:
+        raise ValueError(f"keep {keep} asks for more estimates than a path of {solver} has, which takes {steps} steps; "
+                         f"keep at most {steps - 1}")  # fmt: skip
     return PairSet(lasting, digest, solver, dtype, keep)
 
 

@@ -171,6 +171,17 @@ def test_the_path_is_kept_where_asked_for_and_ends_at_the_image(taught):
     assert what.id != pairs.pair_set(taught, "tiny", TINY_STUDENT.solver).id
 
 
+@pytest.mark.parametrize("solver", ["dpmpp2m-2", "dpmpp2m-9", "heun-5"])
+def test_more_estimates_than_a_path_has_are_refused_and_as_many_differ(taught, solver):
+    steps = diffusion.solver_of(solver)[1]
+    with pytest.raises(ValueError, match=rf"keep 20 asks for more .* of {solver} .* keep at most {steps - 1}$"):
+        pairs.pair_set(taught, "tiny", solver, keep=20)
+    what = pairs.pair_set(taught, "tiny", solver, keep=steps - 1)
+    _, path = diffusion.solve(lambda x, sigma: 0 * x + sigma.view(-1, 1, 1, 1), torch.zeros(1, 1, 2, 2), solver,
+                              keep=what.keep)  # fmt: skip
+    assert len(path[0].flatten(1).unique(dim=0)) == steps - 1
+
+
 def test_a_reader_of_some_classes_gives_only_those(made):
     reader = pairs.Reader(made[1], 300, shape=(1, 8, 8), num_classes=10).only((2, 5))
     assert set(reader.batch(torch.arange(len(reader.index))).y.tolist()) == {2, 5}
