@@ -12,16 +12,19 @@ results/devices/blocks/*.json    where a student's time goes, part by part, besi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
 import os
+import platform
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -29,6 +32,7 @@ from lab.config import JSON, Recipe, config_to_json, unknown
 
 HEARTBEAT_S = 10
 STALE_S = 60
+GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who wants it tries for so long
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 BLOCKS_SCHEMA = "device_blocks.v1"
@@ -122,15 +126,37 @@ class Run:
     # --- status ---
 
     def status(self) -> Status:
+        """What status.json says; a run that is said to be running and is not reads as stale.
+
+        A killed process has let go of the lock, which this machine sees at once. Where the process is another
+        machine's, or the file system has no locks, only the heart tells, after STALE_S.
+        """
+        status = self._said()
+        if status.state != "running":
+            return status
+        if self._abandoned():
+            status = self._said()  # it may have ended meanwhile, in good order
+            return dataclasses.replace(status, state="stale") if status.state == "running" else status
+        silent = time.time() - status.heartbeat > STALE_S
+        return dataclasses.replace(status, state="stale") if silent else status
+
+    def _said(self) -> Status:
         plain = self.read("status")
         if not isinstance(plain, dict):
             return Status()
         kinds = {k: (int, float) if isinstance(v, float) else type(v) for k, v in asdict(Status()).items()}
-        known = {k: v for k, v in plain.items() if k in kinds and isinstance(v, kinds[k])}
-        status = Status(**known)
-        if status.state == "running" and time.time() - status.heartbeat > STALE_S:
-            return Status(**(known | {"state": "stale"}))
-        return status
+        return Status(**{k: v for k, v in plain.items() if k in kinds and isinstance(v, kinds[k])})
+
+    def _abandoned(self) -> bool:
+        """Whether this machine made the lock and no process holds it."""
+        try:
+            with open(self.path / "lock", errors="replace") as lock:
+                if lock.read().strip() not in ("", platform.node()):  # synchronised from another machine
+                    return False
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:  # held, never made, or a file system that has no locks
+            return False
+        return True
 
     def set_status(self, **changes: JSON) -> None:
         with _status_lock:
@@ -146,11 +172,10 @@ class Run:
         """Hold the run's lock and let its heart beat; raises Busy if another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / "lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                pid = self.status().pid
-                raise Busy(f"run {self.id} is being worked on by process {pid}; wait for it or stop it") from None
+            self._take(lock)
+            lock.truncate(0)
+            lock.write(platform.node())
+            lock.flush()
             ended = threading.Event()
             thread = threading.Thread(target=self._beat, args=(ended,), daemon=True)
             thread.start()
@@ -159,6 +184,17 @@ class Run:
             finally:
                 ended.set()
                 thread.join()
+
+    def _take(self, lock: TextIO) -> None:
+        until = time.monotonic() + GLANCE_S
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > until:
+                    pid = self._said().pid
+                    raise Busy(f"run {self.id} is being worked on by process {pid}; wait for it or stop it") from None
+            time.sleep(GLANCE_S / 10)
 
     def _beat(self, ended: threading.Event) -> None:
         # A thread, because a first compile may last longer than STALE_S.

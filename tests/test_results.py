@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -8,7 +12,7 @@ from conftest import TINY_STUDENT
 
 from lab import experiment
 from lab.config import DiTConfig, Recipe
-from lab.results import STALE_S, Store, write_whole
+from lab.results import GLANCE_S, STALE_S, Busy, Run, Store, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -61,6 +65,68 @@ def test_a_heart_that_stopped_beating_reads_as_stale(taught):
     plain = json.loads((run.path / "status.json").read_text())
     run.write("status", plain | {"heartbeat": time.time() - STALE_S - 1})
     assert run.status().state == "stale" and run.status().resumable
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lab.results import Run
+run = Run(Path(sys.argv[1]))
+with run.working():
+    run.set_status(state="running")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def worked_on(store: Store):
+    """A run and the process that works on it."""
+    run = store.open(Recipe())
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield run, process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_run_reads_as_stale_at_once_and_can_go_on(worked_on):
+    run, process = worked_on
+    assert run.status().state == "running"
+    process.kill()
+    process.wait()
+    assert run.status().state == "stale" and run.status().resumable
+    with run.working():
+        assert run.status().state == "running"  # by this process, which has not said so yet
+
+
+def test_a_run_that_ended_between_two_glances_is_not_called_stale(worked_on, monkeypatch):
+    run, process = worked_on
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(Run, "_abandoned", lambda run: run.set_status(state="done") is None)
+    assert run.status().state == "done"
+
+
+def test_a_free_lock_of_another_machine_says_nothing(worked_on):
+    run, process = worked_on
+    process.kill()
+    process.wait()
+    (run.path / "lock").write_text("another-machine")
+    assert run.status().state == "running"
+
+
+def test_whoever_looks_at_a_run_keeps_nobody_from_working_on_it(store: Store):
+    run = store.open(Recipe())
+    (run.path / "lock").touch()
+    with open(run.path / "lock") as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        threading.Timer(GLANCE_S / 4, fcntl.flock, (glance, fcntl.LOCK_UN)).start()
+        with run.working():
+            pass
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        with pytest.raises(Busy), run.working():
+            pass
 
 
 def test_a_cut_off_log_line_is_left_out_and_a_rewind_forgets_what_comes_after(taught):

@@ -169,9 +169,7 @@ def one(run: Run) -> None:
             st.caption(f"Process {started} is loading; its first update follows.")
         elif status.resumable:
             if status.state == "stale":
-                st.caption(
-                    "No sign of life for more than a minute: its process is gone. It goes on where it last saved."
-                )
+                st.caption("Stopped, resumable: its process is gone. It goes on where it last saved.")
             st.code(jobs.command(run), language="bash", wrap_lines=True)
             if started is not None and (said := jobs.last_words(run)):
                 st.caption("The process ended; its last words:")

@@ -123,6 +123,15 @@ def test_a_stale_run_shows_its_progress_and_the_command_that_goes_on(store: Stor
     assert next(b for b in at.button if b.key == f"resume-{run.id}").label == "Resume"
 
 
+def test_a_run_whose_process_was_killed_can_go_on_at_once(store: Store):
+    run = unfinished(store)
+    (run.path / "lock").touch()
+    write_json(run.path / "status.json", {"state": "running", "steps": 10, "heartbeat": time.time(), "pid": 2**22 + 7})
+    at = page()
+    assert "Stopped, resumable" in text(at)
+    assert {b.key for b in at.button} & {f"resume-{run.id}", f"stop-{run.id}"} == {f"resume-{run.id}"}
+
+
 def test_an_error_is_shown(store: Store):
     run = unfinished(store)
     write_json(
@@ -134,7 +143,7 @@ def test_an_error_is_shown(store: Store):
 
 def test_a_run_of_another_machine_cannot_be_stopped(store: Store):
     run = unfinished(store)
-    (run.path / "lock").touch()
+    (run.path / "lock").write_text("another-machine")
     write_json(
         run.path / "status.json",
         {"state": "running", "step": 5, "steps": 10, "heartbeat": time.time(), "pid": 2**22 + 7},
