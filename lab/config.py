@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -293,10 +294,13 @@ def _drop_later_defaults(plain: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+_hints = functools.cache(typing.get_type_hints)  # most of the time of reading a recipe, and always the same
+
+
 def _build(cls: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, Mapping):
         raise ValueError(f"{where} must be a JSON object, got {type(plain).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     for name in plain:
         if name not in names:

@@ -12,9 +12,11 @@ results/devices/blocks/*.json    where a student's time goes, part by part, besi
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -36,6 +38,9 @@ GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who want
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 BLOCKS_SCHEMA = "device_blocks.v1"
+# What a row of `Store.table()` is made of.
+_ROW_FILES = ("recipe", "status", "notes", "cost", "student", "metrics")
+_KEPT_ROWS = 2**15  # of runs, and of reports: a few KB each
 # Of artefact.json: how far the images of a file are from those of the network that it was made of, and by what.
 _DISTANCES = ("images", "max_abs", "mean_abs", "perceptual", "perceptual_by")
 
@@ -126,21 +131,22 @@ class Run:
     # --- status ---
 
     def status(self) -> Status:
-        """What status.json says; a run that is said to be running and is not reads as stale.
+        """Where it stands; a run that is said to be running and is not reads as stale.
 
         A killed process has let go of the lock, which this machine sees at once. Where the process is another
         machine's, or the file system has no locks, only the heart tells, after STALE_S.
         """
-        status = self._said()
+        status = self.said()
         if status.state != "running":
             return status
         if self._abandoned():
-            status = self._said()  # it may have ended meanwhile, in good order
+            status = self.said()  # it may have ended meanwhile, in good order
             return dataclasses.replace(status, state="stale") if status.state == "running" else status
         silent = time.time() - status.heartbeat > STALE_S
         return dataclasses.replace(status, state="stale") if silent else status
 
-    def _said(self) -> Status:
+    def said(self) -> Status:
+        """What status.json says, true or not."""
         plain = self.read("status")
         if not isinstance(plain, dict):
             return Status()
@@ -192,7 +198,7 @@ class Run:
                 return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 if time.monotonic() > until:
-                    pid = self._said().pid
+                    pid = self.said().pid
                     raise Busy(f"run {self.id} is being worked on by process {pid}; wait for it or stop it") from None
             time.sleep(GLANCE_S / 10)
 
@@ -246,8 +252,9 @@ class Run:
 
         Files that were made of other weights are left out.
         """
-        student, found = self.read("student"), {}
-        for path in sorted((self.path / "export").glob("*/artefact.json")):
+        paths = sorted((self.path / "export").glob("*/artefact.json"))
+        student, found = self.read("student") if paths else None, {}
+        for path in paths:
             if path.parent.suffix == ".tmp":  # still being made, its images not yet compared
                 continue
             facts = read_json(path)
@@ -263,6 +270,18 @@ class Run:
 
     def _repr_html_(self) -> str:
         return f"<b>{self.label}</b> {self.status().state}<br>{self.recipe._repr_html_()}"
+
+
+Stamp = tuple[int, int, int] | None
+
+
+def stamp(path: Path | str) -> Stamp:
+    """What changes when a file does; None where there is none. Change time, since mtime may be set back by a copy."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ctime_ns, found.st_ino, found.st_size
 
 
 class Store:
@@ -300,11 +319,9 @@ class Store:
 
     def runs(self) -> list[Run]:
         """Every folder that holds a readable recipe, by id."""
-        found = []
-        for path in sorted((self.root / "runs").glob("*/recipe.json")):
-            if ID.fullmatch(path.parent.name):
-                found.append(Run(path.parent))
-        return found
+        folder = self.root / "runs"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [Run(folder / n) for n in names if ID.fullmatch(n) and os.path.exists(f"{folder}/{n}/recipe.json")]
 
     def teachers(self) -> dict[str, str]:
         """alias -> run id."""
@@ -358,19 +375,15 @@ class Store:
 
     def read_reports(self) -> tuple[pd.DataFrame, dict[str, str]]:
         """`reports()`, and of every file that is no whole report its name and what is wrong with it."""
-        from lab.devices.report import fault
-
         rows, faults = [], {}
         known: dict[str, dict[tuple[str, str], dict[str, JSON]]] = {}
         for path in sorted((self.root / "devices").glob("*.json")):
-            plain = read_json(path)
-            if isinstance(plain, dict) and isinstance(timing := plain.get("timing"), dict):
-                timing.pop("samples_ns", None)
-            if wrong := fault(plain, path.stem):
+            row, wrong = _report(str(path), stamp(path))
+            if wrong:
                 faults[path.name] = wrong
                 continue
-            rows.append(report_row(plain))
-            rows[-1] |= {f"artefact.{name}": value for name, value in self._artefact_of(rows[-1], known).items()}
+            rows.append(_own(row))
+            rows[-1] |= {f"artefact.{name}": value for name, value in self._artefact_of(row, known).items()}
         return pd.DataFrame(rows), faults
 
     def _artefact_of(self, row: Mapping[str, JSON], known: dict[str, dict[tuple[str, str], dict[str, JSON]]]
@@ -419,7 +432,8 @@ class Store:
 
         Latencies are in `reports()`, which joins by `weights_sha256` = `model.weights_sha256`.
         """
-        return pd.DataFrame([_row(run, self.teachers()) for run in self.runs()])
+        aliases = self.teachers()
+        return pd.DataFrame([_row(run, aliases) for run in self.runs()])
 
 
 def report_row(report: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -430,14 +444,40 @@ def report_row(report: Mapping[str, JSON]) -> dict[str, JSON]:
     return _flat(report) | {"grade": found.letter, "grade_reasons": found.reasons}
 
 
+@functools.lru_cache(maxsize=_KEPT_ROWS)
+def _report(path: str, stamp: Stamp) -> tuple[dict[str, JSON], str | None]:
+    """The row of a report's file, and what is wrong with it; read once as long as its stamp stays the same."""
+    from lab.devices.report import fault
+
+    plain = read_json(Path(path))
+    if isinstance(plain, dict) and isinstance(timing := plain.get("timing"), dict):
+        timing.pop("samples_ns", None)
+    wrong = fault(plain, Path(path).stem)
+    return ({}, wrong) if wrong else (report_row(plain), None)
+
+
 def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
     """The columns of one run; unreadable files give an `error` instead of an exception."""
+    row = _own(_row_of_files(str(run.path), tuple(stamp(f"{run.path}/{name}.json") for name in _ROW_FILES)))
+    if row["state"] == "unreadable":
+        return row
+    if row["state"] == "running":  # is it? No file says so
+        row["state"] = run.status().state
+    row["role"] = "teacher" if run.id in aliases.values() else "student"
+    row["aliases"] = [a for a, target in aliases.items() if target == run.id]
+    return row
+
+
+@functools.lru_cache(maxsize=_KEPT_ROWS)
+def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
+    """What the files of a run say of it; read once as long as their stamps stay the same."""
+    run = Run(Path(path))
     row: dict[str, JSON] = {"run": run.id}
     try:
         recipe = run.recipe
     except (OSError, ValueError) as error:
         return row | {"state": "unreadable", "error": str(error), "label": run.id}
-    status, config = run.status(), config_to_json(recipe.student)
+    status, config = run.said(), config_to_json(recipe.student)
     row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
     row |= {k: config.get(k) for k in ("family", "time", "patch", "depth", "width", "heads", "mlp_hidden")}
     if recipe.student.family == "dit":
@@ -446,8 +486,8 @@ def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
         "shape": recipe.student.shape,
         "method": "+".join(use.method for use in recipe.methods),
         "images": recipe.images,
-        "role": "teacher" if run.id in aliases.values() else "student",
-        "aliases": [a for a, target in aliases.items() if target == run.id],
+        "role": "",  # of teachers.json, as the next
+        "aliases": [],
         "state": status.state,
         "step": status.step,
         "train_seconds": status.seconds,
@@ -460,6 +500,11 @@ def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
             row |= {prefix + k: v for k, v in found.items() if not isinstance(v, (dict, list))}
     row |= _metric_columns(run.read("metrics"))
     return row
+
+
+def _own(row: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A copy of a row that is kept, whose lists and objects are the caller's own."""
+    return {k: copy.deepcopy(v) if type(v) in (list, dict) else v for k, v in row.items()}
 
 
 def _metric_columns(metrics: JSON) -> dict[str, JSON]:

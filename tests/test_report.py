@@ -176,6 +176,19 @@ def test_broken_files_are_named_and_never_break_the_table(store: Store) -> None:
                       "numbers.json": "timing is '5', not object"}  # fmt: skip
 
 
+def test_a_report_that_changes_or_goes_is_read_anew(store: Store) -> None:
+    path = store.root / "devices" / f"{store.add_report(GOOD)}.json"
+    found = store.reports()
+    found["timing.p50_ci95"].iloc[0].append(7)
+    assert store.reports()["timing.p50_ci95"].tolist() == [GOOD["timing"]["p50_ci95"]]
+    path.write_text(json.dumps(changed(timing__p50=1.05)))
+    assert store.reports()["timing.p50"].tolist() == [1.05]
+    path.write_text("{")
+    assert store.read_reports()[1] == {path.name: "it is no JSON object"}
+    path.unlink()
+    assert store.reports().empty and store.read_reports()[1] == {}
+
+
 def test_one_report_is_given_whole_with_its_raw_times(store: Store) -> None:
     store.add_report(GOOD)
     assert store.report(GOOD["report_id"]) == GOOD

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -51,6 +53,45 @@ def test_broken_folders_never_break_the_table(taught):
     assert (table.loc[[*broken], "state"] == "unreadable").all()
     assert "stepz" in table.loc["foreign", "error"]
     assert table.loc["truncated", "state"] == "queued"
+
+
+def test_a_run_that_changes_is_read_anew_whoever_wrote_its_file(taught):
+    run = taught.open(TINY_STUDENT)
+
+    def row() -> dict:
+        return taught.table().set_index("run").loc[run.id].to_dict()
+
+    assert (row()["state"], row()["label"]) == ("queued", run.id)
+    run.set_notes(label="a")
+    assert row()["label"] == "a"
+    path, was = run.path / "notes.json", (run.path / "notes.json").stat()
+    path.write_text(path.read_text().replace('"a"', '"b"'))  # in its place, as long, and as old, as it was
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert row()["label"] == "b"
+    path.unlink()
+    assert row()["label"] == run.id
+    taught.name_teacher("another", run.id)
+    assert row()["role"] == "teacher" and row()["aliases"] == ["another"]
+    shutil.rmtree(run.path)
+    assert run.id not in set(taught.table()["run"])
+    assert taught.open(TINY_STUDENT).id == run.id and row()["label"] == run.id
+
+
+def test_what_a_caller_does_to_a_table_is_not_in_the_next_one(taught):
+    run = taught.open(TINY_STUDENT.with_(keep=(16,)))
+    table = taught.table().set_index("run")
+    table.loc[run.id, "keep"].append(32)
+    table.loc[run.id, "state"] = "done"
+    again = taught.table().set_index("run").loc[run.id]
+    assert again["keep"] == [16] and again["state"] == "queued"
+
+
+def test_a_killed_run_is_stale_in_the_table_though_no_file_changed(worked_on, store: Store):
+    _, process = worked_on
+    assert store.table()["state"].tolist() == ["running"]
+    process.kill()
+    process.wait()
+    assert store.table()["state"].tolist() == ["stale"]
 
 
 def test_an_empty_folder_is_an_empty_table(tmp_path):

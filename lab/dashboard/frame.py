@@ -24,12 +24,12 @@ import streamlit as st
 from PIL import Image
 
 from lab import choose
-from lab.results import Store, default_root
+from lab.results import Run, Store, default_root
 
 # A teacher and a student on the embedded digits: what an empty page offers.
 FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
 python -m lab run --data digits --teacher digits-teacher --pairs 2000 --steps 500"""
-RECHECK_S = 60  # a running run turns stale without any file changing
+RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 
 def store() -> Store:
@@ -40,12 +40,16 @@ def store() -> Store:
 def all_runs() -> pd.DataFrame:
     """Every run, hidden ones too, with the columns `protocol` and `name`; read again when a folder has changed."""
     root = store().root
-    return _runs(str(root), _stamp(root, "runs"))
+    table = _runs(str(root), _stamp(root, "runs"))
+    if "state" in table:  # a process that is killed changes no file
+        for place, run in table["run"][table["state"] == "running"].items():
+            table.loc[place, "state"] = Run(root / "runs" / run).status().state
+    return table
 
 
 def all_reports() -> pd.DataFrame:
     """Every device report."""
-    return _all_reports()[0]
+    return _all_reports()[0].copy()
 
 
 def unreadable_reports() -> dict[str, str]:
@@ -61,22 +65,22 @@ def all_blocks() -> pd.DataFrame:
 
 def _all_reports() -> tuple[pd.DataFrame, dict[str, str]]:
     root = store().root
-    return _reports(str(root), _stamp(root, "devices") + _exports(root))
+    return _reports(str(root), hash((_stamp(root, "devices"), _exports(root))))
 
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
-def _runs(root: str, stamp: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+def _runs(root: str, stamp: int) -> pd.DataFrame:
     table = Store(root).table()
     return choose.complete(table)
 
 
-@st.cache_data(max_entries=4, show_spinner=False)
-def _reports(root: str, stamp: tuple[tuple[str, int], ...]) -> tuple[pd.DataFrame, dict[str, str]]:
+@st.cache_resource(max_entries=4, show_spinner=False)  # as it is: unpickling thousands of reports takes too long
+def _reports(root: str, stamp: int) -> tuple[pd.DataFrame, dict[str, str]]:
     return Store(root).read_reports()
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
-def _blocks(root: str, stamp: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+def _blocks(root: str, stamp: int) -> pd.DataFrame:
     return Store(root).blocks()
 
 
@@ -87,8 +91,11 @@ def clear() -> None:
     _blocks.clear()
 
 
-def _stamp(root: Path, folder: str) -> tuple[tuple[str, int], ...]:
-    """Names and times of a folder's entries. Files are replaced whole, which touches the folder they are in."""
+def _stamp(root: Path, folder: str) -> int:
+    """Of names and times of a folder's entries. Files are replaced whole, which touches the folder they are in.
+
+    One number, since Streamlit takes a second to tell thousands of names and times apart.
+    """
     found = []
     for path in (root / folder, root / "teachers.json"):
         if path.exists():
@@ -96,18 +103,18 @@ def _stamp(root: Path, folder: str) -> tuple[tuple[str, int], ...]:
     if (root / folder).is_dir():
         with os.scandir(root / folder) as entries:
             found += sorted((e.name, e.stat().st_mtime_ns) for e in entries)
-    return tuple(found)
+    return hash(tuple(found))
 
 
-def _exports(root: Path) -> tuple[tuple[str, int], ...]:
-    """Names and times of the runs' exported files, of which reports say how far their images are off."""
+def _exports(root: Path) -> int:
+    """Of names and times of the runs' exported files, of which reports say how far their images are off."""
     found = []
     if (root / "runs").is_dir():
         with os.scandir(root / "runs") as runs:
             for run in runs:
                 with contextlib.suppress(OSError):
                     found.append((run.name, os.stat(f"{run.path}/export").st_mtime_ns))
-    return tuple(sorted(found))
+    return hash(tuple(sorted(found)))
 
 
 # --- the sidebar --------------------------------------------------------------------------------

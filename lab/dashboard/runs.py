@@ -69,8 +69,9 @@ STATES = ["running", "queued", "stale", "stopped", "failed", "done", "unreadable
 def listed(table: pd.DataFrame, words: str, *, hidden: bool) -> pd.DataFrame:
     """The runs that hold all words in name, id, data, method, state or notes: pinned first, then the best."""
     shown = table if hidden else table[~table["hide"]]
-    text = shown[[c for c in ("name", "run", "data", "method", "state", "notes") if c in shown]]
-    text = text.fillna("").astype(str).agg(" ".join, axis=1).str.lower() if len(text) else pd.Series(dtype=str)
+    text = pd.Series("", index=shown.index, dtype=str)
+    for column in ("name", "run", "data", "method", "state", "notes"):
+        text += " " + (shown[column].fillna("").astype(str).str.lower() if column in shown else "")
     for word in words.lower().split():
         shown = shown[text[shown.index].str.contains(word, regex=False)]
     shown = shown.assign(

@@ -1,0 +1,67 @@
+"""Two thousand runs: the pages that show all of them still open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from dashboard.conftest import SHAPES, add_report, make_store, report
+from streamlit.testing.v1 import AppTest
+
+from lab.config import DiTConfig, Recipe
+from lab.results import Run, Store
+
+APP = Path(__file__).parents[2] / "app.py"
+RUNS = 2000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A student of each shape as the other tests have it, and others by seed, which share files by hard links."""
+    store = make_store(tmp_path_factory.mktemp("many"), students=len(SHAPES))
+    first = {run.recipe.student: run for run in store.runs()[1:] if run.read("student")}
+    students = [run for run in first.values() if run.recipe.student.family == "dit"]
+    for seed in range(1, RUNS // len(students) + 1):
+        for of in students:
+            recipe = of.recipe.with_(seed=seed)
+            run = Run(store.root / "runs" / recipe.id)
+            run.path.mkdir()
+            (run.path / "recipe.json").write_text(recipe.to_json())
+            weights = hashlib.sha256(run.id.encode()).hexdigest()
+            (run.path / "student.json").write_text(json.dumps(of.read("student") | {"weights_sha256": weights}))
+            metrics = of.read("metrics")
+            metrics["values"]["fd"]["value"] += seed / 1000
+            (run.path / "metrics.json").write_text(json.dumps(metrics))
+            for name in ("status.json", "cost.json", "log.jsonl", "samples.npz", "samples.png"):
+                os.link(of.path / name, run.path / name)
+            if seed % 10 == 1:
+                add_report(store, report(run, ms=1 + seed / 100))
+    assert len(store.runs()) >= RUNS
+    return store
+
+
+@pytest.mark.parametrize("name", ["runs", "tradeoff", "gallery"])
+def test_a_page_of_two_thousand_runs_opens(name: str, many: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAB_RESULTS", str(many.root))
+    at = AppTest.from_file(str(APP), default_timeout=120)
+    at.switch_page(f"lab/dashboard/{name}.py").run()
+    assert not at.exception, at.exception
+    assert at.title[0].value and not at.error
+    if name == "runs":
+        assert len(at.dataframe[0].value) == len(many.runs())
+
+
+def test_a_run_that_is_written_changed_or_gone_shows_at_once_among_them(many: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAB_RESULTS", str(many.root))
+    at = AppTest.from_file(str(APP), default_timeout=120)
+    at.switch_page("lab/dashboard/runs.py").run()
+    before = len(at.dataframe[0].value)
+    new = many.open(Recipe(data="fashion-mnist", student=DiTConfig(depth=9)))
+    assert len(at.run().dataframe[0].value) == before + 1
+    new.set_notes(label="a new one")
+    assert "a new one" in at.run().dataframe[0].value["name"].tolist()
+    (new.path / "recipe.json").unlink()
+    assert len(at.run().dataframe[0].value) == before
