@@ -84,13 +84,19 @@ def _row(line: bytes) -> dict[str, float] | None:
 # --- the process --------------------------------------------------------------------------------
 
 
+def on(root: Path, commands: str) -> str:
+    """Commands of the lab, one a line, so that they work on this results folder from wherever they are typed."""
+    if root.resolve() == (HERE / "results").resolve():
+        return commands
+    named = f"LAB_RESULTS={shlex.quote(str(root.absolute()))}"
+    return "\n".join(f"{named} {line}" if line.startswith("python ") else line for line in commands.split("\n"))
+
+
 def command(run: Run) -> str:
     """What starts or resumes a run in a terminal, from the repository's folder."""
-    root = run.path.parent.parent
     recipe = run.path / "recipe.json"
     shown = recipe.relative_to(HERE) if recipe.is_relative_to(HERE) else recipe
-    named = "" if root.resolve() == (HERE / "results").resolve() else f"LAB_RESULTS={shlex.quote(str(root))} "
-    return f"{named}python -m lab run {shlex.quote(str(shown))}"
+    return on(run.path.parent.parent, f"python -m lab run {shlex.quote(str(shown))}")
 
 
 def start(run: Run) -> int:

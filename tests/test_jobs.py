@@ -154,6 +154,14 @@ def test_the_command_names_another_results_folder(run: Run):
     assert jobs.command(home) == "python -m lab run results/runs/x-1/recipe.json"
 
 
+def test_every_line_that_is_the_lab_s_names_the_folder_and_no_other_line_does(tmp_path: Path):
+    root = tmp_path / "my results"
+    said = jobs.on(root, "python -m lab ls\npython benchmarks/measure.py\nunzip student.zip")
+    named = f"LAB_RESULTS='{root}'"
+    assert said == f"{named} python -m lab ls\n{named} python benchmarks/measure.py\nunzip student.zip"
+    assert jobs.on(jobs.HERE / "results", "python -m lab ls") == "python -m lab ls"
+
+
 # --- other commands -----------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from lab import choose, figures
+from lab import choose, figures, jobs
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
 from lab.dashboard import frame
 
@@ -104,7 +104,8 @@ def strips(answer: Recommendation) -> None:
             )
             st.caption(caption)
         else:
-            st.caption(f"{caption}. No sheet yet: `python -m lab sample {row['run']}`")
+            command = jobs.on(view.store.root, f"python -m lab sample {row['run']}")
+            st.caption(f"{caption}. No sheet yet: `{command}`")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -201,7 +202,7 @@ with right:
     elif len(answer.candidates):
         misses(answer)
     st.subheader("The same answer in a terminal", anchor=False)
-    st.code(choose.command(frame.all_runs(), view.reports, answer.budget), language="bash", wrap_lines=True)
+    frame.show_command(choose.command(frame.all_runs(), view.reports, answer.budget))
 if answer.pick:
     strips(answer)
     timing = choose.timing_said(answer.pick)

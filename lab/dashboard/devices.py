@@ -303,8 +303,8 @@ def precisions(rows: pd.DataFrame) -> None:
             st.markdown(f"{mark} {frame.plain(said)}".strip())
     if table["model.precision"].nunique() < 2:
         st.info("Only one precision of this student is timed here. This times the others:")
-        st.code(f"python -m lab bench {table['run'].iloc[0] or name} --runtime onnxruntime,openvino "
-                "--precision fp32,bf16,int8", language="bash", wrap_lines=True)  # fmt: skip
+        frame.show_command(f"python -m lab bench {table['run'].iloc[0] or name} --runtime onnxruntime,openvino "
+                           "--precision fp32,bf16,int8")  # fmt: skip
     frame.small_table(
         ["runtime", "precision", "p50 ms", "times fp32", "verdict", "images off", "at most", "perceptual", "grade"],
         [(r["runtime"], r["model.precision"], _number(r["timing.p50"]), _number(r["speed_up"]),
@@ -360,7 +360,7 @@ def size(rows: pd.DataFrame) -> None:
         st.info(why_not)
     if why_not == NO_CARD:
         threads = "" if pd.isna(first["state.threads"]) else f" --threads {first['state.threads']:.0f}"
-        st.code(f"python -m lab predict d4w64h4p4 --device here{threads}", language="bash")
+        frame.show_command(f"python -m lab predict d4w64h4p4 --device here{threads}")
     if table["than_size"].notna().any():
         st.plotly_chart(figures.residuals(table), key="residuals_chart", config={"displaylogo": False},
                         alt="Measured over expected time of each student")  # fmt: skip
@@ -403,8 +403,9 @@ def by_part(sizes: pd.DataFrame, first: pd.Series) -> None:
     if table.empty:
         st.info(f"Nothing is kept of the parts of these students: {said}. This times them, on that machine and while "
                 "it is quiet:")  # fmt: skip
-        st.code(f"python benchmarks/measure.py --steps blocks --block-batch {batch:.0f} --threads {threads:.0f}",
-                language="bash", wrap_lines=True)  # fmt: skip
+        frame.show_command(
+            f"python benchmarks/measure.py --steps blocks --block-batch {batch:.0f} --threads {threads:.0f}"
+        )
         return
     names = [name for name in sizes["name"] if name in set(table["name"])][: figures.MOST_PARTED]
     table = table.set_index("name").loc[names].reset_index()
@@ -426,7 +427,7 @@ def elsewhere(runs: pd.DataFrame) -> None:
     able = runs[runs["state"].eq("done") & runs["family"].eq("dit") & ~runs["time"]] if len(runs) else runs
     if able.empty:
         st.info("No finished one-step student to estimate yet; a shape can be estimated without one:")
-        st.code("python -m lab predict d4w64h4p4 --device raspberry-pi-5", language="bash")
+        frame.show_command("python -m lab predict d4w64h4p4 --device raspberry-pi-5")
     else:
         estimated(able)
     st.subheader("Published by others", anchor=False)
@@ -481,7 +482,7 @@ def estimated(able: pd.DataFrame) -> None:
         st.caption("They are kept: Choose uses them with the switch Estimated latencies too.")
     lines = [f"python -m lab predict {run.id} --device {key} --precision {precision} --batch {batch} --keep"
              for run in runs.values() for key in keys]  # fmt: skip
-    st.code("\n".join(lines), language="bash", wrap_lines=True)
+    frame.show_command("\n".join(lines))
 
 
 def keep(reports: list[dict[str, Any]]) -> None:
@@ -498,15 +499,15 @@ def guide(runs: pd.DataFrame) -> None:
     run = students["run"].iloc[0] if len(students) else "RUN"
     if students.empty:
         st.markdown("**0. A student to time.** There is none yet; this makes a small one on the embedded digits.")
-        st.code(frame.FIRST_RUN, language="bash")
+        frame.show_command(frame.FIRST_RUN)
     st.markdown("**1. Here: pack a student** for the board (jetson, rpi or cpu); the page Export does the same.")
-    st.code(f"python -m lab pack {run} --target jetson --out student.zip", language="bash", wrap_lines=True)
+    frame.show_command(f"python -m lab pack {run} --target jetson --out student.zip")
     st.markdown("**2. On the board: run it.** It needs Python 3.10 and one of onnxruntime, torch or trtexec. README.md "
                 "in the zip says how to set power mode and clocks.")  # fmt: skip
     st.code("unzip student.zip -d student && cd student && python3 runner.py --preset publishable", language="bash",
             wrap_lines=True)  # fmt: skip
     st.markdown("**3. Here again: import the report**, below or in a terminal.")
-    st.code("python -m lab import report-*.json", language="bash")
+    frame.show_command("python -m lab import report-*.json")
     st.caption("This machine itself is timed by `python -m lab bench`.")
 
 

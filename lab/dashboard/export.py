@@ -177,7 +177,7 @@ def known_times(run: Run, runtime: str, precision: str) -> None:
     else:
         st.caption("It was not timed yet. On this machine:")
     command = f"python -m lab bench {run.id} --runtime {runtime} --precision {precision}"
-    st.code(command, language="bash", wrap_lines=True)
+    frame.show_command(command)
 
 
 # --- how to use it ------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def device_pack(run: Run, shape: tuple[int, int, int], classes: bool) -> None:
                            icon=":material/download:", key="get_pack")  # fmt: skip
         files = packed_files(str(path), path.stat().st_mtime_ns)
         st.caption(frame.plain(f"In it: {', '.join(files)}."))
-    st.code(f"python -m lab pack {run.id} --target {target} --out student.zip", language="bash", wrap_lines=True)
+    frame.show_command(f"python -m lab pack {run.id} --target {target} --out student.zip")
     st.markdown("On the board:")
     st.code("unzip student.zip -d student && cd student && python3 runner.py --preset publishable", language="bash",
             wrap_lines=True)  # fmt: skip
@@ -248,7 +248,7 @@ def device_pack(run: Run, shape: tuple[int, int, int], classes: bool) -> None:
         lines = ["# TensorRT 10.x (JetPack 6 and 7)", ten, "# 11.x: typing is always strong, the flag is gone", eleven]
         st.code("\n".join(lines), language="bash", wrap_lines=True)
     st.markdown("And the report it wrote, here again (or on the page Devices):")
-    st.code("python -m lab import report-*.json", language="bash")
+    frame.show_command("python -m lab import report-*.json")
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -315,7 +315,7 @@ elif artefact:
 label, forced = ("Make it again", ["--force"]) if there else ("Make the file", [])
 make(label, [*words, *forced], folder.with_name(f"{folder.name}.log"), "Making the file and drawing images with it.",
      first=not there)  # fmt: skip
-st.code(f"python -m lab {' '.join(words)}", language="bash", wrap_lines=True)
+frame.show_command(f"python -m lab {' '.join(words)}")
 if there:
     graph(folder)
 left, right = st.columns(2, gap="large")

@@ -23,7 +23,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from lab import choose
+from lab import choose, jobs
 from lab.results import Run, Store, default_root
 
 # A teacher and a student on the embedded digits: what an empty page offers.
@@ -277,8 +277,13 @@ def small_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def empty(what: str, command: str) -> None:
     """Say what is missing and the command that makes it, then end the page."""
     st.info(what, icon=":material/hourglass_empty:")
-    st.code(command, language="bash")
+    show_command(command)
     st.stop()
+
+
+def show_command(command: str) -> None:
+    """Commands of the lab, one a line, with a button that copies them; they name the results folder that is shown."""
+    st.code(jobs.on(store().root, command), language="bash", wrap_lines=True)
 
 
 def _visible() -> pd.DataFrame:

@@ -405,7 +405,8 @@ def annotate(run: Run) -> None:
         label = st.text_input("Label", str(notes["label"]), max_chars=80, key=f"label-{run.id}")
         words = st.text_area("Notes", str(notes["notes"]), key=f"text-{run.id}", height=90)
         with st.container(horizontal=True, vertical_alignment="center"):
-            pin = st.checkbox("Pin", bool(notes["pin"]), key=f"pin-{run.id}", help="First on every page")
+            pin = st.checkbox("Pin", bool(notes["pin"]), key=f"pin-{run.id}",
+                              help="First here and on the pages Gallery, Try it and Export")  # fmt: skip
             hide = st.checkbox("Hide", bool(notes["hide"]), key=f"hide-{run.id}", help="On no page but this one")
             if st.form_submit_button("Save"):
                 try:
@@ -426,7 +427,7 @@ if table.empty:
         "No run yet. This trains a small teacher on the embedded digits, in about a minute:",
         icon=":material/hourglass_empty:",
     )
-    st.code(SMOKE, language="bash")
+    frame.show_command(SMOKE)
 else:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         words = st.text_input(

@@ -200,7 +200,4 @@ with st.expander("The same in Python and in a terminal"):
         language="python",
     )
     more = ("" if label == IN_TURN else f" --class {classes.index(label)}") + f" --device {device}"
-    st.code(
-        f"python -m lab sample {row['run']} --count {count} --seed {seed}{more} --out samples.png",
-        language="bash",
-    )
+    frame.show_command(f"python -m lab sample {row['run']} --count {count} --seed {seed}{more} --out samples.png")

@@ -245,7 +245,7 @@ def test_size_and_time_are_drawn_with_the_residuals(demo: Store) -> None:
     assert {"measured", "what its size says", "over what its size says"} <= names(at)
     assert "times what its" in text(at) and "M parameters say" in text(at)
     assert "This device has no card" in text(at)
-    assert at.code[0].value == "python -m lab predict d4w64h4p4 --device here --threads 2"
+    assert at.code[0].value.endswith("python -m lab predict d4w64h4p4 --device here --threads 2")
 
 
 def test_with_a_card_the_roofline_says_why(store: Store) -> None:
@@ -275,7 +275,7 @@ def test_with_a_card_the_roofline_says_why(store: Store) -> None:
 def test_measured_parts_say_where_the_time_goes_or_which_command_measures_them(store: Store) -> None:
     at = page(devices="Size")
     assert "Nothing is kept of the parts of these students: batch 1, 2 threads" in text(at)
-    assert at.code[-1].value == "python benchmarks/measure.py --steps blocks --block-batch 1 --threads 2"
+    assert at.code[-1].value.endswith("python benchmarks/measure.py --steps blocks --block-batch 1 --threads 2")
     run = store.get(LABEL)
     parts = [{"part": part, "ms": ms, "roofline_ms": 0.1, "limit": "overhead"}
              for part, ms in [("embed", 0.1), ("blocks.0.attention", 0.6), ("blocks.0.mlp", 0.3)]]  # fmt: skip
@@ -390,8 +390,8 @@ def test_no_file_is_said(demo: Store) -> None:
 def test_the_way_to_a_report_is_three_commands(demo: Store) -> None:
     at = page(devices="Bring a report")
     commands = [c.value for c in at.code]
-    assert commands[0].startswith("python -m lab pack fashion-mnist-d") and "--target jetson" in commands[0]
-    assert "python3 runner.py --preset publishable" in commands[1] and commands[2].startswith("python -m lab import ")
+    assert "python -m lab pack fashion-mnist-d" in commands[0] and "--target jetson" in commands[0]
+    assert "python3 runner.py --preset publishable" in commands[1] and "python -m lab import " in commands[2]
 
 
 def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(
@@ -408,7 +408,7 @@ def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(
 
 def test_an_empty_folder_shows_the_way_from_the_first_run_on(nothing: Store) -> None:
     at = page()
-    assert at.code[0].value.startswith("python -m lab run ") and at.code[1].value.startswith("python -m lab pack RUN")
+    assert "python -m lab run " in at.code[0].value and "python -m lab pack RUN" in at.code[1].value
     assert "No finished one-step student to estimate yet" in text(at) and "Grade E." in text(at)
 
 

@@ -221,11 +221,11 @@ def test_a_cut_onnx_file_is_a_sentence(store: Store, run: Run) -> None:
 def test_students_without_weights_are_not_offered(demo: Store) -> None:
     at = page()
     assert "No finished one-step student to export yet" in at.info[0].value
-    assert at.code[0].value.startswith("python -m lab run ")
+    assert "python -m lab run " in at.code[0].value
 
 
 def test_an_empty_folder_prints_the_command(nothing: Store) -> None:
-    assert page().code[0].value.startswith("python -m lab run ")
+    assert "python -m lab run " in page().code[0].value
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"config": 5}', '{"config": {"image_size": "x"}}'])
