@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from lab.diffusion import from_uint8
 
 ASSETS = Path(__file__).parent / "assets"
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
+DEBIAN_MEND = "apt-get install --reinstall dataset-fashion-mnist"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
@@ -79,15 +82,49 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LAB_DATA", Path.home() / ".cache" / "edge-dit-lab"))
 
 
-def present(name: str) -> bool:
-    """Whether a data set lies on this machine; nothing is fetched."""
-    if name.startswith("folder:"):
-        return Path(name.removeprefix("folder:")).expanduser().is_dir()
-    places = {
-        "fashion-mnist": [DEBIAN_FASHION, cache_dir() / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz"],
-        "cifar10": [cache_dir() / "cifar-10-batches-py"],
-    }
-    return name not in places or any(place.exists() for place in places[name])
+def fault(name: str) -> tuple[str, str] | None:
+    """What keeps a published data set from being read here, and the command that mends it; None where it is whole.
+
+    Nothing is fetched. The files that are here are read whole: a download that was cut off is no data set.
+    """
+    if name not in PUBLISHED:
+        return None
+    folder, files, mend = PUBLISHED[name]()
+    broken = [file for file, whole in files.items() if not whole]
+    if not broken:
+        return None
+    if not any(file.exists() for file in files):
+        return f"not on this machine (cache: {cache_dir()})", mend
+    more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+    return f"absent or broken in {folder}: {broken[0].name}{more}", mend
+
+
+def _fashion_mnist_files() -> tuple[Path, dict[Path, bool], str]:
+    """Where Fashion-MNIST lies or would, whether each of its files is whole, and what mends it."""
+    if DEBIAN_FASHION.exists():  # packed anew, so torchvision's checksums don't hold; gzip has its own
+        names = [f"{stem}-{kind}-ubyte.gz" for stem in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        return DEBIAN_FASHION, {(f := DEBIAN_FASHION / name): _idx(f) is not None for name in names}, DEBIAN_MEND
+    from torchvision.datasets import FashionMNIST
+
+    folder = cache_dir() / "FashionMNIST" / "raw"
+    return folder, _by_checksum(folder, FashionMNIST.resources), "python -m lab fetch fashion-mnist"
+
+
+def _cifar10_files() -> tuple[Path, dict[Path, bool], str]:
+    from torchvision.datasets import CIFAR10
+
+    folder = cache_dir() / CIFAR10.base_folder
+    files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    return folder, _by_checksum(folder, files), "python -m lab fetch cifar10"
+
+
+def _by_checksum(folder: Path, files: Iterable[Sequence[str]]) -> dict[Path, bool]:
+    from torchvision.datasets.utils import check_integrity
+
+    return {folder / name: check_integrity(folder / name, md5) for name, md5 in files}
+
+
+PUBLISHED = {"fashion-mnist": _fashion_mnist_files, "cifar10": _cifar10_files}
 
 
 # --- the data sets ------------------------------------------------------------------------------
@@ -110,41 +147,64 @@ def fashion_mnist(split: str, size: int | None = None, channels: int | None = No
     """70,000 garments of 28x28 (arXiv 1708.07747): Debian's package, else torchvision's copy."""
     folder = DEBIAN_FASHION
     if not folder.exists():
-        folder = cache_dir() / "FashionMNIST" / "raw"
-        if not (folder / "train-images-idx3-ubyte.gz").exists():
-            _download("FashionMNIST", "apt-get install dataset-fashion-mnist")
+        folder, files, _ = _fashion_mnist_files()
+        if broken := [file for file, whole in files.items() if not whole]:
+            for file in broken:
+                # torchvision leaves what it once unpacked as it is, and then doesn't look at the packed file
+                file.with_suffix("").unlink(missing_ok=True)
+            _download("FashionMNIST", "apt-get install dataset-fashion-mnist", broken)
     stem = "train" if split == "train" else "t10k"
-    images = _idx(folder / f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
-    labels = _idx(folder / f"{stem}-labels-idx1-ubyte.gz", 8).astype(np.int64)
-    return Images(torch.from_numpy(images.copy()), torch.from_numpy(labels), FASHION_CLASSES)
+    images, labels = (_read_idx(folder / f"{stem}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    return Images(torch.from_numpy(images[:, None].copy()), torch.from_numpy(labels.astype(np.int64)), FASHION_CLASSES)
 
 
 def cifar10(split: str, size: int | None = None, channels: int | None = None) -> Images:
     """60,000 colour photographs of 32x32, by torchvision (download with checksum)."""
+    folder, files, _ = _cifar10_files()
+    if broken := [file for file, whole in files.items() if not whole]:
+        _download("CIFAR10", f"put {folder.name} there, or use folder:<path> on the pictures", broken)
     from torchvision.datasets import CIFAR10
 
-    root = cache_dir()
-    if not (root / "cifar-10-batches-py").exists():
-        _download("CIFAR10", "put cifar-10-batches-py there, or use folder:<path> on the pictures")
-    data = CIFAR10(root, train=split == "train")
+    data = CIFAR10(cache_dir(), train=split == "train")
     return Images(torch.from_numpy(data.data).permute(0, 3, 1, 2), torch.tensor(data.targets), CIFAR_CLASSES)
 
 
-def _download(name: str, other_way: str) -> None:
+def _download(name: str, other_way: str, broken: list[Path]) -> None:
+    """Fetch what torchvision's checksums don't find whole."""
     import torchvision
 
+    half = [file.name for file in broken if file.exists()]
+    state = f"not whole on this machine ({', '.join(half)} broken)" if half else "not on this machine"
     try:
         getattr(torchvision.datasets, name)(cache_dir(), download=True)
     except Exception as error:  # urllib, checksum and disk errors all mean: not here
         raise MissingData(
-            f"{name} is not on this machine and the download failed ({error}). Either give a network "
+            f"{name} is {state} and the download failed ({error}). Either give a network "
             f"connection, or: {other_way}. Looked in {cache_dir()}."
         ) from error
 
 
-def _idx(path: Path, header: int) -> np.ndarray:
-    with gzip.open(path) as file:
-        return np.frombuffer(file.read(), np.uint8, offset=header)
+def _read_idx(path: Path) -> np.ndarray:
+    """Raises MissingData for a file that is absent or broken."""
+    found = _idx(path)
+    if found is None:
+        mend = DEBIAN_MEND if path.parent == DEBIAN_FASHION else "delete it and `python -m lab fetch fashion-mnist`"
+        raise MissingData(f"{path} is absent or broken; {mend} brings it back")
+    return found
+
+
+def _idx(path: Path) -> np.ndarray | None:
+    """The uint8 array of a gzipped IDX file (yann.lecun.com/exdb/mnist); None if it is absent or not whole."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error):
+        return None
+    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * sum(content[3:4]), 4)]
+    start = 4 + 4 * len(sizes)
+    if not sizes or len(content) != start + math.prod(sizes):
+        return None
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
 def folder(path: str, split: str, size: int | None = None, channels: int | None = None) -> Images:

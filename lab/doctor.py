@@ -113,11 +113,14 @@ def _memory() -> Finding:
 def _data() -> list[Finding]:
     from lab import data
 
-    return [
-        Finding(name, "fine", "on this machine") if data.present(name)
-        else Finding(name, "note", f"not on this machine (cache: {data.cache_dir()})", f"python -m lab fetch {name}")
-        for name in data.DATASETS
-    ]  # fmt: skip
+    found = []
+    for name in data.DATASETS:
+        try:
+            fault = data.fault(name)
+        except (ImportError, OSError, RuntimeError):  # a torchvision that can't be imported has a row of its own
+            fault = "its files can't be checked without torchvision", ""
+        found.append(Finding(name, "note", *fault) if fault else Finding(name, "fine", "on this machine"))
+    return found
 
 
 def _results(store: Store) -> Finding:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -94,16 +96,65 @@ def test_unknown_names_and_wrong_sizes_are_sentences():
         data.load("digits", size=28)
 
 
-def test_a_missing_download_says_how_to_get_it(tmp_path, monkeypatch):
-    import torchvision
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty cache and no way to fill it; no Debian package either. Gives the names that were to be fetched."""
+    from torchvision.datasets import CIFAR10, FashionMNIST
 
-    def refuse(*_, **__):
+    asked = []
+
+    def refuse(dataset):
+        asked.append(type(dataset).__name__)
         raise RuntimeError("no network")
 
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", refuse)
+    monkeypatch.setattr(data, "DEBIAN_FASHION", tmp_path / "nowhere")
+    for dataset in (CIFAR10, FashionMNIST):
+        monkeypatch.setattr(dataset, "download", refuse)
+    return asked
+
+
+def test_a_missing_download_says_how_to_get_it(offline):
     with pytest.raises(data.MissingData, match=r"CIFAR10 is not on this machine.*no network.*folder:<path>"):
         data.load("cifar10")
+    found, mend = data.fault("cifar10")
+    assert found.startswith("not on this machine") and mend == "python -m lab fetch cifar10"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08\x00 cut off"])
+def test_a_download_that_was_cut_off_is_named_and_fetched_again(offline, tmp_path, content):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(content)
+    (raw / "train-images-idx3-ubyte").write_bytes(content)  # unpacked: torchvision would take it for good
+    for _ in range(2):
+        with pytest.raises(data.MissingData, match=r"not whole.*train-images-idx3-ubyte\.gz broken.*no network"):
+            data.load("fashion-mnist")
+    assert offline == ["FashionMNIST"] * 2 and not (raw / "train-images-idx3-ubyte").exists()
+    assert data.fault("fashion-mnist")[0].endswith("train-images-idx3-ubyte.gz and 3 more")
+
+
+def test_a_half_unpacked_cifar10_is_fetched_again(offline, tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
+    with pytest.raises(data.MissingData, match=r"CIFAR10 is not whole.*data_batch_1 broken"):
+        data.load("cifar10")
+    assert offline == ["CIFAR10"] and "data_batch_1 and 6 more" in data.fault("cifar10")[0]
+
+
+def test_a_broken_file_of_the_debian_package_is_named_with_its_mend(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "DEBIAN_FASHION", tmp_path)
+    for stem, count in (("train", 3), ("t10k", 2)):
+        for kind, sizes in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            head = bytes([0, 0, 8, len(sizes)]) + b"".join(n.to_bytes(4, "big") for n in sizes)
+            (tmp_path / f"{stem}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + bytes(int(np.prod(sizes)))))
+    assert data.fault("fashion-mnist") is None and data.load("fashion-mnist").images.shape == (3, 1, 28, 28)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(data.MissingData, match=r"train-images-idx3-ubyte\.gz is absent or broken; apt-get install"):
+        data.load("fashion-mnist")
+    assert data.fault("fashion-mnist")[1] == data.DEBIAN_MEND
+    assert len(data.load("fashion-mnist", "test").images) == 2 and not offline
 
 
 def test_batches_are_a_function_of_seed_and_step():
