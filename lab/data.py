@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Images:
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
     class_names: tuple[str, ...]
-    skipped: list[str] = field(default_factory=list)  # files of a folder that are no images
+    skipped: list[str] = field(default_factory=list)  # files of a folder that are no images, or in no class
 
 
 @dataclass
@@ -210,28 +211,55 @@ def _idx(path: Path) -> np.ndarray | None:
 def folder(path: str, split: str, size: int | None = None, channels: int | None = None) -> Images:
     """Any folder of pictures, shorter side resized and centre cropped; labels from its sub-folders.
 
-    With sub-folders train/ and test/ those are the splits; else every tenth picture is the test
-    split. Files that are no pictures are named in `skipped`; a folder with none at all is an error.
+    With sub-folders train/ and test/ those are the splits, and train/ says the classes; else every tenth
+    picture is the test split. A sub-folder without a picture is no class. What is left out, because it is
+    no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
+    all is an error.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
     own_splits = (root / "train").is_dir() and (root / "test").is_dir()
     base = root / split if own_splits else root
-    names = tuple(sorted(d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")))
-    files = [(f, i) for i, name in enumerate(names) for f in sorted((base / name).rglob("*"))]
-    if not names:
-        files = [(f, 0) for f in sorted(base.iterdir())]
-    files = [(f, i) for f, i in files if f.is_file() and not f.name.startswith(".")]
+    names = _classes(root / "train" if own_splits else root)
+    files = [(f, i) for i, name in enumerate(names) for f in _files((base / name).rglob("*"))]
+    if names:
+        elsewhere = [d for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name not in names]
+        beside = [*_files(base.iterdir()), *(f for d in sorted(elsewhere) for f in _files(d.rglob("*")))]
+    else:
+        files, beside = [(f, 0) for f in _files(base.iterdir())], []
+    if own_splits:
+        beside += _files(root.iterdir())
     loaded = _decode(files, size or 32, channels or 3, title=base.name)
     if not len(loaded.images):
         raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
     loaded.class_names = names
+    loaded.skipped += map(str, beside)
+    if loaded.skipped:
+        warnings.warn(left_out(root, loaded.skipped), stacklevel=2)
     if own_splits:
         return loaded
     test = torch.arange(len(loaded.images)) % 10 == 9
     chosen = test if split == "test" else ~test
     return Images(loaded.images[chosen], loaded.labels[chosen], names, loaded.skipped)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(f for f in paths if f.is_file() and not f.name.startswith("."))
+
+
+def _classes(base: Path) -> tuple[str, ...]:
+    """Names of the sub-folders that hold a file with a picture's ending."""
+    folders = sorted(d for d in base.iterdir() if d.is_dir() and not d.name.startswith("."))
+    return tuple(d.name for d in folders if any(f.suffix.lower() in SUFFIXES for f in _files(d.rglob("*"))))
+
+
+def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
+    """How many files of a folder are not used, and the first few of them."""
+    first = ", ".join(str(Path(f).relative_to(root)) for f in skipped[:shown])
+    more = ", ..." if len(skipped) > shown else ""
+    return (f"folder:{root}: {len(skipped)} file{'s' * (len(skipped) > 1)} left out, no readable picture or not "
+            f"in a class's folder: {first}{more}")  # fmt: skip
 
 
 def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:

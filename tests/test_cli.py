@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import TINY_STUDENT
+from PIL import Image
 
 from lab import experiment, jobs, metrics
 from lab.choose import Budget, recommend
@@ -130,6 +132,23 @@ def test_a_results_folder_that_is_not_there_is_a_usage_error(tmp_path: Path, cap
 def store_made(store: Store) -> Store:
     store.root.mkdir(parents=True, exist_ok=True)
     return store
+
+
+@pytest.mark.parametrize(
+    "command", [["fetch"], ["run", "--dry-run", "--method", "denoise", "--unet", "8,16", "--data"]]
+)
+def test_files_of_a_folder_that_are_left_out_are_told_in_one_line(command, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    (tmp_path / "shots" / "cats").mkdir(parents=True)
+    for name in ("cats/a.png", "cats/b.png", "loose.png"):
+        Image.new("RGB", (9, 9)).save(tmp_path / "shots" / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        monkeypatch.setattr(warnings, "showwarning", lambda *said: print(warnings.formatwarning(*said[:4]), end=""))
+        assert lab(store_made(store), *command, f"folder:{tmp_path / 'shots'}") == OK
+    lines = [line for line in capsys.readouterr().err.splitlines() if "loose.png" in line]
+    assert lines[0] == (f"lab: folder:{tmp_path / 'shots'}: 1 file left out, no readable picture or not in a class's "
+                        "folder: loose.png")  # fmt: skip
 
 
 # --- run ---

@@ -80,6 +80,36 @@ def test_own_splits_of_a_folder_are_used(pictures, tmp_path):
     assert len(data.load(f"folder:{root}", "test", size=8).images) == 1
 
 
+def test_class_names_come_from_train_so_that_labels_agree(pictures, tmp_path):
+    root = tmp_path / "split"
+    for split, names in (("train", ("a", "b", "c")), ("test", ("a", "c", "d"))):
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9)).save(root / split / name / "0.png")
+    train = data.load(f"folder:{root}", size=8)
+    with pytest.warns(UserWarning, match="1 file left out"):
+        test = data.load(f"folder:{root}", "test", size=8)
+    assert train.class_names == test.class_names == ("a", "b", "c")
+    assert train.labels.tolist() == [0, 1, 2] and test.labels.tolist() == [0, 2]
+    assert test.skipped == [str(root / "test" / "d" / "0.png")]
+
+
+def test_an_empty_sub_folder_is_no_class_and_what_lies_beside_the_classes_is_told(pictures):
+    (pictures / "birds").mkdir()
+    (pictures / "zebras").mkdir()
+    (pictures / "zebras" / "notes.txt").write_text("none yet")
+    for i in range(4):
+        Image.new("RGB", (9, 9)).save(pictures / f"loose{i}.png")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"5 files left out.*: loose0\.png, loose1\.png, loose2\.png, \.\.\."):
+            found = data.load(f"folder:{pictures}", size=8)
+        assert found.class_names == ("cats", "dogs") and len(found.skipped) == 5
+
+
+def test_a_folder_of_pictures_alone_leaves_nothing_out(pictures, recwarn):
+    assert data.load(f"folder:{pictures / 'cats'}", size=8).class_names == () and not recwarn.list
+
+
 @pytest.mark.parametrize("make", [False, True])
 def test_a_folder_without_pictures_is_an_error(tmp_path, make, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))

@@ -12,12 +12,16 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from lab.cli import device, distill, look, machine, measure
 from lab.cli.frame import FAILED, MISSING, OK, USAGE, Parser, Usage
 from lab.cli.text import plain
 
+LAB = Path(__file__).parent.parent
 COMMANDS = (
     machine.add_doctor,
     machine.add_fetch,
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     args = parser().parse_args(argv)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for the answer alone
+        with contextlib.redirect_stdout(sys.stderr), _notices():  # libraries print; stdout is for the answer alone
             answer = args.function(args)
         print(json.dumps(plain(answer.value), indent=1, allow_nan=False) if args.json else answer.text, flush=True)
         return answer.code
@@ -53,6 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"lab {args.command}: {_sentence(error)}", file=sys.stderr)
         return _code(error)
+
+
+@contextlib.contextmanager
+def _notices() -> Iterator[None]:
+    """A warning of the lab as one line without its place in the code; others as they come."""
+    shown = warnings.formatwarning
+
+    def line(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
+        ours = category is UserWarning and Path(filename).is_relative_to(LAB)
+        return f"lab: {message}\n" if ours else shown(message, category, filename, *rest)
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = shown
 
 
 def _code(error: BaseException) -> int:
