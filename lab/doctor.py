@@ -106,7 +106,8 @@ def _memory() -> Finding:
     except (ValueError, OSError, AttributeError):
         return Finding("memory", "note", "unknown")
     if total < 4:
-        return Finding("memory", "note", f"{total:.1f} GB", "measure fewer samples: python -m lab eval --samples 2000")
+        return Finding("memory", "note", f"{total:.1f} GB", "measure new runs on fewer samples, which compare among "
+                       "themselves only: python -m lab eval RUN --samples 2000")  # fmt: skip
     return Finding("memory", "fine", f"{total:.1f} GB")
 
 

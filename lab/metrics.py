@@ -328,20 +328,15 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
 
     `samples` None is 10,000, or 1,000 for digits. Metrics of these weights under these conditions that
     are there already are returned as they are, unless `force`. Raises LookupError where the weights,
-    the real images or the extractor's own weights are not there.
+    the real images or the extractor's own weights are not there, ValueError where metrics of these weights
+    under other conditions would be written over.
     """
     began = time.monotonic()
     recipe, spec, net = run.recipe, spec_of_run(run), load_student(run, device=device)
-    count = SAMPLES.get(recipe.data, DEFAULT_SAMPLES) if samples is None else samples
-    if count < 8:
-        raise ValueError(f"samples must be at least 8, got {count}")
-    setting = Setting(extractor=extractor_of(recipe.data), samples=count, seed=seed, batch=batch, device=device)
-    head: dict[str, JSON] = {"weights_sha256": run.read("student")["weights_sha256"], "extractor": setting.extractor,
-                             "samples": count, "seed": seed}  # fmt: skip
-    if recipe.student.time:
-        head["solver"] = recipe.solver
-    found = run.read("metrics")
-    if not force and isinstance(found, dict) and head.items() <= found.items():
+    head = conditions(run, samples=samples, seed=seed)
+    setting = Setting(extractor=head["extractor"], samples=head["samples"], seed=seed, batch=batch, device=device)
+    found = measured(run, head, force=force)
+    if found is not None:
         _not_missing(run)
         return found
     create(setting.extractor, device)  # before the long work: its weights may be missing
@@ -356,6 +351,34 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
     run.write("metrics", metrics)
     _not_missing(run)
     return metrics
+
+
+def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED) -> dict[str, JSON]:
+    """What `evaluate` would measure a run under: weights, extractor, samples, seed, and a denoiser's solver."""
+    recipe, student = run.recipe, run.read("student")
+    if not isinstance(student, dict):
+        raise LookupError(f"run {run.id} has no finished network; its state is {run.status().state!r}")
+    count = SAMPLES.get(recipe.data, DEFAULT_SAMPLES) if samples is None else samples
+    if count < 8:
+        raise ValueError(f"samples must be at least 8, got {count}")
+    head = {"weights_sha256": student["weights_sha256"], "extractor": extractor_of(recipe.data), "samples": count,
+            "seed": seed}  # fmt: skip
+    return head | ({"solver": recipe.solver} if recipe.student.time else {})
+
+
+def measured(run: Run, head: Mapping[str, JSON], *, force: bool = False) -> dict[str, JSON] | None:
+    """The metrics that a run has under these conditions, None where it is to be measured.
+
+    Raises ValueError where its weights are measured under others, which would be written over, unless `force`.
+    """
+    found = run.read("metrics")
+    if force or not isinstance(found, dict) or found.get("weights_sha256") != head["weights_sha256"]:
+        return None
+    if other := [name for name in head if found.get(name) != head[name]]:
+        was, now = (", ".join(f"{name} {of.get(name)}" for name in other) for of in (found, head))
+        raise ValueError(f"run {run.id} is measured already with {was}; --force replaces that by {now}, and the two "
+                         "are not comparable")  # fmt: skip
+    return found
 
 
 def _not_missing(run: Run) -> None:

@@ -259,6 +259,14 @@ def test_an_interrupted_run_says_how_to_go_on(taught: Store):
     assert (folder / "state.pt").exists()
 
 
+def test_eval_refuses_to_write_over_a_committed_distance_before_any_work(measured: Store, monkeypatch, capsys):
+    kept = student(measured).read("metrics")
+    student(measured).write("metrics", kept | {"extractor": metrics.extractor_of("digits")})
+    monkeypatch.setattr(metrics, "evaluate", lambda *_, **__: pytest.fail("a run was measured"))
+    assert lab(measured, "eval", "--samples", "200") == USAGE
+    assert "is measured already with samples 1000; --force replaces that by samples 200" in capsys.readouterr().err
+
+
 # --- tables and pictures ---
 
 

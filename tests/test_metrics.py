@@ -200,8 +200,15 @@ def test_measuring_again_does_nothing_unless_asked(taught: Store, student: Run, 
     assert metrics.evaluate(student, taught, samples=SMALL) == first
     with pytest.raises(pytest.fail.Exception):
         metrics.evaluate(student, taught, samples=SMALL, force=True)
-    with pytest.raises(pytest.fail.Exception):
+
+
+def test_metrics_of_other_conditions_are_not_written_over_unasked(taught: Store, student: Run) -> None:
+    first = metrics.evaluate(student, taught, samples=SMALL)
+    with pytest.raises(ValueError, match=f"with samples {SMALL}; --force replaces that by samples {SMALL + 1},"):
         metrics.evaluate(student, taught, samples=SMALL + 1)
+    assert student.read("metrics") == first
+    student.write("metrics", first | {"weights_sha256": "0" * 64})  # of weights that are gone: nothing is lost
+    assert metrics.evaluate(student, taught, samples=16)["samples"] == 16
 
 
 def test_the_teachers_images_are_made_once(taught: Store, student: Run, monkeypatch) -> None:

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
 def add_eval(commands: Any) -> None:
     made = command(commands, eval_, "measure distances of runs from their kept weights",
-                    "eval d4w64h4p4", "eval --force --samples 2000 --json", takes="[RUN ...]")  # fmt: skip
+                    "eval d4w64h4p4", "eval d4w64h4p4 --samples 2000 --force --json", takes="[RUN ...]")  # fmt: skip
     made.add("runs", nargs="*", metavar="RUN", help="ids, starts of ids, labels or aliases; default: all finished runs")
     made.add("--samples", type=count_of(2), help="how many samples (default: by the pinned protocol of the data)")
     made.add("--seed", type=count_of(0), help="first noise seed (default: by the pinned protocol)")
-    made.add("--force", action="store_true", help="measure again what is measured already")
+    made.add(
+        "--force", action="store_true", help="measure again, and write over what was measured under other conditions"
+    )
     machine_options(made)
 
 
@@ -47,7 +49,11 @@ def eval_(args: argparse.Namespace) -> Answer:
     store, machine = open_store(args), machine_of(args)
     chosen = {k: getattr(args, k) for k in ("samples", "seed") if getattr(args, k) is not None}
     value, rows = {}, []
-    for found in finished(store, args.runs):
+    runs = finished(store, args.runs)
+    with as_usage():  # before the long work
+        for found in runs:
+            metrics.measured(found, metrics.conditions(found, **chosen), force=args.force)
+    for found in runs:
         value[found.id] = metrics.evaluate(found, store, force=args.force, device=machine.torch_device(), **chosen)
         rows += [
             {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
