@@ -218,6 +218,22 @@ def protocols(table: pd.DataFrame, metric: str = "fd") -> pd.Series:
     return pd.Series(said, index=table.index, dtype=str)
 
 
+def protocol_for(table: pd.DataFrame, protocol: str, metric: str) -> str:
+    """A metric's own protocol beside that of the Frechet distance: of the same extractor, samples and seed.
+
+    Its reference may be another (class accuracy has none of images); where there are several, as of two teachers, the
+    one of most students. "" where nothing is measured so.
+    """
+    table = complete(table)
+    alike = ["extractor", "samples", "eval_seed"]
+    if metric == "fd" or any(column not in table for column in alike):
+        return protocol
+    chosen = table.loc[table["protocol"] == protocol, alike].drop_duplicates()
+    same = pd.MultiIndex.from_frame(table[alike]).isin(pd.MultiIndex.from_frame(chosen))
+    said = protocols(table, metric)[same & _students(table) & ~table["hide"]]
+    return _most(said[said != ""]) or ""
+
+
 def names(table: pd.DataFrame) -> pd.Series:
     """A short name that tells the rows apart: the label a person gave, else shape, else with method, else with id."""
     given = table["label"].where((table["label"] != table["run"]) & (table["label"] != ""), "")

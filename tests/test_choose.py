@@ -244,6 +244,21 @@ def test_another_protocol_is_left_out_and_named() -> None:
     assert "Left out: 1 run measured by another protocol (large)." in answer.left_out
 
 
+def test_a_metric_has_a_protocol_of_its_own_beside_that_of_the_distance() -> None:
+    table = choose.complete(TABLE.assign(samples=[500.0, 1000.0, 1000.0, 1000.0], class_accuracy=0.9,
+                                         class_accuracy_reference="classes asked for"))  # fmt: skip
+    few, many = (next(p for p in table["protocol"] if f" {n} samples" in p) for n in ("500", "1,000"))
+    assert choose.protocol_for(table, few, "fd") == few
+    assert choose.protocol_for(table, few, "class_accuracy") == "cnn-1, 500 samples, against classes asked for, seed 7"
+    assert " 1,000 samples, against classes" in choose.protocol_for(table, many, "class_accuracy")
+    assert choose.protocol_for(table, few, "kid") == ""
+
+
+def test_a_protocol_whose_seed_was_not_recorded_has_the_metric_of_no_seed() -> None:
+    table = choose.complete(TABLE.assign(eval_seed=[math.nan, math.nan, 7.0, 7.0], kid=0.1, kid_reference="toy train"))
+    assert choose.protocol_for(table, table["protocol"][0], "kid").endswith("seed not recorded")
+
+
 def test_a_teacher_measured_otherwise_is_not_compared() -> None:
     answer = recommend(TABLE.assign(samples=[1000.0, 1000.0, 1000.0, 500.0]), REPORTS, Budget())
     assert answer.teacher is None and "teacher: FD" not in answer.loses

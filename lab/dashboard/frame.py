@@ -213,7 +213,7 @@ def conditions(view: View, metric: str) -> choose.Budget:
     return choose.Budget(
         **chosen | {"batch": int(chosen["batch"])}, threads=int(threads) if threads else None, metric=metric,
         device=view.device or None, weak=held_switch("weak"), estimated=held_switch("estimated"),
-        protocol=view.protocol if metric == "fd" and view.protocol else None,
+        protocol=choose.protocol_for(view.runs, view.protocol, metric) if view.protocol else None,
     )  # fmt: skip
 
 

@@ -108,6 +108,20 @@ def test_two_protocols_are_split_not_mixed(make_store, tmp_path: Path, monkeypat
     assert not at.exception and "d9w100h4p4" in at.header[0].value
 
 
+def test_the_chosen_protocol_holds_for_every_measure_of_quality(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=3)
+    add_student(store, depth=9, width=100, samples=2000)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page(metric="kid", params_m="0", latency_ms="0")
+    assert "d9w100h4p4" not in at.header[0].value
+    few = next(p for p in at.selectbox(key="protocol").options if "2,000 samples" in p)
+    at = page(metric="kid", params_m="0", latency_ms="0", protocol=few)
+    assert "d9w100h4p4" in at.header[0].value and "3 runs measured by another protocol" in text(at)
+    assert "Kernel distance: fashion-mnist-cnn-1a2b3c4d, 2,000 samples" in text(at)
+
+
 def test_a_label_is_shown_as_it_was_typed(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path, students=1)
     store.get(LABEL).set_notes(label="**best** [x](http://y) <b>")
