@@ -49,6 +49,7 @@ METRICS = {
 COSTS = {
     "params_m": Quantity("Parameters", "M"),
     "latency_ms": Quantity("Latency", "ms"),
+    "memory_mb": Quantity("Memory", "MB"),
     "file_mb": Quantity("File", "MB"),
     "macs_m": Quantity("MACs per image", "M"),
 }
@@ -102,6 +103,8 @@ _TIMED = [
     "threads",
     "scope",
     "gpu",
+    "memory_mb",
+    "memory_method",
     "report_id",
     *_OFF,
 ]
@@ -113,6 +116,7 @@ class Budget:
 
     params_m: float | None = None  # millions of parameters of the finished network
     latency_ms: float | None = None  # for one batch
+    memory_mb: float | None = None  # of the device's memory while it runs, runtime and all
     file_mb: float | None = None  # of the committed weights
     macs_m: float | None = None  # millions of multiply-adds per image
     device: str | None = None
@@ -164,10 +168,12 @@ class Recommendation:
     runner_up: dict[str, JSON] | None = None
     best: dict[str, JSON] | None = None  # the best student, whatever it costs
     teacher: dict[str, JSON] | None = None
+    knee: dict[str, JSON] | None = None  # of the front of what fits; None where the front does not bend
     headline: str = ""
     reason: str = ""
     loses: str = ""
     sure: str = ""
+    bend: str = ""  # what the knee is, in a sentence
     marginal: pd.DataFrame = field(default_factory=pd.DataFrame)  # what one step more or less of each limit changes
     misses: pd.DataFrame = field(default_factory=pd.DataFrame)  # where nothing fits: the nearest per limit
     left_out: list[str] = field(default_factory=list)
@@ -175,7 +181,7 @@ class Recommendation:
     @property
     def text(self) -> str:
         """The whole answer as plain lines."""
-        lines = [self.headline, self.reason, self.loses, self.sure, *self.left_out]
+        lines = [self.headline, self.reason, self.loses, self.sure, self.bend, *self.left_out]
         return "\n".join(line for line in lines if line)
 
     def to_json(self) -> dict[str, JSON]:
@@ -270,8 +276,8 @@ def devices(reports: pd.DataFrame) -> pd.Series:
 
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
-    """One latency per network under the budget's conditions: per runtime, precision and processor (CPU or GPU) the best
-    graded, newest; then the fastest.
+    """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
+    processor (CPU or GPU) the best graded, newest; then the fastest of those within the budget's memory, if any is.
 
     An estimate stands only for a network that was not timed.
     """
@@ -288,7 +294,8 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
-        "gpu": column_of(here, "device.gpu").astype(object).fillna(""),
+        "gpu": column_of(here, "device.gpu").astype(object).fillna(""), "memory_mb": memory(here),
+        "memory_method": column_of(here, "memory.method"),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
@@ -296,7 +303,19 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     form = ["weights_sha256", "runtime", "timed_dtype", "gpu"]
     found = found.sort_values("grade", kind="stable").drop_duplicates(form)
-    return found.sort_values("latency_ms", kind="stable").drop_duplicates("weights_sha256")[_TIMED]
+    found["over"] = False if budget.memory_mb is None else ~found["memory_mb"].le(budget.memory_mb)
+    return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[_TIMED]
+
+
+def memory(reports: pd.DataFrame) -> pd.Series:
+    """How much of the system's memory each timed process took at its most, in MB; NaN where no report says it.
+
+    The larger of the process's resident memory and of what the machine had less free, which on a board is what the
+    GPU took, too. A graphics card's own memory is not in it.
+    """
+    said = [pd.to_numeric(column_of(reports, f"memory.{name}"), errors="coerce")
+            for name in ("process_peak_mb", "system_delta_mb")]  # fmt: skip
+    return pd.concat(said, axis=1).max(axis=1)
 
 
 def off(reports: pd.DataFrame) -> pd.DataFrame:
@@ -344,7 +363,7 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame["params_m"], frame["macs_m"] = frame["params"] / 1e6, frame["macs_image"] / 1e6
     frame = frame.drop(columns=[c for c in _TIMED[1:] if c in frame and c != "batch"])
     frame = frame.rename(columns={"batch": "train_batch"}).merge(timings(reports, budget), "left", on="weights_sha256")
-    for column in ("latency_ms", "latency_low", "latency_high", "batch", "threads", *_OFF):
+    for column in ("latency_ms", "latency_low", "latency_high", "memory_mb", "batch", "threads", *_OFF):
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
     by_run = frame.drop_duplicates("run").set_index("run")
     teacher = frame["teacher"].map(_teacher_ids(frame))
@@ -446,11 +465,12 @@ def front_of(frame: pd.DataFrame, x: str, y: str) -> pd.Series:
 
 
 def knee(frame: pd.DataFrame, x: str, y: str) -> Hashable | None:
-    """The index of the front's point farthest below the line between its ends; None for fewer than three points.
+    """The index of the front's point farthest on the better side of the line between its ends; None for fewer than
+    three points.
 
-    Both axes are logarithmic where all values are positive, as costs are.
+    `x` is a cost, of which less is better. Both axes are logarithmic where all values are positive, as costs are.
     """
-    points = frame[front(frame, [x, y])].sort_values(x)
+    points = frame[front_of(frame, x, y)].sort_values(x)
     if len(points) < 3:
         return None
     columns = [points[c].to_numpy(float) for c in (x, y)]
@@ -459,6 +479,11 @@ def knee(frame: pd.DataFrame, x: str, y: str) -> Hashable | None:
         return None
     below = 1 - (u - u[0]) / (u[-1] - u[0]) - (v - v[-1]) / (v[0] - v[-1])
     return points.index[int(below.argmax())] if below.max() > 0 else None
+
+
+def against(frame: pd.DataFrame) -> str:
+    """The cost that quality is held against: latency, or parameters where nothing is timed."""
+    return "latency_ms" if frame["latency_ms"].notna().any() else "params_m"
 
 
 def dominators(frame: pd.DataFrame, run: str, minimise: Sequence[str], maximise: Sequence[str] = ()) -> pd.DataFrame:
@@ -535,13 +560,16 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
     pick = _plain(fitting.iloc[0])
     teacher = _teacher(rows, budget, pick)
     runner_up = _plain(fitting.iloc[1]) if len(fitting) > 1 else None
+    cost = against(found)
+    turn = knee(fitting, cost, budget.metric)
+    bent = None if turn is None else _plain(fitting.loc[turn])
     return Recommendation(
-        budget, found, pick, runner_up, best, teacher,
+        budget, found, pick, runner_up, best, teacher, bent,
         headline=f"Ship {pick['name']}: {facts(pick, budget)}.",
         reason=_reason(fitting, found, budget),
         loses=" ".join(filter(None, [_loses(pick, best, teacher, budget), images_said(pick)])),
         sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick)])),
-        marginal=_marginal(found, pick, budget), left_out=left_out,
+        bend=_bend(bent, pick, cost, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
     )  # fmt: skip
 
 
@@ -554,6 +582,8 @@ def facts(row: dict[str, JSON], budget: Budget) -> str:
         parts.append(f"{number(row['latency_ms'])} ms {budget.percentile}{' estimated' * is_estimate(row)}")
     if row.get("file_mb") is not None:
         parts.append(f"{number(row['file_mb'])} MB")
+    if budget.memory_mb is not None and row.get("memory_mb") is not None:
+        parts.append(f"{number(row['memory_mb'])} MB of memory")
     return ", ".join(parts)
 
 
@@ -667,6 +697,15 @@ def _sure(fitting: pd.DataFrame, budget: Budget) -> str:
     return said + f"{cheapest['name']} is the cheapest of them, at {_costs(cheapest)} instead of {_costs(pick)}."
 
 
+def _bend(bent: dict[str, JSON] | None, pick: dict[str, JSON], cost: str, budget: Budget) -> str:
+    if bent is None:
+        return ""
+    who = "It is itself" if bent["run"] == pick["run"] else f"{bent['name']} ({facts(bent, budget)}) is"
+    noun = COSTS[cost].title.lower()
+    return (f"{who} the knee of the front within the budget: cheaper students lose more for the {noun} they save than "
+            f"dearer ones gain for the {noun} they add.")  # fmt: skip
+
+
 def _guessed(pick: dict[str, JSON]) -> str:
     if not is_estimate(pick):
         return ""
@@ -736,7 +775,8 @@ def _misses(found: pd.DataFrame, budget: Budget) -> pd.DataFrame:
             nearest = found.loc[worst.idxmin()]
             rows = [_miss(nearest, n, v, budget) for n, v in budget.limits.items() if nearest[n] > v]
         else:
-            rows = [{"sentence": f"No student is timed under these conditions ({_conditions_said(budget)})."}]
+            lacks = "is timed" if found["latency_ms"].isna().all() else "has its memory told by a report"
+            rows = [{"sentence": f"No student {lacks} under these conditions ({_conditions_said(budget)})."}]
     return pd.DataFrame(rows, columns=["limit", "allowed", "needed", "over", "run", "name", "value", "sentence"])
 
 
@@ -787,6 +827,9 @@ def _left_out(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found:
         _counted(students[students["hide"]]["name"], "run", "hidden"),
         _counted(found[found["latency_ms"].isna()]["name"], "student", f"not timed ({_conditions_said(budget)})")
         if len(reports) or "latency_ms" in budget.limits else "",
+        _counted(found[found["latency_ms"].notna() & found["memory_mb"].isna()]["name"], "student",
+                 "of which no report says the memory")
+        if "memory_mb" in budget.limits else "",
     ]  # fmt: skip
     if len(reports):
         here = reports[_at(reports, budget)]
@@ -847,7 +890,8 @@ def _costs(row: dict[str, JSON]) -> str:
 
 
 def _limit(name: str, limit: float, budget: Budget) -> str:
-    noun = {"params_m": " parameters", "macs_m": " MACs", "latency_ms": f" {budget.percentile}"}.get(name, "")
+    noun = {"params_m": " parameters", "macs_m": " MACs", "latency_ms": f" {budget.percentile}",
+            "memory_mb": " of memory", "file_mb": " of weights"}[name]  # fmt: skip
     return f"{limit:g} {COSTS[name].unit}{noun}"
 
 

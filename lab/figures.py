@@ -12,7 +12,7 @@ import html
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ TEMPLATE = go.layout.Template(
 )  # fmt: skip
 
 MOST_NAMES = 8  # beside markers; the rest is in the hover box
+RING = 12  # pixels by which the mark of the pick is larger than its point
 GUESS = "estimated"
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
@@ -50,12 +51,12 @@ _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
 
 def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, runner_up: str | None = None,
-             teacher: pd.DataFrame | None = None, limit: float | None = None, log_x: bool = False,
-             log_y: bool = False) -> go.Figure:  # fmt: skip
+             knee: str | None = None, teacher: pd.DataFrame | None = None, limit: float | None = None,
+             log_x: bool = False, log_y: bool = False) -> go.Figure:  # fmt: skip
     """One quantity against another over rows of `choose.candidates`, with the front no other student beats.
 
     `teacher` is a frame of rows of `choose.with_latency`; `limit` the budget on x. Every point's customdata is
-    its run id. Raises ValueError where the rows' values may not be compared.
+    its run id; `pick` and `knee` are ringed. Raises ValueError where the rows' values may not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y])
@@ -68,17 +69,25 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
                            line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
     guess = _guessed(shown) & pd.Series("latency_ms" in (x, y), index=shown.index)
     methods = sorted(frame["method"].unique())
-    named = _named(shown, line, x, y, first=[pick, runner_up], log_x=log_x, log_y=log_y)
+    labels, ringed = _labels(shown, guess), {pick: RING, knee: RING + 6}
+    named = _named(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed, limit=limit,
+                   heights=[] if teacher is None else teacher[y], log_x=log_x, log_y=log_y)  # fmt: skip
+    beside = {run: place for run, place in named.items() if run not in ringed}  # of the others a ring bears the name
     for k, method in enumerate(methods):
         mine, shape, colour = shown["method"] == method, SHAPES[k % len(SHAPES)], COLOURS[k % len(COLOURS)]
-        _points(figure, shown[fits & ~guess & mine], x, y, name=method, shape=shape, colour=colour, named=named)
+        _points(figure, shown[fits & ~guess & mine], x, y, name=method, shape=shape, colour=colour, labels=labels,
+                named=beside)  # fmt: skip
         _points(figure, shown[fits & guess & mine], x, y, name=f"{method}, {GUESS}", shape=f"{shape}-open-dot",
-                colour=colour, named=named)  # fmt: skip
+                colour=colour, labels=labels, named=beside)  # fmt: skip
         over = f"{method}, over the budget"
-        _points(figure, shown[~fits & ~guess & mine], x, y, name=over, shape=f"{shape}-open", colour=GREY)
+        _points(figure, shown[~fits & ~guess & mine], x, y, name=over, shape=f"{shape}-open", colour=GREY,
+                labels=labels)  # fmt: skip
         _points(figure, shown[~fits & guess & mine], x, y, name=f"{over}, {GUESS}", shape=f"{shape}-open-dot",
-                colour=GREY)  # fmt: skip
-    _ring(figure, shown[shown["run"] == pick], x, y)
+                colour=GREY, labels=labels)  # fmt: skip
+    _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
+          more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
+    _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
+          more=RING + 6, labels=labels, named=named)  # fmt: skip
     if teacher is not None:
         _teacher(figure, teacher, x, y, log_x=log_x, log_y=log_y, students=shown)
     if limit is not None:
@@ -180,14 +189,13 @@ def hover(row: dict[str, object]) -> str:
 
 
 def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shape: str, colour: str,
-            named: dict[str, str] | None = None) -> None:  # fmt: skip
+            labels: Mapping[str, str], named: Mapping[str, str] | None = None) -> None:  # fmt: skip
     if rows.empty:
         return
     named = named or {}
     figure.add_scatter(
         x=rows[x], y=rows[y], mode="markers+text", name=name, customdata=rows[["run"]].to_numpy(),
-        text=[_safe(n) + (f", {GUESS}" if name.endswith(GUESS) else "") if run in named else ""
-              for n, run in zip(rows["name"], rows["run"])],
+        text=[labels[run] if run in named else "" for run in rows["run"]],
         textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
         hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text", error_y=_bars(rows, y, colour),
         error_x=_bars(rows, "latency", colour, x) if name.endswith(GUESS) and x == "latency_ms" else None,
@@ -216,35 +224,80 @@ def _bars(rows: pd.DataFrame, name: str, colour: str, column: str | None = None)
     return dict(type="data", symmetric=False, array=up, arrayminus=down, color=colour, thickness=1.2, width=3)
 
 
-def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str) -> None:
+def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shape: str, colour: str,
+          more: int, labels: Mapping[str, str], named: Mapping[str, str]) -> None:  # fmt: skip
+    """A hollow mark around a point, `more` pixels larger, with the point's name beside it."""
     if len(rows):
         figure.add_scatter(
-            x=rows[x],
-            y=rows[y],
-            mode="markers",
-            name="the pick",
-            hoverinfo="skip",
-            marker=dict(symbol="circle-open", size=_sizes(rows) + 12, color=COLOURS[1], line=dict(width=2.5)),
-        )
+            x=rows[x], y=rows[y], mode="markers+text", name=name, hoverinfo="skip", cliponaxis=False,
+            text=[labels[run] if run in named else "" for run in rows["run"]],
+            textposition=[named.get(run, "top right") for run in rows["run"]],
+            marker=dict(symbol=shape, size=_sizes(rows) + more, color=colour, line=dict(width=2.5)),
+        )  # fmt: skip
 
 
-def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None], log_x: bool,
-           log_y: bool) -> dict[str, str]:  # fmt: skip
-    """Run -> where its name stands: those in `first` and of the front those whose names don't cover each other."""
-    places: dict[str, str] = {}
-    taken: list[tuple[float, float]] = []
-    at = {c: np.log(shown[c]) if log else shown[c] for c, log in [(x, log_x), (y, log_y)]}
-    at = {c: (v - v.min()) / ((v.max() - v.min()) or 1) for c, v in at.items()}
-    below = "top" if choose.QUANTITIES[y].more_is_better else "bottom"  # no student lies on that side of the front
+def _labels(rows: pd.DataFrame, guess: pd.Series) -> dict[str, str]:
+    """Run -> its name as a chart shows it."""
+    said = [_safe(name) + (f", {GUESS}" if g else "") for name, g in zip(rows["name"], guess)]
+    return dict(zip(rows["run"], said))
+
+
+# A chart's size on the screen is not known here: names are kept apart as on a narrow one, in pixels.
+PLOT_PX, LETTER_PX, LINE_PX = (400, 320), 7.0, 16.0
+
+
+def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None],
+           labels: Mapping[str, str], ringed: Mapping[str, int], heights: Sequence[float], limit: float | None,
+           log_x: bool, log_y: bool) -> dict[str, str]:  # fmt: skip
+    """Run -> where its name stands: those in `first`, and of the front those whose names cover nothing.
+
+    `ringed` says by how many pixels a run's mark is larger, `heights` which values of y are drawn besides the rows'.
+    """
+    across, up = _pixels(shown[x], [], log_x, PLOT_PX[0]), _pixels(shown[y], heights, log_y, PLOT_PX[1])
+    radius = pd.Series(_sizes(shown) / 2, shown.index) + np.array([ringed.get(run, 0) for run in shown["run"]]) / 2
+    left, right = across(shown[x]) - radius, across(shown[x]) + radius
+    low, high = [f"{y}_low", f"{y}_high"] if {f"{y}_low", f"{y}_high"} <= set(shown) else [y, y]
+    bottom = np.fmin(up(shown[low]), up(shown[y]) - radius)
+    top = np.fmax(up(shown[high]), up(shown[y]) + radius)
+    marks = np.column_stack([left, right, bottom, top]).reshape(-1, 4)
+    covered = [*marks] + ([np.array([across(limit), across(limit), 0, PLOT_PX[1]])] if limit is not None else [])
+    # No student lies on one side of the front, and its line comes from the other.
+    places = ("top left", "bottom right") if choose.QUANTITIES[y].more_is_better else ("bottom left", "top right")
+    places = dict.fromkeys([*places, "bottom left", "top right", "top left", "bottom right"])
+    named: dict[str, str] = {}
     for run in [r for r in first if r] + list(line["run"]):
-        where = shown.index[shown["run"] == run]
-        if run in places or not len(where) or len(places) >= MOST_NAMES:
+        where = np.flatnonzero(shown["run"] == run)
+        if run in named or not len(where) or len(named) >= MOST_NAMES:
             continue
-        here = float(at[x][where[0]]), float(at[y][where[0]])
-        if run in first or all(abs(here[0] - u) > 0.3 or abs(here[1] - v) > 0.06 for u, v in taken):
-            places[run] = f"{below} left" if here[0] > 0.15 else "top right"
-            taken.append(here)
-    return places
+        row = shown.iloc[where[0]]
+        at, r, wide = (across(row[x]), up(row[y])), radius.iloc[where[0]], LETTER_PX * len(labels[run])
+        boxes = {place: _text_box(at, r, wide, place) for place in places}
+        hits = {place: sum(_overlap(box, c) for c in covered) + 2 * (box[0] < -40 or box[1] > PLOT_PX[0] + 40)
+                for place, box in boxes.items()}  # fmt: skip
+        place = min(hits, key=hits.get)
+        if run in first or not hits[place]:
+            named[run] = place
+            covered.append(boxes[place])
+    return named
+
+
+def _pixels(values: pd.Series, others: Sequence[float], log: bool, size: int) -> Callable[[object], object]:
+    """What turns a value into its distance from the left or lower edge of a plot of `size` pixels."""
+    scale = np.log if log else np.asarray
+    known = [v for v in [*values, *others] if pd.notna(v) and (v > 0 or not log)]
+    low, high = scale(min(known, default=1.0)), scale(max(known, default=1.0))
+    return lambda value: size * (0.06 + 0.88 * (scale(value) - low) / ((high - low) or 1))
+
+
+def _text_box(at: tuple[float, float], radius: float, wide: float, place: str) -> np.ndarray:
+    """Left, right, lower and upper edge of a name beside a mark."""
+    left = at[0] - radius - wide if place.endswith("left") else at[0] + radius
+    bottom = at[1] - radius - LINE_PX if place.startswith("bottom") else at[1] + radius
+    return np.array([left, left + wide, bottom, bottom + LINE_PX])
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
 
 
 def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x: bool, log_y: bool,
@@ -289,7 +342,7 @@ def _refuse_mixed(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         if column in METRICS:
             found = sorted(set(choose.protocols(frame.dropna(subset=[column]), column)) - {""})
             _only_one(found, f"{METRICS[column].title} values of different protocols")
-        elif column in ("latency_ms", "speed_up") and "latency_ms" in frame:
+        elif column in ("latency_ms", "speed_up", "memory_mb") and "latency_ms" in frame:
             timed = frame.dropna(subset=["latency_ms"])
             for name in _DEVICE:
                 found = sorted(map(str, timed[name].dropna().unique())) if name in timed else []

@@ -109,6 +109,21 @@ def test_the_knee_is_where_a_bent_front_turns() -> None:
     assert choose.knee(frame.iloc[:2], "x", "y") is None
 
 
+def test_a_front_of_a_metric_where_more_is_better_has_its_knee_too() -> None:
+    frame = pd.DataFrame({"params_m": [1.0, 2.0, 3.0, 100.0], "class_accuracy": [0.1, 0.2, 0.9, 0.95]})
+    assert choose.knee(frame, "params_m", "class_accuracy") == 2
+
+
+def test_the_knee_of_what_fits_is_named_with_what_it_costs() -> None:
+    answer = recommend(students(("a", 0.1, 3.0), ("b", 0.2, 1.1), ("c", 1.0, 1.0), ("d", 2.0, 0.9)), NONE, Budget())
+    assert (name(answer.pick), name(answer.knee)) == ("d", "b")
+    assert answer.bend.startswith("b (FD 1.10 (1.05 to 1.15), 0.200 M parameters, 0.400 MB) is the knee of the front")
+    assert "for the parameters they save" in answer.bend and answer.bend in answer.text
+    assert json.loads(json.dumps(answer.to_json()))["knee"]["name"] == "b"
+    few = recommend(TABLE, NONE, Budget(params_m=0.35))
+    assert few.knee is None and few.bend == ""
+
+
 def test_a_point_is_beaten_by_those_that_are_better_on_all_axes() -> None:
     frame = choose.candidates(students(SMALL, ("worse", 0.2, 3.5)), NONE, Budget())
     worse = frame.loc[frame["shape"] == "worse", "run"].iloc[0]
@@ -285,6 +300,42 @@ def test_weak_timings_count_only_where_allowed(flaw: dict[str, object]) -> None:
 
 
 GUESS = {"provenance": "estimated", "grade": "F", "software.runtime": "unknown"}
+
+
+def test_memory_is_what_the_report_of_the_same_conditions_says() -> None:
+    told = REPORTS.assign(**{"memory.process_peak_mb": [90.0, 140.0, 400.0, 500.0],
+                             "memory.system_delta_mb": [None, 160.0, 20.0, None]})  # fmt: skip
+    answer = recommend(TABLE, told, Budget(memory_mb=160))
+    assert (name(answer.pick), answer.pick["memory_mb"]) == ("middle", 160.0)  # the larger of the two
+    assert "160 MB of memory" in answer.headline and "at most 160 MB of memory" in answer.reason
+    assert answer.candidates.set_index("name").loc["large", "why_not"] == "400 MB is above 160"
+    assert "Nearest on memory: small with 90.0 MB" in recommend(TABLE, told, Budget(memory_mb=80)).reason
+    other = told.assign(**{"workload.batch": [1, 16, 1, 1]})
+    answer = recommend(TABLE, other, Budget(memory_mb=160))
+    assert name(answer.pick) == "small"
+    assert "memory not known" in answer.candidates.set_index("name").loc["middle", "why_not"]
+
+
+def test_a_student_whose_memory_no_report_says_never_fits_a_limit_on_it() -> None:
+    answer = recommend(TABLE, REPORTS, Budget(memory_mb=1e6))
+    assert answer.pick is None and "No student has its memory told by a report" in answer.reason
+    told = REPORTS.assign(**{"memory.process_peak_mb": [90.0, 140.0, None, 500.0]})
+    answer = recommend(TABLE, told, Budget(memory_mb=1000))
+    assert name(answer.pick) == "middle"
+    assert "Left out: 1 student of which no report says the memory (large)." in answer.left_out
+
+
+def test_of_a_student_s_runtimes_the_fastest_within_the_memory_counts() -> None:
+    reports = pd.DataFrame(
+        [
+            timed("small", 1.0, **{"memory.process_peak_mb": 400.0}),
+            timed("small", 2.0, **{"memory.process_peak_mb": 80.0, "software.runtime": "onnxruntime"}),
+        ]
+    )
+    assert recommend(TABLE, reports, Budget(latency_ms=5)).pick["latency_ms"] == 1.0
+    answer = recommend(TABLE, reports, Budget(latency_ms=5, memory_mb=100))
+    assert (answer.pick["latency_ms"], answer.pick["runtime"]) == (2.0, "onnxruntime")
+    assert recommend(TABLE, reports, Budget(latency_ms=1.5, memory_mb=100)).pick is None
 
 
 def test_estimates_count_only_where_asked_for_whatever_else_is_allowed() -> None:

@@ -126,8 +126,25 @@ def test_names_of_crowded_points_do_not_cover_each_other_but_the_pick_is_named()
     frame = rows(30)
     frame["fd"] = 3.0 - 0.001 * np.arange(30)
     frame["latency_ms"] = 0.2 + 0.001 * np.arange(30)
-    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-7"))["pairs"]
-    assert "n7" in drawn.text and sum(bool(t) for t in drawn.text) == figures.MOST_NAMES
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-7"))
+    assert drawn["the pick"].text == ("n7",) and sum(bool(t) for t in drawn["pairs"].text) == figures.MOST_NAMES - 1
+
+
+def test_a_name_stands_where_it_covers_no_other_point() -> None:
+    # To the lower left of the second, where its name would stand by itself, lies the third.
+    frame = rows(4, latency_ms=[0.2, 0.6, 0.53, 1.0], fd=[3.0, 1.4, 1.33, 1.0], fd_low=np.nan, fd_high=np.nan)
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-1"))["the pick"]
+    assert drawn.text == ("n1",) and drawn.textposition[0] != "bottom left"
+    away = traces(figures.tradeoff(frame.drop(index=2), "latency_ms", "fd", pick="run-1"))["the pick"]
+    assert away.textposition == ("bottom left",)
+
+
+def test_the_knee_is_marked_by_a_shape_of_its_own_also_where_it_is_the_pick() -> None:
+    drawn = traces(figures.tradeoff(rows(4), "latency_ms", "fd", pick="run-3", knee="run-1"))
+    assert drawn["the knee"].marker.symbol == "diamond-open" and list(drawn["the knee"].x) == [0.4]
+    assert drawn["the pick"].text == ("n3",) and drawn["the knee"].text == ("n1",)
+    both = traces(figures.tradeoff(rows(4), "latency_ms", "fd", pick="run-1", knee="run-1"))
+    assert [both[name].text for name in ("the pick", "the knee")] == [("",), ("n1",)]
 
 
 def test_a_label_is_text_and_never_markup() -> None:
@@ -208,7 +225,7 @@ def test_an_estimate_is_hollow_called_estimated_and_has_its_interval() -> None:
     drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-2"))
     guess = drawn["pairs, estimated"]
     assert guess.marker.symbol == "circle-open-dot" and drawn["pairs"].marker.symbol == "circle"
-    assert list(guess.text) == ["n2, estimated"]
+    assert list(drawn["the pick"].text) == ["n2, estimated"]
     assert list(guess.error_x.array) == pytest.approx([1.3]) and list(guess.error_x.arrayminus) == pytest.approx([0.4])
     assert "estimated, grade F" in guess.hovertext[0]
     over = traces(figures.tradeoff(frame.assign(fits=False), "latency_ms", "fd"))

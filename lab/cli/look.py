@@ -109,6 +109,7 @@ def ls(args: argparse.Namespace) -> Answer:
 BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "params_m": (positive, "largest number of parameters, in millions"),
     "latency_ms": (positive, "longest time for one batch, in milliseconds"),
+    "memory_mb": (positive, "most memory of the device while it runs, in megabytes, as its reports say it"),
     "file_mb": (positive, "largest file of weights, in megabytes"),
     "macs_m": (positive, "most multiply-adds for one image, in millions"),
     "device": (str, "the device of the timings, as its reports name it (default: the most common)"),

@@ -29,15 +29,16 @@ def headline(answer: Recommendation) -> None:
         return
     st.header(f"Ship {frame.plain(answer.pick['name'])}", anchor=False)
     st.markdown(f"**{frame.plain(choose.facts(answer.pick, answer.budget))}.** {frame.plain(answer.reason)}")
-    for said, words in [("What you lose", answer.loses), ("How sure", answer.sure)]:
-        st.markdown(f"**{said}.** {frame.plain(words)}")
+    for said, words in [("What you lose", answer.loses), ("How sure", answer.sure), ("Knee", answer.bend)]:
+        if words:
+            st.markdown(f"**{said}.** {frame.plain(words)}")
 
 
 def figures_row(answer: Recommendation) -> None:
     """The pick's values as large figures."""
     pick, metric = answer.pick, answer.budget.metric
     cells = [(METRICS[metric].title, number(pick[metric]), _to_teacher(answer))]
-    for name in ("params_m", "latency_ms", "file_mb", "macs_m"):
+    for name in COSTS:
         if pick[name] is not None:
             title = COSTS[name].title
             if name == "latency_ms":
@@ -122,16 +123,20 @@ def _strip(path: str, changed: int) -> Image.Image | None:
 
 
 LIMITS = {"params_m": ("Parameters, at most (M)", 0.05), "latency_ms": ("Latency, at most (ms)", 0.1),
-          "file_mb": ("File, at most (MB)", 0.1), "macs_m": ("MACs per image, at most (M)", 1.0)}  # fmt: skip
+          "memory_mb": ("Memory, at most (MB)", 10.0), "file_mb": ("File, at most (MB)", 0.1),
+          "macs_m": ("MACs per image, at most (M)", 1.0)}  # fmt: skip
+HELP = {"memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
+        "file_mb": "The weights as they are stored. "}  # fmt: skip
 
 
 def controls(start: Budget) -> None:
     """The limits, and below them the conditions. 0 is no limit, as is an empty field where none is suggested."""
     with st.container(border=True):
-        with st.grid(4, min_column_width=140):
+        with st.grid(len(LIMITS), min_column_width=140):
             for name, (label, step) in LIMITS.items():
                 st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
-                                bind="query-params", placeholder="no limit", help="0 lifts the limit")  # fmt: skip
+                                bind="query-params", placeholder="no limit",
+                                help=HELP.get(name, "") + "0 lifts the limit")  # fmt: skip
         with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
             st.selectbox("Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")
             frame.conditions_controls(view)
@@ -153,10 +158,11 @@ def chart(answer: Recommendation) -> None:
     rows, metric = answer.candidates, answer.budget.metric
     everyone = choose.with_latency(view.runs, view.reports, answer.budget)
     teacher = everyone[everyone["run"] == (answer.teacher or {}).get("run")]
-    x = "latency_ms" if rows["latency_ms"].notna().any() else "params_m"
+    x = choose.against(rows)
     drawn = figures.tradeoff(
         rows, x, metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
         pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
+        knee=(answer.knee or {}).get("run"),
     )  # fmt: skip
     st.plotly_chart(
         drawn,

@@ -67,6 +67,15 @@ def test_the_budget_is_read_from_the_url(demo: Store) -> None:
     assert "python -m lab choose --params-m 0.12" in at.code[0].value
 
 
+def test_the_memory_limit_and_the_knee_are_on_the_page(demo: Store) -> None:
+    at = page(memory_mb="200", params_m="0", latency_ms="0")
+    assert at.number_input(key="memory_mb").value == 200
+    assert "Nothing fits at most 200 MB of memory" in at.header[0].value.replace("\\", "")
+    at = page(memory_mb="320", params_m="0", latency_ms="0")
+    assert at.header[0].value.startswith("Ship ") and "300 MB of memory" in text(at) and "is the knee" in text(at)
+    assert "--memory-mb 320" in at.code[0].value
+
+
 def test_a_limit_of_nothing_is_no_limit(demo: Store) -> None:
     at = page(params_m="0")
     at.number_input(key="latency_ms").set_value(0.0).run()
