@@ -108,10 +108,7 @@ def distances(run: Run, spec: ImageSpec, images: Images) -> dict[str, JSON]:
     found, right = images(z, y), reference(run, z, y)
     if not np.isfinite(found).all():
         raise RuntimeError(f"what was exported of run {run.id} gives images that are not finite; nothing was kept")
-    far = {"images": len(z), "max_abs": float(np.abs(found - right).max()),
-           "mean_abs": float(np.abs(found - right).mean()), "perceptual": None, "perceptual_by": None}  # fmt: skip
-    try:
-        apart = perceptual.load(spec)(torch.from_numpy(found), torch.from_numpy(right))
-    except LookupError:  # no net looks at such images
-        return far
-    return far | {"perceptual": float(apart.mean()), "perceptual_by": perceptual.name(spec)}
+    apart = perceptual.load(spec)(torch.from_numpy(found), torch.from_numpy(right))
+    return {"images": len(z), "max_abs": float(np.abs(found - right).max()),
+            "mean_abs": float(np.abs(found - right).mean()), "perceptual": float(apart.mean()),
+            "perceptual_by": perceptual.name(spec)}  # fmt: skip

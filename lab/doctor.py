@@ -33,7 +33,7 @@ class Finding:
 def examine(store: Store) -> list[Finding]:
     """Everything that the lab needs, in the order in which it would fail."""
     software = [_python(), *_packages(), _torchvision()]
-    return [*software, _device(), _compiler(), _memory(), *_data(), _results(store), _disk(store), _edge()]
+    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(store), _disk(store), _edge()]
 
 
 def _python() -> Finding:
@@ -122,6 +122,22 @@ def _data() -> list[Finding]:
             fault = "its files can't be checked without torchvision", ""
         found.append(Finding(name, "note", *fault) if fault else Finding(name, "fine", "on this machine"))
     return found
+
+
+def _weights() -> list[Finding]:
+    try:
+        from lab import metrics, perceptual
+    except ImportError:  # the package that lacks has a row of its own
+        return []
+    folder, lpips = perceptual.weights_dir(), perceptual.backbone()
+    return [
+        Finding("lpips weights", "fine", perceptual.BACKBONES[lpips]) if lpips else
+        Finding("lpips weights", "note", f"not in {folder}; images without a net of their own borrow that of "
+                f"{perceptual.LENDER}", "python -m lab fetch lpips"),
+        Finding("inception weights", "fine", metrics.INCEPTION_FILE) if (folder / metrics.INCEPTION_FILE).exists() else
+        Finding("inception weights", "note", f"not in {folder}; natural images can't be measured without",
+                "python -m lab fetch inception"),
+    ]  # fmt: skip
 
 
 def _results(store: Store) -> Finding:

@@ -358,6 +358,7 @@ def _record(run: Run, machine: Machine, recipe: Recipe) -> None:
         "torch": torch.__version__, "device": str(machine.torch_device()), "threads": torch.get_num_threads(),
         "compiled": machine.compiles(recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **{name: value for use in recipe.methods for name, value in create(use).conditions(recipe).items()},
     })  # fmt: skip
     run.write("env", {"sittings": sittings})
 

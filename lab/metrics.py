@@ -418,11 +418,8 @@ def _teacher_values(recipe: Recipe, store: Store, spec: ImageSpec, images: Tenso
     reference = f"{who}, same noise and class, {len(same):,} images in [-1, 1]"
     l1 = (diffusion.from_uint8(mine) - diffusion.from_uint8(same)).abs().mean().item()
     values["teacher_l1"] = {"value": l1, "reference": reference}
-    try:
-        by = perceptual.name(spec)
-    except LookupError:  # data without a perceptual distance has no such value
-        return values
-    values["teacher_perceptual"] = {"value": _perceptual(spec, mine, same, setting), "reference": f"{reference}, {by}"}
+    reference = f"{reference}, {perceptual.name(spec)}"
+    values["teacher_perceptual"] = {"value": _perceptual(spec, mine, same, setting), "reference": reference}
     return values
 
 

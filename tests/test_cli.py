@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY_STUDENT
 from PIL import Image
 
@@ -397,10 +398,14 @@ def test_verify_compares_a_changed_shard_by_value(distilled: Store, capsys: pyte
 
 def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert lab(distilled, "doctor", "--json") == OK
     found = {f["check"]: f for f in json.loads(capsys.readouterr().out)}
     assert found["torch"]["state"] == "fine" and "2 finished" in found["results"]["found"]
     assert found["cifar10"]["mend"] == "python -m lab fetch cifar10"
+    for name in ("lpips", "inception"):
+        row = found[f"{name} weights"]
+        assert row["state"] == "note" and row["mend"] == f"python -m lab fetch {name}"
 
 
 def test_doctor_notes_that_no_compiler_is_here_and_that_none_is_needed(distilled: Store, capsys, monkeypatch):

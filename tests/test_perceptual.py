@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lab import data, features, perceptual
-from lab.data import ImageSpec
+from lab.data import ImageSpec, MissingData
 from lab.diffusion import from_uint8
 
 DIGITS = ImageSpec(data="digits", size=8, channels=1, num_classes=10)
@@ -89,11 +89,58 @@ def test_lpips_is_taken_where_its_weights_lie(tmp_path, monkeypatch, file: str, 
     (tmp_path / "checkpoints" / file).touch()
     assert perceptual.name(PHOTOS) == expected
     assert perceptual.name(DIGITS).startswith("digits-cnn-")
-    with pytest.raises(LookupError, match="16x16"):
-        perceptual.name(replace(PHOTOS, size=16))
+    assert perceptual.name(replace(PHOTOS, size=16)).endswith("-borrowed")
+    assert perceptual.name(replace(PHOTOS, channels=1)).endswith("-borrowed")
 
 
-def test_without_weights_the_error_says_what_is_missing(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(LookupError, match=r"vgg16-397923af\.pth or alexnet-owt-7be5be79\.pth"):
-        perceptual.load(PHOTOS)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 3), (16, 1), (32, 3), (40, 2)])
+def test_images_without_a_net_borrow_one_that_the_gradient_goes_through(no_weights, side: int, channels: int) -> None:
+    distance = perceptual.load(replace(PHOTOS, size=side, channels=channels))
+    a, b = torch.rand(2, 3, channels, side, side) * 2 - 1
+    a.requires_grad_(True)
+    found = distance(a, b)
+    found.sum().backward()
+    assert found.shape == (3,) and found.min() > 0 and torch.equal(found, distance(b, a))
+    assert (a.grad.abs().flatten(2).sum(2) > 0).all() and distance(a, a).abs().max() == 0
+    assert torch.allclose(distance(a[1:2], b[1:2]), found[1:2], atol=1e-6)
+
+
+def test_a_change_of_colour_alone_is_seen(no_weights) -> None:
+    a = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert perceptual.load(PHOTOS)(a, a.flip(1)).min() > 0.01
+
+
+def test_a_borrowed_net_is_named_unlike_its_use_on_data_of_its_own(no_weights) -> None:
+    own = perceptual.name(ImageSpec(data="fashion-mnist", size=28, channels=1, num_classes=10))
+    assert perceptual.name(PHOTOS) == f"{own}-borrowed"
+
+
+def test_a_borrowed_net_on_grey_images_of_its_size_is_the_plain_distance(no_weights) -> None:
+    fashion = ImageSpec(data="fashion-mnist", size=28, channels=1, num_classes=10)
+    a, b = torch.rand(2, 5, 1, 28, 28)
+    assert torch.equal(perceptual.load(replace(fashion, data="folder:x"))(a, b), perceptual.load(fashion)(a, b))
+
+
+def test_a_borrowed_net_traces_without_a_graph_break(no_weights) -> None:
+    a, b = torch.rand(2, 2, 3, 16, 16)
+    small = replace(PHOTOS, size=16)
+    traced = torch.compile(perceptual.load(small), backend="eager", fullgraph=True)
+    assert torch.allclose(traced(a, b), perceptual.load(small)(a, b), atol=1e-6)
+
+
+def test_weights_that_can_not_be_fetched_are_named_with_their_place(no_weights, monkeypatch, tmp_path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(MissingData, match=r"needs vgg16-397923af\.pth .*no network.*put the file into"):
+        perceptual.fetch()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"half")
+    with pytest.raises(MissingData, match=r"vgg16-397923af\.pth is broken .*delete it"):
+        perceptual.fetch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.cli.frame import (
     FAILED,
@@ -14,8 +14,8 @@ from lab.cli.frame import (
 )
 from lab.cli.text import table_text
 
-if TYPE_CHECKING:
-    pass
+# What `fetch` knows besides data sets, and the images that these weights look at.
+WEIGHTS = {"inception": "299x299x3", "lpips": "colour from 32x32"}
 
 
 def add_doctor(commands: Any) -> None:
@@ -35,12 +35,13 @@ def doctor(args: argparse.Namespace) -> Answer:
 
 def add_fetch(commands: Any) -> None:
     made = command(commands, fetch, "bring data sets and weights to this machine, with checksums",
-                    "fetch fashion-mnist", "fetch cifar10 inception", takes="NAME [NAME ...]")  # fmt: skip
+                    "fetch fashion-mnist", "fetch cifar10 inception lpips", takes="NAME [NAME ...]")  # fmt: skip
     made.add(
         "names",
         nargs="+",
         metavar="NAME",
-        help="digits, fashion-mnist, cifar10, folder:<path>; inception (weights for distances of natural images)",
+        help="digits, fashion-mnist, cifar10, folder:<path>; inception, lpips (weights for distances of natural "
+        "images and for the perceptual term, 91 and 528 MB)",
     )
 
 
@@ -48,7 +49,7 @@ def fetch(args: argparse.Namespace) -> Answer:
     from lab import data
     from lab.config import unknown
 
-    known = [*data.DATASETS, "inception"]
+    known = [*data.DATASETS, *WEIGHTS]
     for name in args.names:
         if name not in known and not name.startswith("folder:"):
             raise Usage(unknown("data set", name, [*known, "folder:<path>"]))
@@ -59,11 +60,14 @@ def fetch(args: argparse.Namespace) -> Answer:
 def _fetch_one(name: str) -> dict[str, Any]:
     from lab import data
 
-    if name == "inception":
-        from lab import metrics
+    if name in WEIGHTS:
+        from lab import metrics, perceptual
 
-        metrics.create(metrics.INCEPTION, "cpu")
-        return {"name": name, "train": "", "test": "", "size": "299x299x3", "classes": "", "skipped": ""}
+        if name == "inception":
+            metrics.create(metrics.INCEPTION, "cpu")
+        else:
+            perceptual.fetch()
+        return {"name": name, "train": "", "test": "", "size": WEIGHTS[name], "classes": "", "skipped": ""}
     train, test = data.load(name, "train"), data.load(name, "test")
     _, channels, side, _ = train.images.shape
     return {

@@ -78,6 +78,10 @@ class Method:
         """Why this method can't do a recipe, as a sentence; asked before any work. None if it can."""
         return None
 
+    def conditions(self, recipe: Recipe) -> dict[str, JSON]:
+        """What this machine decides of the loss and no option says; kept in env.json."""
+        return {}
+
     def plan(self, recipe: Recipe) -> list[Recipe]:
         """The runs to do, in order."""
         return [recipe]

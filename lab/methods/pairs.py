@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import perceptual
-from lab.config import Recipe
+from lab.config import JSON, Recipe
 from lab.data import Batch, ImageSpec
 from lab.methods.base import Finished, Method, Question, Step
 
@@ -40,16 +40,14 @@ class Pairs(Method):
                              "set l1 or l2 above 0, or perceptual_from to 0")  # fmt: skip
 
     def refuses(self, recipe: Recipe) -> str | None:
-        net = recipe.student
-        if net.time:
+        if recipe.student.time:
             return "method pairs trains a one-step student; set student.time to false"
-        if self.perceptual:
-            try:
-                perceptual.name(ImageSpec(data=recipe.data, size=net.image_size, channels=net.channels,
-                                          num_classes=net.num_classes))  # fmt: skip
-            except LookupError as error:
-                return f"{error}; pairs.perceptual=0 does without it"
         return None
+
+    def conditions(self, recipe: Recipe) -> dict[str, JSON]:
+        net = recipe.student
+        spec = ImageSpec(data=recipe.data, size=net.image_size, channels=net.channels, num_classes=net.num_classes)
+        return {"perceptual": perceptual.name(spec)} if self.perceptual else {}
 
     def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
         self._distance = perceptual.load(spec) if self.perceptual else None

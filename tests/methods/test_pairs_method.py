@@ -40,10 +40,19 @@ def test_a_term_of_weight_zero_is_not_there_and_none_at_all_is_refused():
 def test_recipes_that_it_cannot_do_are_refused_before_any_work():
     method = create(Use("pairs"))
     assert "one-step student" in method.refuses(Recipe(student=UNetConfig()))
-    why = method.refuses(Recipe(data="folder:photographs"))
-    assert "no perceptual distance" in why and why.endswith("pairs.perceptual=0 does without it")
-    assert create(Use("pairs", {"perceptual": 0.0})).refuses(Recipe(data="folder:photographs")) is None
     assert method.refuses(Recipe()) is None
+
+
+def test_the_conditions_name_the_perceptual_distance_that_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    method, plain = create(Use("pairs")), create(Use("pairs", {"perceptual": 0.0}))
+    photographs = Recipe(data="folder:photographs", student=DiTConfig(image_size=32, channels=3))
+    assert method.refuses(photographs) is None and plain.conditions(photographs) == {}
+    borrowed = method.conditions(photographs)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "vgg16-397923af.pth").touch()
+    assert borrowed["perceptual"].endswith("-borrowed")
+    assert method.conditions(photographs) == {"perceptual": "lpips-vgg"}
 
 
 def test_the_perceptual_term_begins_where_it_is_told():
