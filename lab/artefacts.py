@@ -37,8 +37,8 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed,
     without weights, ValueError for a network without a deployed form.
     """
     spec, digest = spec_of_run(run), run.read("student")["weights_sha256"]
-    folder = run.path / "export" / f"{runtime}-{precision}"
-    if not force and _fresh(folder, digest):
+    folder = folder_of(run, runtime, precision)
+    if not force and fresh(run, runtime, precision):
         return folder
     made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(made, ignore_errors=True)
@@ -64,10 +64,18 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed,
     return folder
 
 
-def _fresh(folder: Path, digest: str) -> bool:
-    """Whether the folder's files are those of these weights, unchanged."""
+def folder_of(run: Run, runtime: str, precision: str) -> Path:
+    """Where the files of a run for a runtime and precision lie, or would."""
+    return run.path / "export" / f"{runtime}-{precision}"
+
+
+def fresh(run: Run, runtime: str, precision: str) -> bool:
+    """Whether the files there are of the run's weights, unchanged."""
+    folder, student = folder_of(run, runtime, precision), run.read("student")
     facts = read_json(folder / FACTS)
-    if not isinstance(facts, dict) or facts.get("weights_sha256") != digest or facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or not isinstance(student, dict) or facts.get("format") != FORMAT:
+        return False
+    if facts.get("weights_sha256") != student["weights_sha256"]:
         return False
     return all((folder / n).exists() and sha256(folder / n) == f["sha256"] for n, f in facts["files"].items())
 

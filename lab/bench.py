@@ -207,26 +207,51 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
     precision or a run of which then nothing is left.
     """
     chosen = runner.preset_of(preset)
-    forms = forms_of(runtimes, precisions)
-    there = set() if force else _there(store.reports())
+    todo = plan(runs, store, runtimes=runtimes, batches=batches, threads=threads, scopes=scopes, preset=chosen,
+                device=device, precisions=precisions, solver=solver, force=force)  # fmt: skip
     new = []
-    todo = list(itertools.product(forms, batches, threads, scopes, _runnable(runs, runtimes)))
     with tqdm(todo, desc="timing", unit="timings") as bar:
-        for (runtime, precision), batch, count, scope, run in bar:
-            count = count or torch.get_num_threads()
-            on = "cpu" if runtime_of(runtime).exports else device
-            here = device_facts(on)
-            key = (_sha256(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
-                   scope, chosen.known_as)  # fmt: skip
-            if key in there or runtime_of(runtime).refuses(run.recipe.student):
-                continue
-            there.add(key)
-            bar.set_postfix_str(f"{run.label[-30:]} {runtime} {precision} b{batch} t{count} {scope}")
+        for timing in bar:
+            bar.set_postfix_str(f"{timing.run.label[-30:]} {timing.runtime} {timing.precision} b{timing.batch} "
+                                f"t{timing.threads} {timing.scope}")  # fmt: skip
             if chosen.name == "publishable":
                 runner.wait_until_quiet()  # the last timing's own load is still in the average
-            new.append(measure(run, store, runtime=runtime, batch=batch, threads=count, scope=scope, preset=chosen,
-                               device=on, precision=precision, solver=solver))  # fmt: skip
+            new.append(measure(**vars(timing), store=store, preset=chosen, solver=solver))
     return new
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timing to do."""
+
+    run: Run
+    runtime: str
+    precision: str
+    batch: int
+    threads: int
+    scope: str
+    device: str
+
+
+def plan(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str], batches: Sequence[int],
+         threads: Sequence[int | None], scopes: Sequence[str], preset: str | Preset, device: str,
+         precisions: Sequence[str], solver: str = SOLVER, force: bool = False) -> list[Timing]:  # fmt: skip
+    """What `sweep` would time, in its order."""
+    known_as, forms = runner.preset_of(preset).known_as, forms_of(runtimes, precisions)
+    there = set() if force else _there(store.reports())
+    todo = []
+    every = itertools.product(forms, batches, threads, scopes, _runnable(runs, runtimes))
+    for (runtime, precision), batch, count, scope, run in every:
+        count = count or torch.get_num_threads()
+        on = "cpu" if runtime_of(runtime).exports else device
+        here = device_facts(on)
+        key = (_sha256(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
+               scope, known_as)  # fmt: skip
+        if key in there or runtime_of(runtime).refuses(run.recipe.student):
+            continue
+        there.add(key)
+        todo.append(Timing(run, runtime, precision, batch, count, scope, on))
+    return todo
 
 
 def forms_of(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:

@@ -92,7 +92,60 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture):
     assert "traim" in capsys.readouterr().err
 
 
+# --- what would be done ---
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["pairs", "tiny", "--count", "5000", "--solver", "dpmpp2m-4"], "make 1 shard of 4096 pairs"),
+        (["pairs", "tiny", "--count", "300", "--solver", "dpmpp2m-4"], "nothing"),
+        (["eval"], "measure it"),
+        (["sample", "tiny", "--count", "4", "--out", "drawn.png"], "write drawn.png"),
+        (["bench", "d2w16h2p4", "--batch", "1,4"], "time it"),
+        (["export", "d2w16h2p4", "--precision", "fp32,int8"], "make it"),
+        (["pack", "d2w16h2p4", "--target", "rpi"], "rpi.zip"),
+        (["fetch", "digits"], "nothing, it is here"),
+        (["fetch", "cifar10"], "download it: not on this machine"),
+        (["fetch", "lpips", "inception"], "download "),
+    ],
+)
+def test_a_command_that_works_says_what_it_would_do_and_does_nothing(
+    args, said, distilled: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert lab(distilled, *args, "--dry-run", "--json") == OK
+    rows = json.loads(capsys.readouterr().out)
+    assert rows and all(said in row["would"] for row in rows)
+    assert lab(distilled, *args, "--dry-run") == OK and "nothing was done" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_every_command_that_works_has_a_dry_run():
+    read_only = {"doctor", "count", "ls", "verify", "choose", "predict"}
+    for command in {*COMMANDS} - read_only:
+        asked = {"pairs": ["t", "--count", "1"], "sample": ["r"], "export": ["r"], "pack": ["r", "--target", "cpu"],
+                 "fetch": ["digits"], "import": ["f"]}.get(command, [])  # fmt: skip
+        assert parser().parse_args([command, *asked, "--dry-run"]).dry_run
+
+
 # --- exit codes and errors ---
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--classes", "a"], "argument --classes: must be whole numbers separated by commas, got 'a'"),
+        (["--betas", "0.9,x"], "argument --betas: must be numbers separated by commas, got '0.9,x'"),
+    ],
+)
+def test_a_list_that_can_not_be_read_says_what_is_accepted(option, said, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as left:
+        main(["run", *option])
+    assert left.value.code == USAGE and said in capsys.readouterr().err
 
 
 def test_an_unknown_run_is_a_usage_error_that_names_the_nearest(distilled: Store, capsys: pytest.CaptureFixture):

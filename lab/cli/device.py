@@ -6,9 +6,22 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.cli.frame import Answer, Usage, as_usage, command, count_of, get_run, image_options, list_of, open_store
+from lab.cli.frame import (
+    Answer,
+    Usage,
+    as_usage,
+    command,
+    count_of,
+    dry_run_option,
+    get_run,
+    image_options,
+    list_of,
+    open_store,
+    would,
+)
 from lab.cli.text import table_text
 
 if TYPE_CHECKING:
@@ -29,6 +42,7 @@ def add_pack(commands: Any) -> None:
     made.add("run", metavar="RUN", help="an id, a start of one, or a label; a one-step student")
     made.add("--target", choices=TARGETS, required=True, help="which board's commands the README of the pack gives")
     made.add("--out", metavar="FILE", help="where to write (default <run>-<target>.zip)")
+    dry_run_option(made)
 
 
 def pack(args: argparse.Namespace) -> Answer:
@@ -39,7 +53,11 @@ def pack(args: argparse.Namespace) -> Answer:
     run = get_run(open_store(args), args.run)
     if why := packs.refusal(run):
         raise Usage(why)
-    made = packs.pack(run, args.target, args.out or f"{run.id}-{args.target}.zip")
+    out = Path(args.out or f"{run.id}-{args.target}.zip")
+    if args.dry_run:
+        return would([{"run": run.label, "target": args.target, "precisions": packs.TARGETS[args.target],
+                       "would": f"write {'over ' * out.exists()}{out}"}])  # fmt: skip
+    made = packs.pack(run, args.target, out)
     value = {"run": run.id, "target": args.target, "file": str(made.path), "mb": round(made.mb, 3),
              "sha256": made.sha256, "files": made.files}  # fmt: skip
     text = (f"{made.path} ({made.mb:.2f} MB, {len(made.files)} files). On the device:\n"

@@ -16,11 +16,13 @@ from lab.cli.frame import (
     as_usage,
     command,
     count_of,
+    dry_run_option,
     get_run,
     list_of,
     machine_of,
     machine_options,
     open_store,
+    would,
 )
 from lab.cli.text import RUN_COLUMNS, record_text, some
 
@@ -42,6 +44,7 @@ def add_pairs(commands: Any) -> None:
     made.add("--count", type=count_of(1), required=True, help="at least so many; whole shards are made")
     made.add("--solver", default="dpmpp2m-8", help="name-steps: dpmpp2m-8 (default), heun-18, ...")
     made.add("--keep", type=count_of(0), default=0, help="estimates kept along each path (default 0)")
+    dry_run_option(made)
     machine_options(made)
 
 
@@ -54,6 +57,10 @@ def pairs(args: argparse.Namespace) -> Answer:
     with as_usage():
         what = pair_sets.pair_set(store, args.teacher, args.solver, keep=args.keep)
     missing = len(pair_sets.Pairs(store.root, what).missing(args.count))
+    if args.dry_run:
+        todo = f"make {missing} shard{'s' * (missing > 1)} of {pair_sets.SHARD} pairs" if missing else "nothing"
+        return would([{"id": what.id, "pairs": args.count, "would": todo,
+                       "folder": str(pair_sets.Pairs(store.root, what).path)}])  # fmt: skip
     try:
         made = pair_sets.ensure(store, what, args.count, device=machine.torch_device())
     except KeyboardInterrupt:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lab.cli.text import table_text
 
 if TYPE_CHECKING:
     from lab.experiment import Machine
@@ -60,6 +62,15 @@ def machine_options(made: Parser) -> Parser:
     return made.add("--threads", type=count_of(0), default=0, help="CPU threads (default 0: as many as torch takes)")
 
 
+def dry_run_option(made: Parser) -> Parser:
+    return made.add("--dry-run", action="store_true", help="say what would be made, and make nothing")
+
+
+def would(rows: Sequence[Mapping[str, Any]]) -> Answer:
+    """What --dry-run found: a row for each thing, with what `would` be done about it."""
+    return Answer(list(rows), table_text(rows) + "\n\n--dry-run: nothing was done")
+
+
 def count_of(low: int) -> Callable[[str], int]:
     """An argparse type: a whole number of at least `low`."""
 
@@ -101,7 +112,11 @@ def list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple]:
     """An argparse type: values separated by commas."""
 
     def several(text: str) -> tuple:
-        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        try:
+            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        except ValueError:
+            said = {int: "whole numbers", float: "numbers"}.get(kind, "values")
+            raise argparse.ArgumentTypeError(f"must be {said} separated by commas, got {text!r}") from None
 
     return several
 

@@ -11,6 +11,8 @@ from lab.cli.frame import (
     Answer,
     Usage,
     command,
+    dry_run_option,
+    would,
 )
 from lab.cli.text import table_text
 
@@ -43,6 +45,7 @@ def add_fetch(commands: Any) -> None:
         help="digits, fashion-mnist, cifar10, folder:<path>; inception, lpips (weights for distances of natural "
         "images and for the perceptual term, 91 and 528 MB)",
     )
+    dry_run_option(made)
 
 
 def fetch(args: argparse.Namespace) -> Answer:
@@ -53,8 +56,26 @@ def fetch(args: argparse.Namespace) -> Answer:
     for name in args.names:
         if name not in known and not name.startswith("folder:"):
             raise Usage(unknown("data set", name, [*known, "folder:<path>"]))
+    if args.dry_run:
+        return would([{"name": name, "would": _would_fetch(name)} for name in args.names])
     rows = [_fetch_one(name) for name in args.names]
     return Answer(rows, table_text(rows))
+
+
+def _would_fetch(name: str) -> str:
+    from lab import data
+
+    if name.startswith("folder:"):
+        return "read its pictures"
+    if name in WEIGHTS:
+        from lab import metrics, perceptual
+
+        file = (
+            perceptual.weights_dir() / {"inception": metrics.INCEPTION_FILE, "lpips": perceptual.BACKBONES["vgg"]}[name]
+        )
+        return "nothing, it is here" if file.exists() else f"download {file}"
+    fault = data.fault(name)
+    return f"download it: {fault[0]}" if fault else "nothing, it is here"
 
 
 def _fetch_one(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lab.cli.frame import (
     as_usage,
     command,
     count_of,
+    dry_run_option,
     finished,
     get_run,
     list_of,
@@ -23,6 +24,7 @@ from lab.cli.frame import (
     machine_options,
     one_of,
     open_store,
+    would,
 )
 from lab.cli.text import table_text
 
@@ -40,6 +42,7 @@ def add_eval(commands: Any) -> None:
     made.add(
         "--force", action="store_true", help="measure again, and write over what was measured under other conditions"
     )
+    dry_run_option(made)
     machine_options(made)
 
 
@@ -51,8 +54,11 @@ def eval_(args: argparse.Namespace) -> Answer:
     value, rows = {}, []
     runs = finished(store, args.runs)
     with as_usage():  # before the long work
-        for found in runs:
-            metrics.measured(found, metrics.conditions(found, **chosen), force=args.force)
+        asked = {found.id: metrics.conditions(found, **chosen) for found in runs}
+        there = {found.id: metrics.measured(found, asked[found.id], force=args.force) for found in runs}
+    if args.dry_run:
+        return would([{"run": found.label, **_asked(asked[found.id]), "would": "nothing, it is measured" if
+                       there[found.id] else "measure it"} for found in runs])  # fmt: skip
     for found in runs:
         value[found.id] = metrics.evaluate(found, store, force=args.force, device=machine.torch_device(), **chosen)
         rows += [
@@ -60,6 +66,10 @@ def eval_(args: argparse.Namespace) -> Answer:
             for name, m in value[found.id]["values"].items()
         ]
     return Answer(value, table_text(rows))
+
+
+def _asked(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in conditions.items() if k in ("extractor", "samples", "seed")}
 
 
 def add_sample(commands: Any) -> None:
@@ -77,6 +87,7 @@ def add_sample(commands: Any) -> None:
     made.add("--class", dest="label", metavar="CLASS", help="a class by number or name (default: all in turn)")
     made.add("--columns", type=count_of(1), default=8, help="images per row (default 8)")
     made.add("--out", default="samples.png", metavar="FILE", help="where to write, .png or .npz (default samples.png)")
+    dry_run_option(made)
     machine_options(made)
 
 
@@ -94,6 +105,9 @@ def sample(args: argparse.Namespace) -> Answer:
     student = load(get_run(store, args.run).id, store, device=machine.torch_device())
     seeds = range(args.seed, args.seed + args.count)
     y = _classes(args, student)
+    if args.dry_run:
+        return would([{"run": student.run.label, "images": args.count, "seeds": f"{seeds[0]} to {seeds[-1]}",
+                       "would": f"write {'over ' * out.exists()}{out}"}])  # fmt: skip
     images = student.sample(seeds, y).numpy()
     if out.suffix == ".png":
         write_whole(out, sheets.png(images, args.columns))
@@ -136,6 +150,7 @@ def add_bench(commands: Any) -> None:
              help="core (the network alone), e2e (noise to image) or both, comma separated (default core)")  # fmt: skip
     made.add("--preset", choices=["quick", "publishable"], default="quick", help="default quick")
     made.add("--force", action="store_true", help="time again what has a report already")
+    dry_run_option(made)
     made.add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
     made.add("--threads", type=list_of(count_of(1)), default=(None,),
              help="CPU threads, comma separated (default: as many as torch takes)")  # fmt: skip
@@ -147,11 +162,14 @@ def bench(args: argparse.Namespace) -> Answer:
     store, machine = open_store(args), machine_of(args)
     with as_usage():
         timing.forms_of(args.runtime, args.precision)
-    made = timing.sweep(
-        finished(store, args.runs), store, runtimes=args.runtime, precisions=args.precision, batches=args.batch,
-        scopes=args.scope, threads=args.threads, preset=args.preset, device=str(machine.torch_device()),
-        force=args.force,
+    chosen = dict(
+        runtimes=args.runtime, precisions=args.precision, batches=args.batch, scopes=args.scope, threads=args.threads,
+        preset=args.preset, device=str(machine.torch_device()), force=args.force,
     )  # fmt: skip
+    if args.dry_run:
+        return would([{**vars(t), "run": t.run.label, "would": "time it"}
+                      for t in timing.plan(finished(store, args.runs), store, **chosen)])  # fmt: skip
+    made = timing.sweep(finished(store, args.runs), store, **chosen)
     text = table_text([_timing(report, store) for report in made]) if made else (
         "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
     return Answer(made, text)
@@ -180,6 +198,7 @@ def add_export(commands: Any) -> None:
              help="fp32, fp16, bf16, int8, int8-static, w4a32, comma separated; "
                   "each runtime takes those it has (default fp32)")  # fmt: skip
     made.add("--force", action="store_true", help="make again what is there for these weights")
+    dry_run_option(made)
 
 
 def export(args: argparse.Namespace) -> Answer:
@@ -194,6 +213,12 @@ def export(args: argparse.Namespace) -> Answer:
                 raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
             if why := runtimes.get(name).refuses(found.recipe.student):
                 raise Usage(f"{found.label}: {why}")
+    if args.dry_run:
+        return would([
+            {"runtime": name, "precision": precision, "folder": str(artefacts.folder_of(found, name, precision)),
+             "would": "nothing, it is there" if not args.force and artefacts.fresh(found, name, precision)
+             else "make it"} for name, precision in forms
+        ])  # fmt: skip
     made = [runtimes.get(name).export(found, precision, force=args.force) for name, precision in forms]
     value = [{"folder": str(path), **artefacts.read(path)} for path in made]
     return Answer(value, table_text([_artefact(facts) for facts in value]))
