@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import runpy
+import sys
 import tomllib
 from pathlib import Path
 
@@ -81,13 +83,46 @@ def test_a_notebook_has_one_parameters_cell_with_smoke(path: Path):
     assert len(tagged) == 1 and "smoke = False" in "".join(tagged[0]["source"])
 
 
+def _code_cells(path: Path) -> list[tuple[list[str], str]]:
+    """Tags and source of each code cell."""
+    cells = json.loads(path.read_text())["cells"]
+    return [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
+
+
+def test_every_notebook_begins_with_the_same_cell_that_installs_the_lab_where_it_lacks():
+    first = {path.name: _code_cells(path)[0] for path in NOTEBOOKS}
+    assert all(tags == ["install"] for tags, _ in first.values())
+    sources = {source for _, source in first.values()}
+    assert len(sources) == 1, f"the install cells of {', '.join(first)} differ"
+    assert not [p.name for p in NOTEBOOKS for _, source in _code_cells(p)[1:] if "sys.path" in source]
+
+
+def test_the_install_cell_does_nothing_where_the_lab_is_here_and_is_a_sentence_where_it_is_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    source = _code_cells(NOTEBOOKS[0])[0][1]
+    assert "%pip install --quiet --editable {around[0]}" in source
+    code = source.replace("%pip install --quiet --editable {around[0]}", "asked.append(around[0])")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(ROOT / "notebooks")
+    exec(code, {"asked": asked})
+    assert not asked and str(ROOT) in sys.path
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(code, {"asked": asked})
+    assert asked == [str(ROOT)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="open this notebook inside a copy of the lab's repository"):
+        exec(code, {"asked": asked})
+
+
 def test_only_the_quickstart_is_committed_with_outputs():
     kept = {p.name for p in NOTEBOOKS for c in json.loads(p.read_text())["cells"] if c.get("outputs")}
     assert kept <= {"00_quickstart.ipynb"}
 
 
 def test_the_scratch_notebook_imports_nothing_of_the_lab_and_stays_short():
-    cells = json.loads((ROOT / "notebooks" / "01_one_step_from_scratch.ipynb").read_text())["cells"]
-    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-    assert not re.search(r"^\s*(import|from) lab\b", "\n".join(code), re.MULTILINE)
-    assert len([line for line in "\n".join(code).splitlines() if line.strip()]) < 90
+    cells = _code_cells(ROOT / "notebooks" / "01_one_step_from_scratch.ipynb")
+    code = "\n".join(source for tags, source in cells if "install" not in tags)
+    assert not re.search(r"^\s*(import|from) lab\b", code, re.MULTILINE)
+    assert len([line for line in code.splitlines() if line.strip()]) < 80
