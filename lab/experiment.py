@@ -294,7 +294,7 @@ def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
 
 def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
     """Cost, metrics and sheet of a finished network; also for a run stopped in between."""
-    from lab import cost, metrics
+    from lab import cost, metrics, neighbours
 
     device = machine.torch_device()
     net, spec = load_student(run, device=device), spec_of_run(run)
@@ -303,6 +303,7 @@ def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
     if measure:
         try:
             metrics.evaluate(run, store, device=device)
+            neighbours.ensure(run, store, device=device)
         except (KeyError, IndexError):  # LookupErrors too, but faults of ours
             raise
         except LookupError as error:  # real images or an extractor's weights are not here; the network is

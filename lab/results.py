@@ -2,6 +2,7 @@
 
 results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safetensors  student.json
                      cost.json  metrics.json  samples.npz  samples.png  snapshots/*.png
+                     neighbours.json  neighbours.png
                      at-<images>.safetensors  notes.json            while it trains: state.pt  lock
 results/teachers.json            alias -> run id
 results/pairs/<id>/              pairs.json and shards (the shards stay out of git)

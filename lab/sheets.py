@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,3 +66,40 @@ def read_samples(path: Path) -> Samples | None:
     images = found.images
     whole = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1] in (1, 3)
     return found if whole and len(images) == len(found.classes) == len(found.seeds) > 0 else None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A run's neighbours.json and .png, one entry for each image of its sheet (lab.neighbours makes them)."""
+
+    to_teacher: np.ndarray | None  # (N,) perceptual distance to the teacher's image; None of a teacher
+    teacher: str  # whose images, and by which solver; "" where to_teacher is None
+    by: str  # which perceptual distance
+    real: np.ndarray  # (N, K, C, H, W) uint8, the nearest training images, near to far
+    index: np.ndarray  # (N, K) their places in the split
+    distance: np.ndarray  # (N, K) Euclidean, in the extractor's space
+    extractor: str
+    reference: str  # the split and its count
+    usual: float  # median distance of a real image of the test split to its nearest training image
+    usual_of: int  # images of the test split
+
+
+def read_neighbours(folder: Path, sheet: Samples, weights_sha256: str) -> Neighbours | None:
+    """The neighbours of a sheet; None where there are none of these weights and noises, or they can't be read."""
+    try:
+        facts = json.loads((folder / "neighbours.json").read_text())
+        if facts["weights_sha256"] != weights_sha256 or facts["seeds"] != sheet.seeds.tolist():
+            return None
+        picture = read_png((folder / "neighbours.png").read_bytes())
+        near, taught = facts["nearest"], facts["teacher"] or {}
+        index, distance = np.array(near["index"]), np.array(near["distance"], float)
+        count, *shape = sheet.images.shape
+        real = untile(picture, shape[-1])[: index.size].reshape(count, index.shape[1], *shape)
+        to_teacher = np.array(taught["distance"], float).reshape(count) if taught else None
+        return Neighbours(
+            to_teacher, f"{taught['teacher']}, {taught['solver']}" if taught else "", str(taught.get("by", "")), real,
+            index, distance.reshape(index.shape), str(near["by"]), str(near["reference"]),
+            float(near["test"]["median"]), int(near["test"]["images"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[int, list[str]] = {
     6: ["app", "lab.__init__", "lab.__main__", "lab.cli", "lab.dashboard"],
     5: ["lab.experiment", "lab.sweep", "lab.doctor"],
-    4: ["lab.train", "lab.optim", "lab.metrics", "lab.bench", "lab.fastest", "lab.runtimes", "lab.pack",
-        "lab.devices.runner", "lab.devices.model_torch"],
+    4: ["lab.train", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
+        "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.artefacts"],
     2: ["lab.teachers", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def add_eval(commands: Any) -> None:
-    made = command(commands, eval_, "measure distances of runs from their kept weights",
+    made = command(commands, eval_, "measure runs: distances from their kept weights, and neighbours of the images",
                     "eval d4w64h4p4", "eval d4w64h4p4 --samples 2000 --force --json", takes="[RUN ...]")  # fmt: skip
     made.add("runs", nargs="*", metavar="RUN", help="ids, starts of ids, labels or aliases; default: all finished runs")
     made.add("--samples", type=count_of(2), help="how many samples (default: by the pinned protocol of the data)")
@@ -47,7 +47,7 @@ def add_eval(commands: Any) -> None:
 
 
 def eval_(args: argparse.Namespace) -> Answer:
-    from lab import metrics
+    from lab import metrics, neighbours
 
     store, machine = open_store(args), machine_of(args)
     chosen = {k: getattr(args, k) for k in ("samples", "seed") if getattr(args, k) is not None}
@@ -61,6 +61,7 @@ def eval_(args: argparse.Namespace) -> Answer:
                        there[found.id] else "measure it"} for found in runs])  # fmt: skip
     for found in runs:
         value[found.id] = metrics.evaluate(found, store, force=args.force, device=machine.torch_device(), **chosen)
+        neighbours.ensure(found, store, force=args.force, device=machine.torch_device())
         rows += [
             {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
             for name, m in value[found.id]["values"].items()
