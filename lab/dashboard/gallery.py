@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,12 @@ URL = "/gallery"
 
 MOST = 6  # models beside each other
 FIRST = 4  # of them when the page opens
-MODES = {"grid": "Grid", "swipe": "Swipe", "blink": "Blink", "difference": "Difference", "learn": "Watch it learn"}
+MODES = {"grid": "Grid", "swipe": "Swipe", "blink": "Blink", "difference": "Difference",
+         "nearest": "Nearest real images", "learn": "Watch it learn"}  # fmt: skip
+BY_SEED, FIRST_APART, NEAR_TEACHER, FAR_TEACHER, NEAR_REAL = ORDERS = (
+    "by seed", "farthest from the first", "closest to the teacher", "farthest from the teacher",
+    "closest to a real image",
+)  # fmt: skip
 GAIN = 2.0  # of the difference picture
 TILE_PX = 112  # how large an image is shown at first
 SHEET = 64  # images that are drawn at once
@@ -112,8 +119,75 @@ def lines_of(chosen: list[int], across: int) -> list[list[int]]:
     return [chosen[i : i + across] for i in range(0, len(chosen), across)]
 
 
-def line_title(line: Sequence[int], shown: sheets.Samples, names: Sequence[str]) -> str:
-    """Seed and class of a line with one image, the seeds of a longer one."""
+def neighbours_command(run: Run) -> str:
+    """What makes the neighbours of a run's images."""
+    if not (run.path / "student.safetensors").exists():
+        return jobs.command(run)
+    return f"python -m lab eval {run.id}"
+
+
+def by_neighbours(
+    order: str, beside: Sequence[sheets.Neighbours | None], names: Sequence[str]
+) -> tuple[np.ndarray | None, str]:
+    """Each noise's distance to the teacher or to a real image, (N,), and what it is of what; None: not known.
+
+    Distances of other conditions than the first model's can't be averaged with its own: these models are named.
+    """
+    if order == NEAR_REAL:
+        given = [(n.distance[:, 0], (n.extractor, n.reference), name) for n, name in zip(beside, names) if n]
+    else:
+        given = [(n.to_teacher, (n.by, n.teacher), name)
+                 for n, name in zip(beside, names) if n and n.to_teacher is not None]  # fmt: skip
+    if not given:
+        return None, ""
+    _, how, _ = given[0]
+    taken = {name: values for values, other, name in given if other == how}
+    if order == NEAR_REAL:
+        value, what = np.min(list(taken.values()), 0), f"the least distance to a training image ({how[0]})"
+    else:
+        value = np.mean(list(taken.values()), 0)
+        what = f"the mean perceptual distance ({how[0]}) to the image of the same noise and class by {how[1]}"
+    said = f"The number under a seed is {what}, of {', '.join(taken)}."
+    if apart := [name for name in names if name not in taken]:
+        said += f" Not in it: {', '.join(apart)}, without such a distance."
+    return value, said
+
+
+def with_nearest(columns: Sequence[pictures.Column], beside: Sequence[sheets.Neighbours | None],
+                 places: Sequence[int], commands: Sequence[str]) -> tuple[list[pictures.Column], int]:  # fmt: skip
+    """Columns in which each image is followed by the real ones nearest to it; and how many tiles an image now has."""
+    kept = min(n.index.shape[1] for n in beside if n)
+    shown = []
+    for c, n, command in zip(columns, beside, commands, strict=True):
+        if n is None or c.images is None:
+            shown.append(pictures.Column(c.title, c.caption, None, c.command if c.images is None else command))
+            continue
+        tiles = np.concatenate([c.images[:, None], n.real[:, :kept]], 1).reshape(-1, *c.images.shape[1:])
+        said = f"{np.median(n.distance[places, 0]):.3g} from the nearest (median of those shown)"
+        shown.append(pictures.Column(c.title, f"{c.caption}\n{said}".strip(), tiles, ""))
+    return shown, 1 + kept
+
+
+def shuffled(names: Sequence[str], shuffle: int) -> list[int]:
+    """A blind order of the models: the same for the same names and number, so that a link shows what its sender saw."""
+    seed = hashlib.sha256("\n".join([str(shuffle), *names]).encode()).digest()
+    return np.random.default_rng(list(seed)).permutation(len(names)).tolist()
+
+
+def blinded(columns: Sequence[pictures.Column], reveal: bool) -> list[pictures.Column]:
+    """Columns called A, B, ... with nothing else above them, or with their own heading too."""
+    letters = [chr(ord("A") + k) for k in range(len(columns))]
+    return [
+        pictures.Column(f"{letter}: {c.title}", c.caption, c.images, c.command) if reveal
+        else pictures.Column(letter, "", c.images)
+        for letter, c in zip(letters, columns)
+    ]  # fmt: skip
+
+
+def line_title(
+    line: Sequence[int], shown: sheets.Samples, names: Sequence[str], values: np.ndarray | None = None
+) -> str:
+    """Seed, class and value of a line with one image, the seeds of a longer one."""
     if len(line) > 1:
         return (
             f"{shown.seeds[line[0]]} to {shown.seeds[line[-1]]}"
@@ -122,7 +196,8 @@ def line_title(line: Sequence[int], shown: sheets.Samples, names: Sequence[str])
         )
     c = int(shown.classes[line[0]])
     said = names[c] if 0 <= c < len(names) else ""
-    return f"seed {shown.seeds[line[0]]}" + (f"\nclass {said}" if said.isdigit() else f"\n{said}" if said else "")
+    title = f"seed {shown.seeds[line[0]]}" + (f"\nclass {said}" if said.isdigit() else f"\n{said}" if said else "")
+    return title if values is None else f"{title}\n{values[line[0]]:.3g}"
 
 
 def columns_of(
@@ -186,19 +261,25 @@ mode = st.segmented_control("View", list(MODES), default="grid", required=True, 
                             bind="query-params")  # fmt: skip
 side = shown.images.shape[-1] if shown is not None else 28
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    px, zoom_key = (TILE_PX // 2, "learn_zoom") if mode == "learn" else (TILE_PX, "zoom")
+    px, zoom_key = {"learn": (TILE_PX // 2, "learn_zoom"), "nearest": (TILE_PX // 2, "near_zoom")}.get(
+        mode, (TILE_PX, "zoom")
+    )
     zoom = st.slider("Zoom", 1, 16, max(1, round(px / side)), key=zoom_key, bind="query-params", width=150,
                      help="Screen pixels per image pixel")  # fmt: skip
     if mode != "learn":
         label = st.selectbox("Class", ["all", *names], key="class", bind="query-params", width=150) if names else "all"
         count = st.select_slider("Noises", [5, 10, 20, 40, 64], 20, key="noises", bind="query-params", width=150)
-        start, across_key = (1, "across") if mode in ("grid", "difference") else (8, "sheet")
+        start, across_key = (1, "across") if mode in ("grid", "difference", "nearest") else (8, "sheet")
         across = st.slider("Images per line", 1, 8, start, key=across_key, bind="query-params", width=140)
-        order = st.selectbox(
-            "Order", ["by seed", "farthest from the first"], key="order", bind="query-params", width=200
-        )
+        order = st.selectbox("Order", ORDERS, key="order", bind="query-params", width=220)
         first_noise = st.number_input("First noise", 0, 2**31, 0, key="noise", bind="query-params", width=150,
                                       help=f"Of {SHEET}; from 0 on they are kept, others are drawn here")  # fmt: skip
+        blind = st.toggle("Blind", key="blind", bind="query-params", help="Names hidden, the models in another order")
+        if blind:
+            # Whoever shuffles again has not seen the answer yet.
+            st.number_input("Shuffle", 0, 9999, 0, key="shuffle", bind="query-params", width=130,
+                            on_change=lambda: st.session_state.update(reveal=False))  # fmt: skip
+            st.toggle("Reveal", key="reveal", bind="query-params")
 
 
 @st.fragment
@@ -251,6 +332,26 @@ if mode == "learn":
     learn()
     st.stop()
 
+
+def without(order: str) -> None:
+    """Say that the distances of an order are not there, and what makes them."""
+    if first_noise:
+        st.info(f"Distances and real images are kept beside the noises 0 to {SHEET - 1} alone; "
+                "with First noise at 0 they are here.")  # fmt: skip
+        return
+    asked = [k for k, run in enumerate(runs) if order == NEAR_REAL or run.recipe.teacher]
+    if not asked:
+        st.info("None of the chosen models has a teacher to be compared with; choose a student above.")
+        return
+    asked = [k for k in asked if beside[k] is None]
+    if not asked:
+        st.info("There is no perceptual distance for images of this kind (lab/perceptual.py says for which there is).")
+        return
+    st.info("How far these images lie from their teacher's and from real ones is not kept yet. "
+            "This works it out, once for each model:")  # fmt: skip
+    st.code("\n".join(neighbours_command(runs[k]) for k in asked), language="bash")
+
+
 found, here = sheets_of(runs, first_noise)
 absent = [k for k, run in enumerate(runs) if found[k] is None and (run.path / "student.safetensors").exists()]
 if absent:
@@ -267,11 +368,40 @@ shown = next((f for f in found if f is not None), None)
 places = list(range(SHEET if shown is None else len(shown.images)))
 if label != "all" and shown is not None:
     places = [k for k in places if int(shown.classes[k]) == names.index(label)]
-if order != "by seed" and shown is not None:
+beside = [pictures.neighbours(run, f) for run, f in zip(runs, found)]
+values, said = None, []
+if order == FIRST_APART and shown is not None:
     places = by_difference(found, places)
+    said.append(f"In order of the mean absolute difference in grey levels from {chosen[0]}, summed over the others.")
+elif order != BY_SEED and shown is not None:
+    values, of_what = by_neighbours(order, beside, chosen)
+    if values is None:
+        without(order)
+    else:
+        places = sorted(places, key=lambda k: -values[k] if order == FAR_TEACHER else values[k])
+        said.append(of_what)
 lines = lines_of(places[:count], across)
-titles = [line_title(line, shown, names) for line in lines] if shown is not None else [str(line[0]) for line in lines]
+titles = ([line_title(line, shown, names, values) for line in lines] if shown is not None
+          else [str(line[0]) for line in lines])  # fmt: skip
 columns = columns_of(rows, runs, found, first_noise)
+if values is not None and order != NEAR_REAL:
+    columns = [replace(c, caption=f"{c.caption}\n{n.to_teacher[places[:count]].mean():.3g} from its teacher's images "
+                                  "(mean of those shown)".strip())
+               if n is not None and n.to_teacher is not None else c for c, n in zip(columns, beside)]  # fmt: skip
+if mode == "nearest":
+    if not any(beside):
+        without(NEAR_REAL)
+        st.stop()
+    columns, tiles = with_nearest(columns, beside, places[:count], [neighbours_command(run) for run in runs])
+    lines = [[tiles * k + j for k in line for j in range(tiles)] for line in lines]
+    told = next(n for n in beside if n)
+    said.append(
+        f"Each image is followed by the {tiles - 1} nearest to it of the {told.reference}, by Euclidean distance in "
+        f"the space of {told.extractor}, not by pixels. A real image of the test split lies {told.usual:.3g} from its "
+        f"nearest one (median of {told.usual_of:,}); a model that copied its training images would lie much nearer."
+    )
+if blind:
+    columns = blinded([columns[k] for k in shuffled(chosen, st.session_state["shuffle"])], st.session_state["reveal"])
 if mode == "difference":
     columns = as_differences(columns)
 if mode in ("swipe", "blink"):
@@ -279,18 +409,24 @@ if mode in ("swipe", "blink"):
         st.info("Swipe and blink need two models; choose one more above.")
         st.stop()
     with st.container(horizontal=True):
-        a = st.selectbox("Left" if mode == "swipe" else "First", chosen, 0, key="a", bind="query-params", width=240)
-        b = st.selectbox("Right" if mode == "swipe" else "Second", chosen, 1, key="b", bind="query-params", width=240)
-    columns = [columns[chosen.index(a)], columns[chosen.index(b)]]
+        # Blind, they go by their letters, and under other keys: a name in the URL would tell.
+        options, prefix = ([c.title[0] for c in columns], "blind_") if blind else (chosen, "")
+        a = st.selectbox("Left" if mode == "swipe" else "First", options, 0, key=f"{prefix}a", bind="query-params",
+                         width=240)  # fmt: skip
+        b = st.selectbox("Right" if mode == "swipe" else "Second", options, 1, key=f"{prefix}b", bind="query-params",
+                         width=240)  # fmt: skip
+    columns = [columns[options.index(a)], columns[options.index(b)]]
 
-pictures.show(columns, lines, titles, zoom=zoom, mode="grid" if mode == "difference" else mode, key=f"pictures-{mode}")
+drawn_as = mode if mode in ("swipe", "blink") else "grid"
+pictures.show(columns, lines, titles, zoom=zoom, mode=drawn_as, key=f"pictures-{mode}")
 
 
 def as_png() -> bytes:
     """What is shown, as one picture."""
     picture = figures.side_by_side(
         [c.images for c in columns], [c.title for c in columns], [c.caption for c in columns],
-        rows=places[:count], across=across, row_titles=[t.replace("\n", ", ") for t in titles], zoom=zoom,
+        rows=[k for line in lines for k in line], across=len(lines[0]) if lines else 1,
+        row_titles=[t.replace("\n", ", ") for t in titles], zoom=zoom,
     )  # fmt: skip
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
@@ -301,12 +437,12 @@ file_name = re.sub(r"[^a-z0-9]+", "-", f"gallery-{view.data}-{mode}".lower()) + 
 st.download_button(
     "Download this picture", as_png, file_name, "image/png", icon=":material/download:", on_click="ignore"
 )
-said = [
-    "Image k comes from noise seed k and class k mod 10 in every model, drawn with the kept half-precision weights."
-]
+said.insert(
+    0, "Image k comes from noise seed k and class k mod 10 in every model, drawn with the kept half-precision weights."
+)
 said += [f"{name} was drawn here by {by}." for name, by in zip(chosen, here) if by]
 if mode == "difference":
-    said.append(f"White: equal to {chosen[0]}; orange: brighter; blue: darker.")
+    said.append(f"White: equal to {columns[0].title}; orange: brighter; blue: darker.")
     said.append(f"Full colour from {255 / GAIN:.0f} of 255 grey levels on.")
 if rows["latency_ms"].notna().any():
     timed = rows[rows["latency_ms"].notna()]

@@ -65,6 +65,15 @@ def samples(run: Run) -> sheets.Samples | None:
     return _samples(str(path), _stamp(path)) if path.exists() else None
 
 
+def neighbours(run: Run, sheet: sheets.Samples | None) -> sheets.Neighbours | None:
+    """What is kept beside each image of a run's sheet; None where there is nothing of these weights and noises."""
+    student = run.read("student")
+    if sheet is None or not isinstance(student, dict):
+        return None
+    stamp = (*_stamp(run.path / "neighbours.json"), *_stamp(run.path / "neighbours.png"))
+    return _neighbours(str(run.path), stamp, str(student.get("weights_sha256")), sheet.seeds.tobytes(), sheet)
+
+
 def log_of(run: Run) -> list[dict[str, float]]:
     """A run's log, read again when it has grown."""
     return _log(str(run.path), _stamp(run.path / "log.jsonl"))
@@ -81,6 +90,13 @@ def _stamp(path: Path) -> tuple[int, int]:
 @st.cache_data(max_entries=128, show_spinner=False)
 def _samples(path: str, stamp: tuple[int, int]) -> sheets.Samples | None:
     return sheets.read_samples(Path(path))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _neighbours(
+    path: str, stamp: tuple[int, ...], weights: str, seeds: bytes, _sheet: sheets.Samples
+) -> sheets.Neighbours | None:
+    return sheets.read_neighbours(Path(path), _sheet, weights)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -137,7 +153,7 @@ function heading(column) {
   box.append(el("div", "title", column.title));
   for (const fact of column.caption) box.append(el("span", "caption", fact));
   if (!column.src && column.command) {
-    box.append(el("span", "caption", "no samples yet; make them with"), el("code", "", column.command));
+    box.append(el("span", "caption", "not there yet; made by"), el("code", "", column.command));
   }
   return box;
 }

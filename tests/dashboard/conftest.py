@@ -221,6 +221,20 @@ def _pictures(run: Run, blur: float) -> None:
         write_whole(run.path / "snapshots" / f"{images_seen}.png", sheets.png(noisy, 8))
 
 
+def add_neighbours(run: Run, to_teacher: list[float] | None, nearest: list[float]) -> None:
+    """What lies beside each of the 64 images, with given distances; the real images are grey, 100, 110 and 120."""
+    near = [[d, d + 1, d + 2] for d in nearest]
+    taught = {"teacher": "run:x", "solver": "dpmpp2m-8", "by": "fashion-mnist-cnn-5e6f7a8b", "distance": to_teacher}
+    run.write("neighbours", {
+        "weights_sha256": run.read("student")["weights_sha256"], "seeds": list(range(64)),
+        "teacher": None if to_teacher is None else taught,
+        "nearest": {"by": EXTRACTOR, "reference": REFERENCE, "index": [[k, k + 1, k + 2] for k in range(64)],
+                    "distance": near, "test": {"median": 0.99, "images": 1000}},
+    })  # fmt: skip
+    real = np.tile(np.array([100, 110, 120], np.uint8), 64)[:, None, None, None] * np.ones((1, 1, 28, 28), np.uint8)
+    write_whole(run.path / "neighbours.png", sheets.png(real, 24))
+
+
 def _log(run: Run, *, steps: int, batch: int, term: str) -> None:
     lines = []
     for step in range(50, steps + 1, max(50, steps // 60)):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import LABEL, add_report, add_student, report
+from dashboard.conftest import EXTRACTOR, LABEL, add_neighbours, add_report, add_student, report
 from streamlit.testing.v1 import AppTest
 
 from lab.results import Run, Store
@@ -174,6 +174,110 @@ def test_what_can_not_be_drawn_here_is_a_sentence(drawable: Store):
 
 def test_kept_sheets_need_no_drawing(demo: Store):
     assert not page().button
+
+
+@pytest.fixture
+def neighbours(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two students and their teacher with what lies beside their images: image 7 is nearest to the teacher's, 9 is
+    farthest from it, 11 is nearest to a real one.
+    """
+    store = make_store(tmp_path, students=3)
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    for k, run in enumerate(r for r in store.runs() if (r.path / "student.json").exists()):
+        teacher = run.recipe.teacher is None
+        if not teacher and run.recipe.student.width == 52:
+            continue  # one student has none
+        to_teacher, nearest = [0.2 + k] * 64, [1.0 + k] * 64
+        to_teacher[7], to_teacher[9], nearest[11] = 0.1 + k, 0.4 + k, 0.5
+        add_neighbours(run, None if teacher else to_teacher, nearest)
+    return store
+
+
+def plain(at: AppTest) -> str:
+    return " ".join(c.value for c in at.caption).replace("\\", "")
+
+
+def test_lines_stand_in_order_of_the_distance_to_the_teacher(neighbours: Store):
+    at = page(order="closest to the teacher")
+    (near,) = shown(at)
+    assert near["lines"][0]["tiles"] == [7] and near["lines"][1]["tiles"] == [0]
+    far = shown(page(order="farthest from the teacher"))[0]["lines"]
+    assert far[0]["tiles"] == [9] and far[0]["title"].startswith("seed 9\nclass 9\n")
+    low, high = (float(line["title"].split("\n")[-1]) for line in (near["lines"][0], far[0]))
+    assert high - low == pytest.approx(0.3, abs=0.02)  # the mean of the two students that have one
+
+
+def test_a_distance_says_what_it_is_and_of_which_models(neighbours: Store):
+    at = page(order="closest to the teacher")
+    said = plain(at)
+    assert "mean perceptual distance (fashion-mnist-cnn-5e6f7a8b)" in said and "by run:x, dpmpp2m-8" in said
+    assert "Not in it: " in said and "d3w52h4p4" in said.split("Not in it: ")[1]
+    captions = {c["title"]: c["caption"] for c in shown(at)[0]["columns"]}
+    assert "from its teacher's images (mean of those shown)" in captions[LABEL][-1]
+    assert not any("from its teacher" in line for line in captions["d3w52h4p4"])
+
+
+def test_each_image_is_followed_by_the_real_ones_nearest_to_it(neighbours: Store):
+    from base64 import b64decode
+
+    from lab import sheets
+
+    at = page(gallery="Nearest real images", models=[LABEL, "d3w52h4p4"], order="closest to a real image")
+    with_real, without = shown(at)[0]["columns"]
+    assert shown(at)[0]["lines"][0] == {"title": "seed 11\nclass 1\n0.5", "tiles": [44, 45, 46, 47]}
+    tiles = sheets.untile(sheets.read_png(b64decode(with_real["src"].partition(",")[2])), 28)
+    kept = neighbours.get(LABEL)
+    assert (tiles[44] == sheets.read_samples(kept.path / "samples.npz").images[11]).all()
+    assert [int(t.max()) for t in tiles[45:48]] == [100, 110, 120]
+    assert with_real["caption"][-1].endswith("from the nearest (median of those shown)")
+    assert not without["src"] and without["command"]
+    assert EXTRACTOR in plain(at) and "not by pixels" in plain(at) and "lies 0.99 from its nearest one" in plain(at)
+
+
+def test_where_no_distances_are_kept_the_command_that_makes_them_is_shown(demo: Store):
+    run = demo.get(LABEL)
+    (run.path / "student.safetensors").touch()
+    try:
+        for query in ({"order": "closest to the teacher"}, {"gallery": "Nearest real images"}):
+            at = page(models=[LABEL], **query)
+            assert "is not kept yet" in at.info[0].value and at.code[0].value == f"python -m lab eval {run.id}"
+    finally:
+        (run.path / "student.safetensors").unlink()
+
+
+def test_a_teacher_alone_has_no_teacher_to_be_compared_with(demo: Store):
+    at = page()
+    (teacher,) = [n for n in at.multiselect(key="models").value if n + " (teacher)" in titles(at)]
+    at = page(models=[teacher], order="closest to the teacher")
+    assert "choose a student" in at.info[0].value and not at.code
+
+
+def test_a_blind_gallery_tells_neither_name_nor_figures(demo: Store):
+    open_, blind = shown(page())[0]["columns"], shown(page(blind="true"))[0]["columns"]
+    assert [c["title"] for c in blind] == ["A", "B", "C", "D"] and not any(c["caption"] for c in blind)
+    assert sorted(c["src"] for c in blind) == sorted(c["src"] for c in open_)
+
+
+def test_the_blind_order_is_that_of_its_number_and_stays(demo: Store):
+    orders = {k: [c["src"] for c in shown(page(blind="true", shuffle=str(k)))[0]["columns"]] for k in range(6)}
+    assert len({tuple(o) for o in orders.values()}) > 2
+    at = page(blind="true", shuffle="3")
+    at.select_slider(key="noises").set_value(5).run()
+    assert [c["src"] for c in shown(at)[0]["columns"]] == orders[3]
+
+
+def test_reveal_names_the_letters_and_a_new_shuffle_hides_them_again(demo: Store):
+    sources = {c["title"]: c["src"] for c in shown(page())[0]["columns"]}
+    at = page(blind="true", reveal="true", shuffle="2")
+    told = shown(at)[0]["columns"]
+    assert all(sources[c["title"][3:]] == c["src"] and c["title"][1] == ":" for c in told)
+    at.number_input(key="shuffle").set_value(3).run()
+    assert titles(at) == ["A", "B", "C", "D"] and not at.toggle(key="reveal").value
+
+
+def test_blind_models_are_swiped_by_their_letters(demo: Store):
+    at = page(blind="true", gallery="Swipe", blind_a="C")
+    assert titles(at) == ["C", "B"] and at.selectbox(key="blind_a").options == ["A", "B", "C", "D"]
 
 
 def test_a_label_reaches_the_page_as_text(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch):
