@@ -19,7 +19,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
 
-from lab import choose
+from lab import choose, jobs
 from lab.choose import METRICS, QUANTITIES, number
 from lab.config import Recipe, unknown
 from lab.results import Run
@@ -833,7 +833,7 @@ def _caption_of(picture: Run | np.ndarray | None) -> str:
     with contextlib.suppress(KeyError, TypeError):
         facts["fd"] = metrics["values"]["fd"]["value"]
     if not (picture.path / "samples.npz").exists():
-        return f"no samples; python -m lab sample {picture.id}"
+        return f"no samples; {jobs.sample_command(picture)}"
     return caption(facts)
 
 

@@ -94,9 +94,21 @@ def on(root: Path, commands: str) -> str:
 
 def command(run: Run) -> str:
     """What starts or resumes a run in a terminal, from the repository's folder."""
-    recipe = run.path / "recipe.json"
-    shown = recipe.relative_to(HERE) if recipe.is_relative_to(HERE) else recipe
-    return on(run.path.parent.parent, f"python -m lab run {shlex.quote(str(shown))}")
+    return on(run.path.parent.parent, f"python -m lab run {shlex.quote(_shown(run.path / 'recipe.json'))}")
+
+
+def sample_command(run: Run, name: str = "samples.npz") -> str:
+    """What makes a run's file of samples (samples.npz, or samples.png as a picture) where pages and figures look for
+    it; what goes on with the run where its weights are not here."""
+    if not (run.path / "student.safetensors").exists():
+        return command(run)
+    out = shlex.quote(_shown(run.path / name))
+    return on(run.path.parent.parent, f"python -m lab sample {run.id} --out {out}")
+
+
+def _shown(path: Path) -> str:
+    """A path as seen from the repository's folder."""
+    return str(path.relative_to(HERE) if path.is_relative_to(HERE) else path)
 
 
 def start(run: Run) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from lab.cli import FAILED, MISSING, OK, USAGE, main, parser
 from lab.cli.look import BUDGET_OPTIONS
 from lab.data import MissingData
 from lab.results import Run, Store, write_whole
+from lab.sheets import read_samples
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "export", "pack", "import", "ls",
@@ -361,6 +363,17 @@ def test_sample_writes_the_common_images(distilled: Store, tmp_path: Path, capsy
     assert lab(distilled, "sample", student(distilled).id, "--out", str(out), "--json") == OK
     with np.load(out) as drawn, np.load(student(distilled).path / "samples.npz") as kept:
         assert np.array_equal(drawn["images"], kept["images"]) and np.array_equal(drawn["classes"], kept["classes"])
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "samples.png"])
+def test_the_command_of_a_missing_sheet_makes_the_file_that_is_looked_for(distilled: Store, name: str):
+    run = student(distilled)
+    before = (run.path / name).read_bytes()
+    (run.path / name).unlink()
+    words = shlex.split(jobs.sample_command(run, name))
+    assert lab(distilled, *words[words.index("lab") + 1 :]) == OK
+    made = (run.path / name).read_bytes()
+    assert made == before if name.endswith(".png") else read_samples(run.path / name) is not None
 
 
 def test_sample_refuses_an_unknown_class(distilled: Store, capsys: pytest.CaptureFixture):

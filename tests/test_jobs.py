@@ -162,6 +162,15 @@ def test_every_line_that_is_the_lab_s_names_the_folder_and_no_other_line_does(tm
     assert jobs.on(jobs.HERE / "results", "python -m lab ls") == "python -m lab ls"
 
 
+def test_the_command_of_samples_names_the_file_that_is_looked_for(run: Run):
+    assert jobs.sample_command(run) == jobs.command(run)  # there are no weights to draw with
+    (run.path / "student.safetensors").touch()
+    root = run.path.parent.parent
+    said = f"LAB_RESULTS={root} python -m lab sample {run.id} --out {run.path}"
+    assert jobs.sample_command(run) == f"{said}/samples.npz"
+    assert jobs.sample_command(run, "samples.png") == f"{said}/samples.png"
+
+
 # --- other commands -----------------------------------------------------------------------------
 
 

@@ -74,6 +74,7 @@ def test_a_run_brings_its_own_images_title_and_caption(tmp_path: Path):
 
 def test_a_run_without_samples_names_the_command(tmp_path: Path):
     run = run_of(tmp_path)
+    (run.path / "student.safetensors").touch()
     assert run.id in figures._caption_of(run) and "python -m lab sample" in figures._caption_of(run)
     assert figures.side_by_side([run]).width > 0
 

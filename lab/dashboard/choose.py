@@ -12,6 +12,7 @@ from PIL import Image
 from lab import choose, figures, jobs
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
 from lab.dashboard import frame
+from lab.results import Run
 
 TITLE = "Choose"
 ORDER = 10
@@ -105,8 +106,8 @@ def strips(answer: Recommendation) -> None:
             )
             st.caption(caption)
         else:
-            command = jobs.on(view.store.root, f"python -m lab sample {row['run']}")
-            st.caption(f"{caption}. No sheet yet: `{command}`")
+            st.caption(f"{caption}. No sheet yet:")
+            st.code(jobs.sample_command(Run(path.parent), path.name), language="bash", wrap_lines=True)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

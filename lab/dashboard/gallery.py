@@ -68,8 +68,9 @@ def make_command(run: Run, first: int = 0) -> str:
     """What makes the samples of a run that has none, or draws other noises than those that are kept."""
     if not (run.path / "student.safetensors").exists():
         return jobs.command(run)
-    more = f"--seed {first} --out samples-{first}.png" if first else f"--out {run.path / 'samples.npz'}"
-    return jobs.on(run.path.parent.parent, f"python -m lab sample {run.id} {more}")
+    if first:
+        return jobs.on(run.path.parent.parent, f"python -m lab sample {run.id} --seed {first} --out samples-{first}.png")
+    return jobs.sample_command(run)
 
 
 def draw_here(runs: Sequence[Run], names: Sequence[str], first: int, reports: pd.DataFrame) -> bool:

@@ -43,8 +43,10 @@ def test_a_cut_sheet_is_left_out(tmp_path: Path, make_store, monkeypatch: pytest
     monkeypatch.setenv("LAB_RESULTS", str(store.root))
     for path in store.root.glob("runs/*/samples.png"):
         path.write_bytes(path.read_bytes()[:200])
+        (path.parent / "student.safetensors").touch()
     at = page()
-    assert not at.get("image") and "No sheet yet: `LAB_RESULTS=" in text(at)
+    assert not at.get("image") and "No sheet yet" in text(at)
+    assert any("LAB_RESULTS=" in c.value and c.value.endswith("samples.png") for c in at.code)
 
 
 def test_the_answer_stands_above_the_controls_and_the_chart(demo: Store) -> None:

@@ -114,6 +114,7 @@ def test_a_model_without_samples_is_grey_with_its_command(tmp_path: Path, make_s
     (data,) = shown(page(models=["d8w32h2p4", "d3w48h4p4", LABEL]))
     (gone,) = [c for c in data["columns"] if not c["src"]]
     assert gone["command"].startswith(f"LAB_RESULTS={tmp_path} python -m lab sample {run.id} --out ")
+    assert gone["command"].endswith(f"{run.path / 'samples.npz'}")
 
 
 @pytest.fixture
