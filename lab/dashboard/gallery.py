@@ -69,7 +69,8 @@ def make_command(run: Run, first: int = 0) -> str:
     if not (run.path / "student.safetensors").exists():
         return jobs.command(run)
     if first:
-        return jobs.on(run.path.parent.parent, f"python -m lab sample {run.id} --seed {first} --out samples-{first}.png")
+        drawn = f"python -m lab sample {run.id} --seed {first} --out samples-{first}.png"
+        return jobs.on(run.path.parent.parent, drawn)
     return jobs.sample_command(run)
 
 
