@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from lab import compiler, diffusion
-from lab.config import JSON, unknown
+from lab.config import JSON, DiTConfig, unknown
 from lab.data import ImageSpec
+from lab.models.dit import EPS, DiT, from_diffusers
 from lab.models.taps import Taps
 from lab.results import ID, Store
 from lab.weights import load_student, sha256, spec_of_run
@@ -79,7 +80,7 @@ class CallableTeacher:
         return Samples(images, path)
 
     def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
-        return self.denoise(x, sigma, y)
+        return self.denoise(x, sigma, y, taps) if self.taps else self.denoise(x, sigma, y)
 
 
 class EdmTeacher(CallableTeacher):
@@ -256,7 +257,8 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
         num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
     )  # fmt: skip
-    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
+    taps = frozenset() if denoise.ours is None else denoise.ours.tap_names
+    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}", taps=taps)
 
 
 def pipeline_sha256(source: str) -> str:
@@ -302,8 +304,11 @@ class DiscreteDenoiser:
         self.wide = diffusion.widest(torch.device(device))
         a = alphas_cumprod.cpu().double()
         self.log_sigmas = ((1 - a) / a).sqrt().log().to(self.wide).to(device)  # (T,), rising with the timestep
+        self.ours: DiT | None = None
         if type(net).__name__ == "DiTTransformer2DModel":
             self.num_classes = net.config.num_embeds_ada_norm
+            self.ours = _as_ours(net, device)
+            self.net = self.ours or net
         else:
             self.num_classes = net.config.num_class_embeds or 0
 
@@ -315,14 +320,42 @@ class DiscreteDenoiser:
         w = ((wanted - table[low]) / (table[high] - table[low])).clamp(0, 1)
         return low + w
 
-    def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
         s = sigma.to(self.wide).view(-1, 1, 1, 1)
         c_in = 1 / (s**2 + 1).sqrt()
         scaled, t = (c_in * x).float(), self.timestep(sigma).float()
-        labels = {"class_labels": y} if self.num_classes else {}
-        out = self.net(scaled, t, **labels).sample[:, : x.shape[1]].to(self.wide)
+        if self.ours is not None:
+            out = self.ours(scaled, t, y, taps)  # (B, C or 2 C, H, W)
+        else:
+            labels = {"class_labels": y} if self.num_classes else {}
+            out = self.net(scaled, t, **labels).sample
+        out = out[:, : x.shape[1]].to(self.wide)
         if self.prediction == "epsilon":
             return x - s * out
         if self.prediction == "v_prediction":
             return c_in**2 * x - s * c_in * out
         return out
+
+
+def _as_ours(net: nn.Module, device: str | torch.device) -> DiT | None:
+    """diffusers' DiT as our network, which gives taps; None where ours does not compute the same."""
+    theirs = net.config
+    like = {"norm_eps": EPS, "norm_elementwise_affine": False, "attention_bias": True, "upcast_attention": False,
+            "activation_fn": "gelu-approximate"}  # fmt: skip
+    if any(theirs.get(name) != value for name, value in like.items()):
+        return None
+    config = DiTConfig(
+        image_size=theirs.sample_size, channels=theirs.in_channels, out_channels=theirs.out_channels, time=True,
+        num_classes=theirs.num_embeds_ada_norm, null_class=True, patch=theirs.patch_size, depth=theirs.num_layers,
+        heads=theirs.num_attention_heads, width=theirs.num_attention_heads * theirs.attention_head_dim,
+    )  # fmt: skip
+    if config.check():
+        return None
+    ours = DiT(config)
+    try:
+        ours.load_state_dict(from_diffusers(net.state_dict()))
+    except ValueError:  # every block was trained with embedders of its own
+        return None
+    if not torch.allclose(ours.positions, net.pos_embed.pos_embed.cpu(), atol=1e-6):
+        return None
+    return ours.eval().requires_grad_(False).to(device)

@@ -71,6 +71,32 @@ def test_a_class_conditional_dit_pipeline_is_a_teacher_with_classes(pipelines):
     assert not torch.allclose(images, other)
 
 
+@pytest.mark.parametrize(("like_ours", "change"), [(True, {}), (False, {"norm_eps": 1e-5}), (False, {"embedders": 1})])
+def test_a_dit_pipeline_is_our_network_where_it_computes_the_same_and_is_diffusers_elsewhere(like_ours, change):
+    import diffusers
+
+    torch.manual_seed(0)
+    shape = dict(num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=6, num_layers=2,
+                 sample_size=8, num_embeds_ada_norm=5, norm_eps=change.get("norm_eps", 1e-6))  # fmt: skip
+    net = diffusers.DiTTransformer2DModel(**shape).eval()
+    if "embedders" not in change:  # one for all, as in every published checkpoint
+        first, second = (block.norm1.emb for block in net.transformer_blocks)
+        second.load_state_dict(first.state_dict())
+    D = DiscreteDenoiser(net, diffusers.DDIMScheduler().alphas_cumprod, "epsilon")
+    assert (D.ours is not None) == like_ours
+    x, y, sigma = torch.randn(3, 3, 8, 8), torch.tensor([0, 2, 4]), torch.tensor([0.05, 0.7, 5.0])
+    c_in = 1 / (sigma.double().view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+    with torch.no_grad():
+        expected = net((c_in * x).float(), D.timestep(sigma).float(), class_labels=y).sample[:, :3]
+        found = (x - D(x, sigma, y)) / sigma.view(-1, 1, 1, 1)  # epsilon
+        assert expected.std() > 0.1
+        torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=0)
+        if like_ours:
+            teacher, taps = CallableTeacher(D, SPEC, taps=D.ours.tap_names), Taps(["block1"])
+            torch.testing.assert_close(teacher.answer(x, sigma, y, taps), D(x, sigma, y))
+            assert taps["block1"].shape == (3, 16, 16)
+
+
 def test_a_pipeline_of_latents_is_refused_with_the_reason(pipelines):
     with pytest.raises(ValueError, match=r"draws latents of its vae \(AutoencoderKL\).*a teacher must draw pixels"):
         teachers.load_pipeline(str(pipelines / "latent"))
