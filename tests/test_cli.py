@@ -220,6 +220,13 @@ def test_a_dry_run_prints_id_and_cost_and_makes_nothing(taught: Store, capsys: p
     assert sorted(taught.root.rglob("*")) == before
 
 
+def test_a_dry_run_fetches_no_data(store: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda _: pytest.fail("a data set was fetched"))
+    assert lab(store_made(store), "run", "--data", "cifar10", "--dry-run") == MISSING
+    assert "cifar10 is not on this machine" in capsys.readouterr().err
+
+
 def test_options_and_file_give_the_same_run(taught: Store, tmp_path: Path, capsys: pytest.CaptureFixture):
     write_whole(tmp_path / "r.json", TINY_STUDENT.to_json())
     assert lab(taught, "run", *TINY, "--dry-run", "--json") == OK

@@ -226,6 +226,8 @@ def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
         spec, name = teachers.load(args.teacher, store).spec, args.data
     else:
         name = args.data or "digits"
+        if args.dry_run and (fault := data.fault(name)):
+            raise data.MissingData(f"{name} is {fault[0]}; {fault[1]} brings it, --dry-run fetches nothing")
         spec = data.spec_of(name, data.load(name, "train", size=args.size))
     image = {"image_size": spec.size, "channels": spec.channels, "num_classes": spec.num_classes}
     if args.unet:
