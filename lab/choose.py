@@ -481,6 +481,48 @@ def knee(frame: pd.DataFrame, x: str, y: str) -> Hashable | None:
     return points.index[int(below.argmax())] if below.max() > 0 else None
 
 
+def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
+    """The exact volume between points (N, D), all minimised, and a reference point (D,) that is worse than they are.
+
+    What some point is at least as good as in every column counts once (Zitzler and Thiele 1998); a point that is not
+    better than the reference in every column adds nothing. D is 1 or more.
+    """
+    points, reference = np.asarray(points, float), np.asarray(reference, float)
+    if points.ndim != 2 or points.shape[1:] != reference.shape:
+        raise ValueError(f"hypervolume needs points (N, D) and a reference (D,), got {points.shape}, {reference.shape}")
+    points = points[(points < reference).all(1)]
+    if not len(points):
+        return 0.0
+    points = points[points[:, -1].argsort()]
+    thick = np.diff(points[:, -1], append=reference[-1])  # slabs, in each of which the points below it count
+    if points.shape[1] == 1:
+        return float(thick.sum())
+    if points.shape[1] == 2:
+        return float((thick * (reference[0] - np.minimum.accumulate(points[:, 0]))).sum())
+    slabs = (hypervolume(points[: k + 1, :-1], reference[:-1]) * t for k, t in enumerate(thick) if t > 0)
+    return float(sum(slabs))
+
+
+BEYOND = 0.1  # of an axis' range: how far the reference lies behind the worst row, so that the front's ends count too
+
+
+def covered(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[float, dict[str, float]] | None:
+    """The share of a box that the front covers, in [0, 1], and the box's reference corner by column.
+
+    The box reaches from the best value of each column to a tenth of its range behind the worst, on linear scales. None
+    where a column has fewer than two different values among the rows that know all of them.
+    """
+    values = frame[list(columns)].dropna().to_numpy(float)
+    sign = np.array([-1.0 if c in QUANTITIES and QUANTITIES[c].more_is_better else 1.0 for c in columns])
+    if len(values) < 2 or not (np.ptp(values, 0) > 0).all():
+        return None
+    best, worst = (values * sign).min(0), (values * sign).max(0)
+    scaled = pd.DataFrame((values * sign - best) / (worst - best))
+    volume = hypervolume(scaled[front(scaled, list(scaled))].to_numpy(), [1 + BEYOND] * len(sign))
+    corner = sign * (worst + BEYOND * (worst - best))
+    return volume / (1 + BEYOND) ** len(sign), dict(zip(columns, corner.tolist()))
+
+
 def against(frame: pd.DataFrame) -> str:
     """The cost that quality is held against: latency, or parameters where nothing is timed."""
     return "latency_ms" if frame["latency_ms"].notna().any() else "params_m"

@@ -127,6 +127,16 @@ def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None
     )
 
 
+def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[str] = ()) -> list[go.Figure]:
+    """What `tradeoff_3d` shows, two quantities at a time, each with the front of its two. Raises ValueError as it."""
+    drawn = []
+    for a, b in [(x, y), (z, y), (x, z)]:
+        figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log)
+        figure.update_traces(mode="markers", selector={"mode": "markers+text"})  # too small for names
+        drawn.append(figure.update_layout(height=300, showlegend=False, font_size=12))
+    return drawn
+
+
 def axis_title(frame: pd.DataFrame, column: str) -> str:
     """A quantity's name with its unit, its conditions and which way is better, e.g. for an axis."""
     quantity, extra = QUANTITIES[column], []

@@ -124,6 +124,38 @@ def test_the_knee_of_what_fits_is_named_with_what_it_costs() -> None:
     assert few.knee is None and few.bend == ""
 
 
+def test_a_volume_is_that_of_the_boxes_without_what_they_share() -> None:
+    assert choose.hypervolume(np.array([[1.0, 2.0]]), [3.0, 5.0]) == 6.0
+    assert choose.hypervolume(np.array([[1.0, 3.0], [2.0, 1.0]]), [4.0, 4.0]) == 3 + 6 - 2
+    assert choose.hypervolume(np.array([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]), [2.0, 2.0, 2.0]) == 4 + 2 - 1
+    outside = np.array([[1.0, 3.0], [2.0, 1.0], [0.0, 4.0], [5.0, 0.0], [3.0, 3.0], [2.0, 1.0]])
+    assert choose.hypervolume(outside, [4.0, 4.0]) == 7.0  # beyond the reference, beaten, twice the same
+    assert choose.hypervolume(np.zeros((0, 2)), [1.0, 1.0]) == 0.0
+    with pytest.raises(ValueError, match="reference"):
+        choose.hypervolume(np.zeros((3, 2)), [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_volume_agrees_with_inclusion_and_exclusion(columns: int, seed: int) -> None:
+    points = np.random.default_rng(seed).random((7, columns))
+    expected = sum(
+        (-1) ** (count + 1) * np.prod(1 - np.max(some, axis=0))
+        for count in range(1, 8) for some in itertools.combinations(points, count)
+    )  # fmt: skip
+    assert choose.hypervolume(points, [1.0] * columns) == pytest.approx(expected)
+
+
+def test_the_covered_share_does_not_depend_on_units_and_knows_which_way_is_better() -> None:
+    frame = pd.DataFrame({"params_m": [1.0, 2.0, 3.0], "class_accuracy": [0.7, 0.9, 0.9], "fd": [3.0, 1.0, np.nan]})
+    share, corner = choose.covered(frame, ["params_m", "class_accuracy"])
+    assert share == pytest.approx((1.1 * 0.1 + 0.6 * 1.0) / 1.21)
+    assert corner == {"params_m": pytest.approx(3.2), "class_accuracy": pytest.approx(0.68)}
+    assert choose.covered(frame.assign(params_m=frame["params_m"] * 1e6), ["params_m", "class_accuracy"])[0] == share
+    assert choose.covered(frame.iloc[:1], ["params_m", "class_accuracy"]) is None
+    assert choose.covered(frame.iloc[1:], ["params_m", "class_accuracy"]) is None  # nothing to trade
+
+
 def test_a_point_is_beaten_by_those_that_are_better_on_all_axes() -> None:
     frame = choose.candidates(students(SMALL, ("worse", 0.2, 3.5)), NONE, Budget())
     worse = frame.loc[frame["shape"] == "worse", "run"].iloc[0]

@@ -197,6 +197,15 @@ def test_three_axes_mark_what_none_beats_on_all_three() -> None:
     assert [run for (run,) in drawn["on the front"].customdata] == ["run-0", "run-2"]
 
 
+def test_three_axes_have_a_front_for_each_two_of_them() -> None:
+    frame = rows(3, macs_m=[5.0, 1.0, 3.0], latency_ms=[0.2, 0.4, 0.4])
+    small = figures.projections(frame, "latency_ms", "fd", "macs_m", log=["latency_ms"])
+    assert [(f.layout.xaxis.type, len(traces(f)["pairs"].x)) for f in small] == [("log", 3), ("linear", 3), ("log", 3)]
+    assert [list(traces(f)["front"].y) for f in small] == [[3.0, 2.0], [2.5, 2.0], [5.0, 1.0]]
+    with pytest.raises(ValueError, match="can't share an axis"):
+        figures.projections(frame.assign(samples=[500.0, 1000.0, 500.0]), "latency_ms", "fd", "macs_m")
+
+
 def test_the_candidates_of_a_store_are_drawn_as_they_come() -> None:
     table = pd.DataFrame(
         {

@@ -34,21 +34,53 @@ def axes(rows: pd.DataFrame, names: str) -> list[str]:
     return chosen
 
 
-def explain(rows: pd.DataFrame, run: str, x: str, y: str) -> None:
-    """Which students beat the selected one on both axes, or that none does."""
+def split(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The rows of one protocol for each metric on an axis: those of several are not mixed, a control chooses one."""
+    for column in dict.fromkeys(c for c in columns if c in METRICS):
+        said = choose.protocols(rows, column)
+        known = [p for p in said.value_counts().index if p]
+        if len(known) > 1:
+            chosen = st.selectbox(
+                f"{METRICS[column].title}, one protocol of {len(known)}", known, index=None, key=f"split_{column}",
+                bind="query-params", placeholder="choose which is drawn",
+            )  # fmt: skip
+            if chosen:
+                rows = rows[said == chosen]
+    return rows
+
+
+def covered(rows: pd.DataFrame, columns: list[str]) -> None:
+    """The hypervolume of the front, and against what."""
+    found = choose.covered(rows, columns)
+    if found is None or len(set(columns)) < len(columns):
+        return
+    share, corner = found
+    place = ", ".join(f"{QUANTITIES[c].title} {QUANTITIES[c].say(value)}" for c, value in corner.items())
+    st.caption(
+        frame.plain(
+            f"Hypervolume of the front: {share:.3f} of the box from the best value on each axis to the "
+            f"reference {place}, a tenth of each range behind the worst student drawn (linear scales). "
+            "It compares sets of students only where the box is the same."
+        )
+    )
+
+
+def explain(rows: pd.DataFrame, run: str, *axes: str) -> None:
+    """Which students beat the selected one on all axes, or that none does."""
     row = rows[rows["run"] == run]
     if row.empty:
         return
     row = row.iloc[0]
-    more = [c for c in (x, y) if QUANTITIES[c].more_is_better]
-    better = choose.dominators(rows, run, [c for c in (x, y) if c not in more], more)
-    values = ", ".join(f"{QUANTITIES[q].title} {QUANTITIES[q].say(row[q])}" for q in (x, y) if pd.notna(row[q]))
+    more = [c for c in axes if QUANTITIES[c].more_is_better]
+    better = choose.dominators(rows, run, [c for c in axes if c not in more], more)
+    values = ", ".join(f"{QUANTITIES[q].title} {QUANTITIES[q].say(row[q])}" for q in axes if pd.notna(row[q]))
+    every = "both" if len(axes) == 2 else "all three"
     with st.container(border=True):
         st.markdown(f"**{frame.plain(row['name'])}**: {frame.plain(values)}")
         if better.empty:
-            st.markdown("On the front: no other student is at least as good on both axes and better on one.")
+            st.markdown(f"On the front: no other student is at least as good on {every} axes and better on one.")
             return
-        listed = [f"{b['name']} ({number(b[x])}, {number(b[y])})" for b in better.head(5).to_dict("records")]
+        listed = [f"{b['name']} ({', '.join(number(b[c]) for c in axes)})" for b in better.head(5).to_dict("records")]
         more_than = f" and {len(better) - 5} more" if len(better) > 5 else ""
         st.markdown(f"Beaten by {frame.plain(', '.join(listed))}{more_than}.")
 
@@ -81,6 +113,8 @@ with switches:
     log_x = st.toggle("Logarithmic x", value=True, key="log_x", bind="query-params")
     log_y = st.toggle("Logarithmic y", key="log_y", bind="query-params")
 
+found, rows = len(rows), split(rows, [x, y, *z])
+apart = found - len(rows)
 rows["on_front"] = choose.front_of(rows, x, y)
 everyone = choose.with_latency(view.measured, view.reports, budget)
 teacher = everyone[everyone["run"].isin(rows["teacher_run"].dropna())]
@@ -99,6 +133,7 @@ try:
             explain(rows, run, x, y)
         else:
             st.caption("Click a point to see which students beat it.")
+        covered(rows, [x, y])
     elif shape == "3-D":
         log = [c for c, on in [(x, log_x), (y, log_y)] if on]
         st.plotly_chart(
@@ -107,12 +142,30 @@ try:
             config={"displaylogo": False},
             alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students",
         )
+        small = figures.projections(rows, x, y, z[0], log=log)
+        for k, (column, drawn) in enumerate(zip(st.columns(3), small)):
+            column.plotly_chart(
+                drawn,
+                key=f"projection_{k}",
+                on_select="rerun",
+                selection_mode="points",
+                config={"displaylogo": False},
+                alt=f"Two of the three axes, of {len(rows)} students",
+            )
+        run = next(filter(None, (selected(f"projection_{k}") for k in range(len(small)))), None)
+        if run:
+            explain(rows, run, x, y, z[0])
+        else:
+            st.caption("Two axes at a time, each with its front. Click a point to see which students beat it on all.")
+        covered(rows, [x, y, z[0]])
 except ValueError as mixed:
     st.warning(frame.plain(str(mixed)), icon=":material/block:")
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
 if shape == "Table":
     st.dataframe(table, hide_index=True, key="tradeoff_table", alt="Every student with its costs and qualities")
 out = choose.recommend(view.runs, view.reports, budget).left_out
+if apart:
+    out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
 st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
 left, right = st.columns([1, 3], vertical_alignment="center")
 left.download_button(

@@ -54,7 +54,7 @@ def test_the_axes_can_be_changed(demo: Store) -> None:
     assert at.selectbox(key="x").value == "params_m" and len(at.get("plotly_chart")) == 1
 
 
-@pytest.mark.parametrize("view, charts, tables", [("2-D", 1, 0), ("3-D", 1, 0), ("Table", 0, 1)])
+@pytest.mark.parametrize("view, charts, tables", [("2-D", 1, 0), ("3-D", 4, 0), ("Table", 0, 1)])
 def test_each_view_is_shown_alone(demo: Store, view: str, charts: int, tables: int) -> None:
     at = page(view=view)
     assert (len(at.get("plotly_chart")), len(at.dataframe)) == (charts, tables)
@@ -76,6 +76,20 @@ def test_values_of_two_teachers_are_refused_with_a_sentence(
     monkeypatch.setenv("LAB_RESULTS", str(store.root))
     at = page(y="fd_teacher")
     assert "can't share an axis" in text(at) and "another teacher" in text(at)
+    assert not at.get("plotly_chart")
+    both = at.selectbox(key="split_fd_teacher").options
+    assert len(both) == 2 and "another teacher" in both[1]
+    at.selectbox(key="split_fd_teacher").select_index(0).run()
+    assert not at.exception and len(at.get("plotly_chart")) == 1 and not at.warning
+    assert "Left out: 1 student not of the protocol chosen above." in text(at)
+    assert "another teacher" not in " ".join(c.value for c in at.caption)
+
+
+def test_the_hypervolume_names_its_reference(demo: Store) -> None:
+    said = text(page())
+    assert "Hypervolume of the front: 0." in said and "a tenth of each range behind the worst" in said
+    assert ", Parameters" not in said.split("reference ")[1].split("(linear")[0]
+    assert "Parameters" in text(page(view="3-D")).split("reference ")[1].split("(linear")[0]
 
 
 def test_an_empty_folder_prints_the_command(nothing: Store) -> None:
