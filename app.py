@@ -47,7 +47,9 @@ def by_its_name(first: st.Page) -> st.Page:
 st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wide")
 shown = pages()
 page = st.navigation([*shown, by_its_name(next(p for p in shown if p.url_path == ""))])
+st.session_state.pop("footer", None)
 try:
     page.run()
 finally:  # also where a page ends itself by st.stop
+    frame.draw_footer()
     frame.sidebar()

@@ -209,7 +209,9 @@ with right:
     elif len(answer.candidates):
         misses(answer)
     st.subheader("The same answer in a terminal", anchor=False)
-    frame.show_command(choose.command(frame.all_runs(), view.reports, answer.budget))
+    frame.show_command(command := choose.command(frame.all_runs(), view.reports, answer.budget))
+frame.footer(answer.candidates, command, "choose")
+st.session_state["budget_said"] = answer.budget.said  # for the sidebar of every page
 if answer.pick:
     strips(answer)
     timing = choose.timing_said(answer.pick)

@@ -562,6 +562,7 @@ if rows.empty:
     elsewhere(view.runs)
     st.stop()
 
+frame.footer(rows, "python -m lab bench --batch 1,16,64 --runtime eager,compiled", "devices")
 shown = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="devices", bind="query-params",
                              label_visibility="collapsed")  # fmt: skip
 if shown in VIEWS[:3]:

@@ -315,7 +315,8 @@ elif artefact:
 label, forced = ("Make it again", ["--force"]) if there else ("Make the file", [])
 make(label, [*words, *forced], folder.with_name(f"{folder.name}.log"), "Making the file and drawing images with it.",
      first=not there)  # fmt: skip
-frame.show_command(f"python -m lab {' '.join(words)}")
+frame.show_command(command := f"python -m lab {' '.join(words)}")
+frame.footer(pd.DataFrame(run.artefacts().values()), command, "export")
 if there:
     graph(folder)
 left, right = st.columns(2, gap="large")

@@ -11,9 +11,11 @@ and never reads the results folder's tables itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import re
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,14 @@ from lab.results import Run, Store, default_root
 # A teacher and a student on the embedded digits: what an empty page offers.
 FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
 python -m lab run --data digits --teacher digits-teacher --pairs 2000 --steps 500"""
+HATCH = "\N{SQUARE WITH UPPER RIGHT TO LOWER LEFT FILL}"
+# Mark, as the charts of latencies draw it (figures.py), word and meaning of each provenance.
+PROVENANCE = (
+    ("\N{BLACK CIRCLE}", "measured", "on this machine by the lab; hollow where it is graded D"),
+    ("\N{BLACK CIRCLE}", "imported", "on a board by the pack's runner.py; hollow where it is graded D"),
+    ("\N{WHITE CIRCLE}", "published", "by others, grade E; hollow"),
+    ("\N{CIRCLED DOT OPERATOR}", "estimated", "measured by nobody, grade F; hollow with a dot"),
+)
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 
@@ -163,6 +173,13 @@ def sidebar() -> None:
         )
         _select("Device of the timings", "device", options, "Nothing timed yet",
                 help="The machine on which the latencies were measured.")  # fmt: skip
+        if said := st.session_state.get("budget_said"):
+            st.badge(plain(f"Budget: {said}"), icon=":material/target:", color="gray", help="As the page Choose has it")
+        if store().root.resolve() == (jobs.HERE / "results").resolve():
+            st.info("**Demo data.** The results that come with the lab, and what was run beside them. LAB_RESULTS "
+                    "names a folder of your own.", icon=":material/science:")  # fmt: skip
+        with st.expander("Where figures come from", icon=":material/verified:"):
+            st.markdown("\n".join(f"- {mark} **{word}**: {plain(said)}" for mark, word, said in PROVENANCE))
         st.caption("Results: `" + _short(store().root) + "`")
 
 
@@ -258,6 +275,57 @@ def icon() -> Image.Image:
     for row, column, colour in [(0, 0, "0072B2"), (0, 1, "56B4E9"), (1, 0, "009E73"), (1, 1, "E69F00")]:
         picture[2 + 15 * row : 15 + 15 * row, 2 + 15 * column : 15 + 15 * column] = list(bytes.fromhex(colour))
     return Image.fromarray(picture)
+
+
+# --- the end of a page --------------------------------------------------------------------------
+
+
+def footer(data: pd.DataFrame, command: str, name: str) -> None:
+    """What every page ends with: its link, its data as files called `name`, and the command that gives the same.
+
+    A page says it once, wherever it knows its data; app.py draws it last, also where the page ends by st.stop.
+    """
+    st.session_state["footer"] = (data, command, name)
+
+
+def draw_footer() -> None:
+    """The footer of the page that has just been drawn, if it said one."""
+    data, command, name = st.session_state.pop("footer", (None, "", ""))
+    if data is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.popover("Copy link", icon=":material/link:"):
+            st.code(link(), language=None, wrap_lines=True)
+            st.caption("This page as it stands: data set, filters and axes are in the address.")
+        for label, write, ending, mime in [
+            ("Download data (CSV)", lambda: data.to_csv(index=False), "csv", "text/csv"),
+            ("Parquet", lambda: as_parquet(data), "parquet", "application/vnd.apache.parquet"),
+        ]:
+            st.download_button(label, write, f"{name}.{ending}", mime, on_click="ignore", key=f"footer-{ending}",
+                               icon=":material/download:")  # fmt: skip
+        with st.popover("Show the command", icon=":material/terminal:"):
+            show_command(command)
+
+
+def link() -> str:
+    """The address of this page with all its controls."""
+    query = urllib.parse.urlencode([(k, v) for k in st.query_params for v in st.query_params.get_all(k)])
+    return (st.context.url or "") + (f"?{query}" if query else "")
+
+
+def as_parquet(data: pd.DataFrame) -> bytes:
+    """A table as a Parquet file; in a column of several kinds every value is written as JSON."""
+    plain = data.copy()
+    for column in plain.select_dtypes("object", exclude="str"):
+        if pd.api.types.infer_dtype(plain[column], skipna=True) not in ("string", "boolean", "empty"):
+            missing = [not isinstance(v, (list, tuple, dict)) and pd.isna(v) for v in plain[column]]
+            plain[column] = [None if m else json.dumps(v, default=str) for m, v in zip(missing, plain[column])]
+    return plain.to_parquet(index=False)
+
+
+def hatched(names: pd.Series, states: pd.Series) -> pd.Series:
+    """Names of runs in a table, hatched where the run is not done: a sign, so that no colour is needed."""
+    return names.where(states == "done", HATCH + " " + names)
 
 
 # --- small things -------------------------------------------------------------------------------

@@ -255,6 +255,7 @@ if not chosen:
     st.stop()
 rows = table.set_index("name", drop=False).loc[chosen]
 runs = [Run(view.store.root / "runs" / r) for r in rows["run"]]
+frame.footer(rows, "\n".join(f"python -m lab sample {run.id} --out {run.id}.png" for run in runs), "gallery")
 found = [pictures.samples(run) for run in runs]
 names = class_names(runs)
 shown = next((f for f in found if f is not None), None)

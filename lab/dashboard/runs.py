@@ -439,12 +439,15 @@ else:
                             format_func=lambda c: COLUMNS[c]["label"])  # fmt: skip
     columns = [c for c in dict.fromkeys(["name", *wanted]) if c in shown]
     picked = st.dataframe(
-        shown[columns], hide_index=True, column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
+        shown[columns].assign(name=frame.hatched(shown["name"], shown["state"])), hide_index=True,
+        column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
         key="runs_table", height=min(36 * (len(shown) + 1) + 2, 520), alt="All runs",
     )  # fmt: skip
     st.caption(
-        f"{len(shown)} of {len(table)} runs: pinned ones first, then by FD from the best. Choose rows to compare."
+        f"{len(shown)} of {len(table)} runs: pinned ones first, then by FD from the best; {frame.HATCH} is not done. "
+        "Choose rows to compare."
     )
+    frame.footer(shown, "python -m lab ls", "runs")
 
     # Rows picked in the table go into the box below, which the URL keeps.
     rows = [r for r in picked.selection.rows if r < len(shown)]

@@ -167,13 +167,4 @@ out = choose.recommend(view.runs, view.reports, budget).left_out
 if apart:
     out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
 st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
-left, right = st.columns([1, 3], vertical_alignment="center")
-left.download_button(
-    "Data as CSV",
-    lambda: table.to_csv(index=False),
-    "tradeoff.csv",
-    "text/csv",
-    on_click="ignore",
-    icon=":material/download:",
-)
-right.code(choose.command(frame.all_runs(), view.reports, budget), language="bash", wrap_lines=True)
+frame.footer(table, choose.command(frame.all_runs(), view.reports, budget), "tradeoff")

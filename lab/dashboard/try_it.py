@@ -200,4 +200,6 @@ with st.expander("The same in Python and in a terminal"):
         language="python",
     )
     more = ("" if label == IN_TURN else f" --class {classes.index(label)}") + f" --device {device}"
-    frame.show_command(f"python -m lab sample {row['run']} --count {count} --seed {seed}{more} --out samples.png")
+    command = f"python -m lab sample {row['run']} --count {count} --seed {seed}{more} --out samples.png"
+    frame.show_command(command)
+frame.footer(table.loc[[name]], command, "try_it")

@@ -38,7 +38,7 @@ def test_the_chart_comes_with_its_conditions_and_its_command(demo: Store) -> Non
     at = page()
     assert len(at.get("plotly_chart")) == 1
     assert "10,000 samples" in text(at) and "2 threads" in text(at) and "1 run without a measured value" in text(at)
-    assert at.code[0].value.endswith("python -m lab choose")
+    assert at.code[-1].value.endswith("python -m lab choose")
 
 
 def test_a_selected_point_says_who_beats_it(demo: Store) -> None:
