@@ -132,7 +132,9 @@ def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[st
     drawn = []
     for a, b in [(x, y), (z, y), (x, z)]:
         figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log)
-        figure.update_traces(mode="markers", selector={"mode": "markers+text"})  # too small for names
+        figure.update_traces(mode="markers", selector={"mode": "markers+text"})  # too small for names and conditions
+        titles = [" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip() for c in (a, b)]
+        figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])
         drawn.append(figure.update_layout(height=300, showlegend=False, font_size=12))
     return drawn
 

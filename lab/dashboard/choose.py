@@ -123,11 +123,11 @@ def _strip(path: str, changed: int) -> Image.Image | None:
     return row.resize((row.width * zoom, row.height * zoom), Image.Resampling.NEAREST)
 
 
-LIMITS = {"params_m": ("Parameters, at most (M)", 0.05), "latency_ms": ("Latency, at most (ms)", 0.1),
-          "memory_mb": ("Memory, at most (MB)", 10.0), "file_mb": ("File, at most (MB)", 0.1),
-          "macs_m": ("MACs per image, at most (M)", 1.0)}  # fmt: skip
+LIMITS = {"params_m": ("Max parameters (M)", 0.05), "latency_ms": ("Max latency (ms)", 0.1),
+          "memory_mb": ("Max memory (MB)", 10.0), "file_mb": ("Max file (MB)", 0.1),
+          "macs_m": ("Max MACs (M)", 1.0)}  # fmt: skip
 HELP = {"memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
-        "file_mb": "The weights as they are stored. "}  # fmt: skip
+        "file_mb": "The weights as they are stored. ", "macs_m": "Multiply-adds for one image. "}  # fmt: skip
 
 
 def controls(start: Budget) -> None:

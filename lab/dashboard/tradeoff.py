@@ -22,7 +22,8 @@ COLUMNS = ("name", "method", "params_m", "macs_m", "file_mb", "latency_ms", "run
 def axes(rows: pd.DataFrame, names: str) -> list[str]:
     """Choosers for the quantities of the axes `xy` or `xyz`."""
     known = [q for q in QUANTITIES if q in rows and pd.to_numeric(rows[q], errors="coerce").notna().any()]
-    first = {"x": "latency_ms" if "latency_ms" in known else "params_m", "y": "fd", "z": "params_m"}
+    timed = "latency_ms" in known
+    first = {"x": "latency_ms" if timed else "params_m", "y": "fd", "z": "params_m" if timed else "macs_m"}
     chosen = []
     for axis in names:
         at = known.index(first[axis]) if first[axis] in known else 0

@@ -60,6 +60,17 @@ def test_each_view_is_shown_alone(demo: Store, view: str, charts: int, tables: i
     assert (len(at.get("plotly_chart")), len(at.dataframe)) == (charts, tables)
 
 
+def test_without_timings_the_three_axes_still_differ(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=3)
+    for path in (store.root / "devices").glob("*.json"):
+        path.unlink()
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    at = page(view="3-D")
+    assert [at.selectbox(key=axis).value for axis in "xyz"] == ["params_m", "fd", "macs_m"]
+
+
 def test_the_table_is_best_first_and_marks_the_front(demo: Store) -> None:
     shown = page(view="Table").dataframe[0].value
     assert shown["fd"].is_monotonic_increasing and shown["on_front"].any() and not shown["on_front"].all()
