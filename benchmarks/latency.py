@@ -4,7 +4,8 @@
     python benchmarks/latency.py --parts batch1 --seconds 0.1 --shapes 64x4 --threads 1 --out /tmp/latency.json
 
 batch1    diffusers' DiTTransformer2DModel, eager, over every runtime and precision of ours: medians' ratio and its
-          95 % interval. Weights are random, as if trained; a form whose images are wrong is fast and useless.
+          95 % interval. Weights are random, as if trained; a form whose images are wrong is fast and useless, and a
+          coarse one counts where `distance` says so for every student.
 batch16   share of the machine's GEMM peak of that precision, the product taking turns with the network.
 fold      file and latency of every committed student before and after its conditioning is folded, runtime eager.
 distance  what coarse precisions do to the distance of the students on the front, on the evaluation's own seeds.
@@ -16,6 +17,7 @@ in --out under the same conditions is not done again; the file is written whole 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import math
 import tempfile
@@ -70,6 +72,15 @@ class Result:
             self.left_out.append(why)
             print(why, flush=True)
             self.write()
+
+    @contextlib.contextmanager
+    def or_left_out(self, what: str) -> Iterator[None]:
+        """What fails is left out with its reason: other rows are still to come, and runtimes have errors of their own."""
+        try:
+            yield
+        except Exception as error:
+            said = next(iter(str(error).splitlines()), "")
+            self.leave_out(f"{what}: {type(error).__name__}: {said}")
 
     def write(self) -> None:
         write_json(self.out, self.conditions | {"made": now(), "commit": commit(), "summary": summary(self.rows),
@@ -136,6 +147,16 @@ def images_of(run: Run, session: Session, runtime: str, precision: str, batch: i
     return {"images_right": ok, "max_abs": far[0], "mean_abs": far[1]}
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[dict[str, object]]:
+    """Begins when the machine is quiet; afterwards `flags` says how much of it others used meanwhile."""
+    state: dict[str, object] = {"began_quiet": runner.wait_until_quiet()}
+    watch = runner.Watch(runner.HERE, runner.Before(runner.HERE.load(), runner.HERE.swap_mb()))
+    with watch:
+        yield state
+    state["flags"] = watch.flags()
+
+
 def compared(found: Comparison) -> dict[str, object]:
     return {"ratio": found.ratio, "ci95": list(found.ci95), "a_ms": found.a_ms, "b_ms": found.b_ms,
             "rounds": found.rounds}  # fmt: skip
@@ -155,14 +176,12 @@ def batch1(store: Store, result: Result, preset: Preset, shapes: list[str], thre
                     key = {"part": "batch1", "shape": shape, "threads": count, "runtime": name, "precision": precision}
                     if result.has(**key):
                         continue
-                    try:
+                    with result.or_left_out(f"{name} {precision} of {shape}"):
                         session = opened()
-                    except (LookupError, RuntimeError, ValueError) as error:
-                        result.leave_out(f"{name} {precision}: {error}")
-                        continue
-                    call = bench.call_of(session, "core", 1)
-                    found = runner.compare(theirs, call, preset, around=(Threads(count), session))
-                    result.add(key | compared(found) | images_of(run, session, name, precision, 1))
+                        call = bench.call_of(session, "core", 1)
+                        with quiet() as state:
+                            found = runner.compare(theirs, call, preset, around=(Threads(count), session))
+                        result.add(key | compared(found) | state | images_of(run, session, name, precision, 1))
 
 
 def batch16(store: Store, result: Result, preset: Preset, shapes: list[str], threads: list[int]) -> None:
@@ -179,20 +198,18 @@ def batch16(store: Store, result: Result, preset: Preset, shapes: list[str], thr
                     key = {"part": "batch16", "shape": shape, "threads": count, "runtime": name, "precision": precision}
                     if product is None or result.has(**key):
                         continue
-                    try:
+                    with result.or_left_out(f"{name} {precision} of {shape}"):
                         session = opened()
-                    except (LookupError, RuntimeError, ValueError) as error:
-                        result.leave_out(f"{name} {precision}: {error}")
-                        continue
-                    call = bench.call_of(session, "core", 16)
-                    found = runner.compare(product.call, call, preset, around=(Threads(count), session))
-                    flops = predict.work(SHAPES[shape], 16, precision).flops
-                    shares = [r * flops / product.flops for r in (found.ratio, *found.ci95)]
-                    result.add(key | {
-                        "of_peak": shares[0], "of_peak_ci95": shares[1:], "ms": found.b_ms,
-                        "gflops": flops / found.b_ms / 1e6, "peak_gflops": product.flops / found.a_ms / 1e6,
-                        "peak_by": f"{product.by}, product of {product.side} cubed", "rounds": found.rounds,
-                    } | images_of(run, session, name, precision, 16))  # fmt: skip
+                        call = bench.call_of(session, "core", 16)
+                        with quiet() as state:
+                            found = runner.compare(product.call, call, preset, around=(Threads(count), session))
+                        flops = predict.work(SHAPES[shape], 16, precision).flops
+                        shares = [r * flops / product.flops for r in (found.ratio, *found.ci95)]
+                        result.add(key | {
+                            "of_peak": shares[0], "of_peak_ci95": shares[1:], "ms": found.b_ms,
+                            "gflops": flops / found.b_ms / 1e6, "peak_gflops": product.flops / found.a_ms / 1e6,
+                            "peak_by": f"{product.by}, product of {product.side} cubed", "rounds": found.rounds,
+                        } | state | images_of(run, session, name, precision, 16))  # fmt: skip
 
 
 def fold(store: Store, result: Result, preset: Preset, shapes: list[str], threads: list[int]) -> None:
@@ -204,11 +221,12 @@ def fold(store: Store, result: Result, preset: Preset, shapes: list[str], thread
                 continue
             folded, whole = (runtimes.get("eager").open(run.path, threads=count) for _ in range(2))
             whole.net, whole.deployed = load_student(run).requires_grad_(False), False
-            found = bench.compare(whole, folded, preset=preset)
+            with quiet() as state:
+                found = bench.compare(whole, folded, preset=preset)
             before = (run.path / "student.safetensors").stat().st_size
             after = len(deploy.file_bytes(folded.net))
             result.add(key | {"bytes_before": before, "bytes_after": after, "bytes_ratio": after / before}
-                       | compared(found))  # fmt: skip
+                       | compared(found) | state)  # fmt: skip
 
 
 def distance(store: Store, result: Result, preset: Preset, shapes: list[str], threads: list[int], samples: int | None
@@ -222,15 +240,12 @@ def distance(store: Store, result: Result, preset: Preset, shapes: list[str], th
                    "runtime": name, "precision": precision, "samples": samples or samples_of(run)}  # fmt: skip
             if precision == "fp32" or not runtimes.RUNTIMES[name].exports or result.has(**key):
                 continue
-            try:
+            with result.or_left_out(f"{run.label} by {name} {precision}"):
                 if name not in exact:
                     exact[name] = fd_of(run, store, name, "fp32", count, samples)
                 fd = fd_of(run, store, name, precision, count, samples)
-            except (LookupError, RuntimeError, ValueError) as error:
-                result.leave_out(f"{run.label} by {name} {precision}: {error}")
-                continue
-            ratio = fd / exact[name]
-            result.add(key | {"fd": fd, "fd_fp32": exact[name], "ratio": ratio, "within": ratio <= 1 + WITHIN})
+                ratio = fd / exact[name]
+                result.add(key | {"fd": fd, "fd_fp32": exact[name], "ratio": ratio, "within": ratio <= 1 + WITHIN})
 
 
 def samples_of(run: Run) -> int:
@@ -255,7 +270,7 @@ def fd_of(run: Run, store: Store, runtime: str, precision: str, threads: int, sa
     return metrics.fd(metrics.extract(torch.cat(images), extractor), real)
 
 
-PARTS = {"batch1": batch1, "batch16": batch16, "fold": fold, "distance": distance}
+PARTS = {"distance": distance, "batch1": batch1, "batch16": batch16, "fold": fold}
 
 
 @functools.cache
@@ -280,8 +295,10 @@ def _groups(rows: list[dict], part: str, *columns: str) -> Iterator[tuple[tuple,
 
 
 def _batch1(rows: list[dict]) -> Iterator[dict]:
+    kept = {form["form"] for form in _distance(rows) if form["within"] == form["students"]}
     for (shape, threads), mine in _groups(rows, "batch1", "shape", "threads"):
-        right = [row for row in mine if row["images_right"]]
+        right = [row for row in mine if row["images_right"]
+                 and (row["precision"] == "fp32" or f"{row['runtime']} {row['precision']}" in kept)]  # fmt: skip
         exact = [row for row in right if row["precision"] == "fp32"]
         wrong = [f"{row['runtime']} {row['precision']}" for row in mine if not row["images_right"]]
         yield {"shape": shape, "threads": threads, "fastest_fp32": _named(exact), "aim_fp32": AIMS.get(shape),

@@ -30,14 +30,18 @@ from networks import front, one_step, teachers
 from tqdm.auto import tqdm
 
 from lab import bench, choose, runtimes
-from lab.devices import runner
+from lab.devices import report, runner
 from lab.devices.runner import Preset
 from lab.results import Run, Store
 
 STEPS = ("forms", "best", "others", "blocks", "predict")
 BLOCK_BATCHES = (1, 16)
 SLOW_ON_CPUS = ("fp16",)  # no CPU here computes in it: a runtime widens every number first
-ABOUT_S = {"quick": 10.0, "publishable": 220.0, "blocks": 3.0}
+ABOUT_S = {"quick": 10.0, "compiled": 45.0, "teacher": 60.0, "publishable": 240.0, "blocks": 3.0}
+# A teacher's image is all its evaluations: a hundred of its larger batches take a quarter of an hour.
+SLOW = Preset(iters=10, seconds=5.0, warmup_iters=2)
+SLOW_FROM = 16  # images at once
+TRIES = 3  # of a timing that comes out unstable: on a desktop system one stall of milliseconds is enough
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,22 @@ class Left:
 # --- what there is to time ----------------------------------------------------------------------
 
 
-def forms(store: Store, threads: Iterable[int], left: Left) -> list[Form]:
-    """Every runtime that is here with the precisions that this machine has instructions for."""
+def forms(store: Store, threads: Iterable[int], left: Left, *, measure: bool = True) -> list[Form]:
+    """Every runtime that is here with the precisions that this machine has instructions for.
+
+    `measure`: what the machine can do is measured where no card says it.
+    """
     slow: dict[str, str] = {}
     for count in threads:
-        slow |= bench.slow_precisions(bench.card_here(store, count))
+        if card := bench.card_here(store, count) if measure else bench.known_card(store, count):
+            slow |= bench.slow_precisions(card)
     found = []
     for name, runtime in runtimes.RUNTIMES.items():
         if why := runtime.missing():
             left.add(why)
             continue
+        if name == "packed":
+            continue  # for ternary networks, of which none is committed
         found += [Form(name, p) for p in runtime.precisions if p not in slow and p not in SLOW_ON_CPUS]
     for why in slow.values():
         left.add(why)
@@ -97,7 +107,8 @@ def every_form(store: Store, found: list[Form], args: argparse.Namespace, preset
     for batch in args.batch:
         for threads in args.threads:
             for run in [*front(store), *teachers(store)]:
-                yield from (Job(run, form, batch, threads, preset) for form in found)
+                slow = run.recipe.student.time and batch >= SLOW_FROM and preset == runner.PRESETS["quick"]
+                yield from (Job(run, form, batch, threads, SLOW if slow else preset) for form in found)
 
 
 def best_forms(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
@@ -122,21 +133,26 @@ def other_students(store: Store, args: argparse.Namespace, preset: Preset) -> It
 
 
 def here(reports: pd.DataFrame) -> pd.DataFrame:
-    """The reports of this machine whose images are right."""
+    """The lab's own reports of this machine whose images are right."""
     if reports.empty:
         return reports
-    mine = reports["device.name"] == runner.HERE.device()["name"]
+    mine = (reports["device.name"] == runner.HERE.device()["name"]) & (reports["provenance"] == "measured")
     return reports[mine & (reports["checks.output_ok"] == True) & (reports["workload.scope"] == "core")]  # noqa: E712
 
 
 def times_of(reports: pd.DataFrame, run: Run, batch: int, threads: int) -> dict[Form, float]:
-    """Milliseconds of a run by form under these conditions, the newest of each."""
+    """Milliseconds of a run by form under these conditions, of the quick reports: the best graded, the newest of those.
+
+    Quick ones alone, so that a publishable one that is there already changes no choice when the command is given again.
+    """
     if reports.empty:
         return {}
     mine = reports[(reports["model.weights_sha256"] == run.read("student")["weights_sha256"])
-                   & (reports["workload.batch"] == batch) & (reports["state.threads"] == threads)]  # fmt: skip
+                   & (reports["workload.batch"] == batch) & (reports["state.threads"] == threads)
+                   & (reports["runner.preset"] != "publishable")]  # fmt: skip
+    worst_first = mine.sort_values("created_utc").sort_values("grade", ascending=False, kind="stable")
     return {Form(row["software.runtime"], row["model.precision"]): row["timing.p50"]
-            for row in mine.sort_values("created_utc").to_dict("records")}  # fmt: skip
+            for row in worst_first.to_dict("records")}  # fmt: skip
 
 
 def two_fastest(store: Store, threads: Iterable[int]) -> list[str]:
@@ -154,19 +170,36 @@ def two_fastest(store: Store, threads: Iterable[int]) -> list[str]:
 
 
 def do(jobs: list[Job], store: Store, title: str, left: Left) -> None:
-    """Time what has no report yet. Raises Refused where a publishable timing finds the machine busy."""
+    """Time what has no report yet, an unstable timing anew. Raises Refused where a publishable one finds no quiet."""
+    grades: dict[str, int] = {}
     with tqdm(jobs, desc=title, unit="timings") as bar:
         for job in bar:
             if runtimes.RUNTIMES[job.form.runtime].refuses(job.run.recipe.student):
                 continue
             bar.set_postfix_str(f"{job.run.label[-24:]} {job.form} b{job.batch} t{job.threads}")
             try:
-                bench.sweep([job.run], store, runtimes=[job.form.runtime], precisions=[job.form.precision],
-                            batches=[job.batch], threads=[job.threads], preset=job.preset)  # fmt: skip
+                if letter := timed(job, store):
+                    grades[letter] = grades.get(letter, 0) + 1
             except runner.Refused:
                 raise
-            except (LookupError, RuntimeError, ValueError) as error:
-                left.add(f"{job.form} of {job.run.label}: {str(error).splitlines()[0]}")
+            except Exception as error:  # a runtime's own kinds too: hours of other timings are still to come
+                said = next(iter(str(error).splitlines()), "")
+                left.add(f"{job.form} of {job.run.label}: {type(error).__name__}: {said}")
+    print(f"{title}: " + (", ".join(f"{n} of grade {g}" for g, n in sorted(grades.items())) or "nothing new"))
+
+
+def timed(job: Job, store: Store) -> str:
+    """The grade of a new timing; "" where it is there already."""
+    letter = ""
+    for attempt in range(TRIES):
+        new = bench.sweep([job.run], store, runtimes=[job.form.runtime], precisions=[job.form.precision],
+                          batches=[job.batch], threads=[job.threads], preset=job.preset, force=attempt > 0)  # fmt: skip
+        if not new:
+            break
+        letter = report.grade(new[-1]).letter
+        if letter != "D" or not new[-1]["checks"]["output_ok"]:
+            break
+    return letter
 
 
 def blocks(store: Store, args: argparse.Namespace) -> list[tuple[Run, int, int]]:
@@ -184,17 +217,21 @@ def predicted(store: Store, out: Path) -> None:
 def say_plan(store: Store, args: argparse.Namespace, found: list[Form]) -> None:
     front_, all_ = [*front(store), *teachers(store)], one_step(store)
     cells = len(args.batch) * len(args.threads)
+    compiled = sum(form.runtime == "compiled" for form in found)
+    large = sum(batch >= SLOW_FROM for batch in args.batch) * len(args.threads)
+    forms_s = cells * len(front_) * (compiled * ABOUT_S["compiled"] + (len(found) - compiled) * ABOUT_S["quick"])
+    forms_s += len(teachers(store)) * large * 2 * ABOUT_S["teacher"]  # eager and compiled: it has no file
     kept = len(store.reports())
     rest = len(all_) - len(front(store))
     print(f"{len(all_)} students, {len(front_)} networks on the front with their teachers, {len(found)} forms: "
           f"{', '.join(map(str, found))}; {kept} reports are there")  # fmt: skip
-    plan = {"forms": (len(front_) * cells * len(found), "quick"),
-            "best": (2 * len(front_) * len(args.best_batch), "publishable"),
-            "others": (2 * rest * cells, "quick"), "blocks": (len(blocks(store, args)), "blocks")}  # fmt: skip
+    best, others, parts = 2 * len(front_) * len(args.best_batch), 2 * rest * cells, len(blocks(store, args))
+    plan = {"forms": (len(front_) * cells * len(found), forms_s), "best": (best, best * ABOUT_S["publishable"]),
+            "others": (others, others * ABOUT_S["quick"]), "blocks": (parts, parts * ABOUT_S["blocks"])}  # fmt: skip
     for name in args.steps:
         if name in plan:
-            count, kind = plan[name]
-            print(f"{name}: at most {count} timings, about {count * ABOUT_S[kind] / 60:.0f} minutes")
+            count, seconds = plan[name]
+            print(f"{name}: at most {count} timings, about {seconds / 60:.0f} minutes")
 
 
 def numbers(text: str) -> list[int]:
@@ -218,7 +255,7 @@ def main() -> int:
     store, left, s = Store(args.results), Left(), args.seconds
     brief = None if s is None else Preset(iters=3, seconds=s, warmup_iters=2, warmup_s=min(s, 3.0), warmup_cap_s=2 * s)
     quick, publishable = (brief or runner.PRESETS[name] for name in ("quick", "publishable"))
-    found = forms(store, args.threads, left)
+    found = forms(store, args.threads, left, measure=not args.dry_run)
     say_plan(store, args, found)
     if args.dry_run:
         return 0

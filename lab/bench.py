@@ -289,7 +289,8 @@ _KEY = ["model.weights_sha256", "workload.nfe", "device.name", "device.gpu", "so
 
 
 def _there(reports: pd.DataFrame) -> set[tuple]:
-    """The conditions under which something has been timed."""
+    """The conditions under which something has been timed here, a pack's runner on the same device not counting."""
+    reports = reports[choose.column_of(reports, "provenance") == "measured"]
     columns = [choose.column_of(reports, name) for name in _KEY]  # some of them a report need not have
     return {tuple(None if pd.isna(value) else value for value in row) for row in zip(*columns)}
 
@@ -362,15 +363,19 @@ def _was_quiet(before: runner.Before) -> bool:
 
 def card_here(store: Store, threads: int | None = None) -> Card:
     """This machine's card out of the store; where it is not there it is measured, and kept if the machine is quiet."""
-    name, count = runner.HERE.device()["name"], check_threads(threads)
-    for known in predict.cards(store.root).values():
-        if (known.name, known.threads) == (name, count):
-            return known
+    if known := known_card(store, threads):
+        return known
     before = _before()
-    found = card(count)
+    found = card(threads)
     if _was_quiet(before):
         predict.save_card(found, store.root)
     return found
+
+
+def known_card(store: Store, threads: int | None = None) -> Card | None:
+    """This machine's card where it lies in the store."""
+    here = runner.HERE.device()["name"], check_threads(threads)
+    return next((c for c in predict.cards(store.root).values() if (c.name, c.threads) == here), None)
 
 
 @dataclass(frozen=True)
