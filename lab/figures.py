@@ -272,7 +272,8 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
     bottom = np.fmin(up(shown[low]), up(shown[y]) - radius)
     top = np.fmax(up(shown[high]), up(shown[y]) + radius)
     marks = np.column_stack([left, right, bottom, top]).reshape(-1, 4)
-    covered = [*marks] + ([np.array([across(limit), across(limit), 0, PLOT_PX[1]])] if limit is not None else [])
+    covered = [*marks]
+    wall = np.array([across(limit)] * 2 + [0, PLOT_PX[1]]) if limit is not None else None  # rather crossed than a point
     # No student lies on one side of the front, and its line comes from the other.
     places = ("top left", "bottom right") if choose.QUANTITIES[y].more_is_better else ("bottom left", "top right")
     places = dict.fromkeys([*places, "bottom left", "top right", "top left", "bottom right"])
@@ -284,8 +285,12 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
         row = shown.iloc[where[0]]
         at, r, wide = (across(row[x]), up(row[y])), radius.iloc[where[0]], LETTER_PX * len(labels[run])
         boxes = {place: _text_box(at, r, wide, place) for place in places}
-        hits = {place: sum(_overlap(box, c) for c in covered) + 2 * (box[0] < -40 or box[1] > PLOT_PX[0] + 40)
-                for place, box in boxes.items()}  # fmt: skip
+        hits = {
+            place: 2 * sum(_overlap(box, c) for c in covered)
+            + 4 * (box[0] < -40 or box[1] > PLOT_PX[0] + 40)
+            + (wall is not None and _overlap(box, wall))
+            for place, box in boxes.items()
+        }
         place = min(hits, key=hits.get)
         if run in first or not hits[place]:
             named[run] = place

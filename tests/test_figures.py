@@ -139,6 +139,14 @@ def test_a_name_stands_where_it_covers_no_other_point() -> None:
     assert away.textposition == ("bottom left",)
 
 
+def test_a_name_rather_crosses_the_limit_s_line_than_another_point() -> None:
+    frame = rows(
+        5, latency_ms=[0.2, 0.6, 0.57, 0.57, 1.0], fd=[3.0, 1.4, 1.25, 1.55, 1.0], fd_low=np.nan, fd_high=np.nan
+    )
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-1", limit=0.65))["the pick"]
+    assert drawn.textposition[0].endswith("right")
+
+
 def test_the_knee_is_marked_by_a_shape_of_its_own_also_where_it_is_the_pick() -> None:
     drawn = traces(figures.tradeoff(rows(4), "latency_ms", "fd", pick="run-3", knee="run-1"))
     assert drawn["the knee"].marker.symbol == "diamond-open" and list(drawn["the knee"].x) == [0.4]
