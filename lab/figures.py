@@ -272,8 +272,10 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
     bottom = np.fmin(up(shown[low]), up(shown[y]) - radius)
     top = np.fmax(up(shown[high]), up(shown[y]) + radius)
     marks = np.column_stack([left, right, bottom, top]).reshape(-1, 4)
-    covered = [*marks]
-    wall = np.array([across(limit)] * 2 + [0, PLOT_PX[1]]) if limit is not None else None  # rather crossed than a point
+    covered = marks
+    wall = (
+        np.array([[across(limit)] * 2 + [0, PLOT_PX[1]]]) if limit is not None else None
+    )  # rather crossed than a point
     # No student lies on one side of the front, and its line comes from the other.
     places = ("top left", "bottom right") if choose.QUANTITIES[y].more_is_better else ("bottom left", "top right")
     places = dict.fromkeys([*places, "bottom left", "top right", "top left", "bottom right"])
@@ -286,15 +288,15 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
         at, r, wide = (across(row[x]), up(row[y])), radius.iloc[where[0]], LETTER_PX * len(labels[run])
         boxes = {place: _text_box(at, r, wide, place) for place in places}
         hits = {
-            place: 2 * sum(_overlap(box, c) for c in covered)
+            place: 2 * _overlaps(box, covered)
             + 4 * (box[0] < -40 or box[1] > PLOT_PX[0] + 40)
-            + (wall is not None and _overlap(box, wall))
+            + (wall is not None and _overlaps(box, wall))
             for place, box in boxes.items()
         }
         place = min(hits, key=hits.get)
         if run in first or not hits[place]:
             named[run] = place
-            covered.append(boxes[place])
+            covered = np.vstack([covered, boxes[place]])
     return named
 
 
@@ -313,8 +315,9 @@ def _text_box(at: tuple[float, float], radius: float, wide: float, place: str) -
     return np.array([left, left + wide, bottom, bottom + LINE_PX])
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
+def _overlaps(box: np.ndarray, others: np.ndarray) -> int:
+    left, right, low, high = others.T
+    return int(((box[0] < right) & (left < box[1]) & (box[2] < high) & (low < box[3])).sum())
 
 
 def _teacher(figure: go.Figure, teacher: pd.DataFrame, x: str, y: str, *, log_x: bool, log_y: bool,
