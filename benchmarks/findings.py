@@ -114,7 +114,7 @@ def latency(store: Store) -> list[str]:
         rows.append([_turned(one["shape"]), f"{one['threads']}", *(_times(best) for best in (exact, right))])
     lines = ["**On this machine's CPU**, one image, random weights: how many times as fast as diffusers' eager DiT of "
              f"the same shape. ({found['machine']['device']['name']}; `python benchmarks/latency.py`)", "",
-             *markdown(["depth x width", "threads", "in float32", "in any form that keeps the distance"], rows)]  # fmt: skip
+             *markdown(["depth x width", "threads", "in float32", "any form of equal distance"], rows)]  # fmt: skip
     shares = [f"{_turned(one['shape'])} {one['precision']} {one['best']['of_peak']:.0%} "
               f"({one['best']['form'].split()[0]})"
               for one in said["batch16"] if one["best"] and one["threads"] == 2]  # fmt: skip

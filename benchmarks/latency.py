@@ -75,7 +75,7 @@ class Result:
 
     @contextlib.contextmanager
     def or_left_out(self, what: str) -> Iterator[None]:
-        """What fails is left out with its reason: other rows are still to come, and runtimes have errors of their own."""
+        """What fails is left out with its reason: other rows are to come, and runtimes have errors of their own."""
         try:
             yield
         except Exception as error:

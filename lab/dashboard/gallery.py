@@ -352,7 +352,7 @@ def without(order: str) -> None:
         return
     st.info("How far these images lie from their teacher's and from real ones is not kept yet. "
             "This works it out, once for each model:")  # fmt: skip
-    st.code("\n".join(neighbours_command(runs[k]) for k in asked), language="bash")
+    frame.show_command("\n".join(neighbours_command(runs[k]) for k in asked))
 
 
 found, here = sheets_of(runs, first_noise)
