@@ -26,7 +26,7 @@ import pandas as pd
 
 from lab.choose import column_of
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
-from lab.devices.report import SCHEMA
+from lab.devices.report import SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
@@ -515,5 +515,7 @@ def own_sha256() -> str:
 
 
 def is_predictable(config: NetConfig) -> bool:
-    """Whether a network has the deployed form that is predicted here."""
-    return isinstance(config, DiTConfig) and not config.time and not config.check()
+    """Whether a network has the deployed form that is predicted here, of a size that is gone through in no time."""
+    if not isinstance(config, DiTConfig) or config.time or any(oversized(config_to_json(config))):
+        return False  # before the check, which would look for patches up to any image_size
+    return not config.check() and (config.out_channels is None or config.out_channels > 0)

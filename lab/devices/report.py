@@ -34,6 +34,8 @@ MAX_DEPTH = 32  # Python's own limit is no guard: torch.compile raises it for th
 MAX_VALUES = 5_000  # 4,096 raw times, and room for a model's config
 MAX_DIGITS = 16  # of a whole number: nanoseconds of three months
 LARGEST = 1e15
+# Of a network in model.config: estimates go through it block by block, and pages are not to wait for that.
+LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
 MAX_TEXT = 200  # characters
 SHORTEST_MS, LONGEST_MS = 1e-6, 86_400_000.0  # of one call: a nanosecond, a day
 MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|model\.config\..*")
@@ -296,12 +298,20 @@ def _foreign(report: Mapping[str, JSON]) -> Iterator[str]:
     for key, text in _strings(report):
         if why := _no_plain_text(text, ascii_only=not key.startswith("source.")):
             yield f"{_shown(key)[1:-1]} {why}"
+    yield from oversized(report["model"].get("config") or {})
     # Dates are compared as text, and of equal reports the newest counts: the year 9999 would do so for ever.
     created, tomorrow = report["created_utc"], datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     if not UTC.fullmatch(created):
         yield f"created_utc must be UTC as in 2026-11-23T18:00:00+00:00, got {_shown(created)}"
     elif _time(created) > tomorrow:
         yield f"created_utc lies in the future: {created}"
+
+
+def oversized(config: Mapping[str, JSON]) -> Iterator[str]:
+    """What of a model.config no network here could be, as sentences; other kinds than numbers are not looked at."""
+    for name, most in LARGEST_NET.items():
+        if isinstance(value := config.get(name), (int, float)) and value > most:
+            yield f"model.config.{name} is {value:g}, at most {most:,} is read"
 
 
 def _strings(value: JSON, place: str = "") -> Iterator[tuple[str, str]]:

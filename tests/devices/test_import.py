@@ -191,6 +191,14 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "100 MB": (lambda: b" " * 100_000_000, "is larger than 1 MB"),
     "2 MB of config": (lambda: with_('"depth": 4', f'"depth": "{"4" * 2_000_000}"'), "is larger than 1 MB"),
     "50,000 values": (text(model__config={"a": list(range(50_000))}), "holds 50051 values, at most 5000 are kept"),
+    "an image of 1e15 pixels a side": (
+        text(model__config={"family": "dit", "image_size": 999_999_999_999_999, "patch": 2}),
+        "model.config.image_size is 1e+15, at most 65,536 is read",
+    ),
+    "a hundred million blocks": (
+        text(model__config={"depth": 100_000_000}),
+        "model.config.depth is 1e+08, at most 1,000 is read",
+    ),
     "a long text": (text(device__name="N" * 5000), "device.name has 5000 characters, at most 200 are kept"),
     "100,000 flags": (text(software__flags=["a"] * 100_000), "values, at most 5000 are kept"),
     "NaN": (with_('"p99": 1.5', '"p99": NaN'), "NaN is no JSON number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from lab import cost
 from lab.config import DiTConfig, UNetConfig, config_to_json
 from lab.devices import predict
 from lab.devices.predict import Card, Measured, Rates
-from lab.devices.report import check, grade
+from lab.devices.report import LARGEST_NET, check, grade
 from lab.results import Store
 
 CARD = Card(name="bench", family="x86_cpu", memory_mb=8000, peak={"fp32": 100.0, "int8": 400.0}, bandwidth=20.0,
@@ -74,6 +75,29 @@ def test_the_parts_together_are_the_whole() -> None:
 def test_what_can_not_be_predicted_is_a_sentence(config: DiTConfig, options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         predict.work(config, **options)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"family": "dit", "image_size": 999_999_999_999_999, "patch": 2},  # whose patches would be looked for
+        {"depth": 100_000_000},
+        {"image_size": 2, "patch": 1, "width": 4, "heads": 1, "channels": 1, "out_channels": -2},  # divides by zero
+        {"width": 65},
+        {"time": True},
+    ],
+)
+def test_a_net_of_a_report_that_no_device_could_run_has_no_estimate_and_takes_no_time(plain: dict[str, object]) -> None:
+    start = time.monotonic()
+    assert predict.config_in(plain) is None
+    assert time.monotonic() - start < 1
+
+
+def test_the_largest_net_that_is_read_is_gone_through_at_once() -> None:
+    config = predict.config_in({"image_size": LARGEST_NET["image_size"], "depth": LARGEST_NET["depth"]})
+    start = time.monotonic()
+    assert predict.work(config).ops > LARGEST_NET["depth"]
+    assert time.monotonic() - start < 2
 
 
 # --- cards ---
