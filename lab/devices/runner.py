@@ -1349,6 +1349,7 @@ def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machi
     try:
         pack = Pack.read(folder or Path(__file__).resolve().parent)
         pack.verify()
+        check_out(Path(options.out or "."))  # now, not when minutes of timing would be lost
         runtime, preset = choose_runtime(options, machine), preset_from(options)
         options.precision = runtime.precision if options.precision == "auto" else options.precision
         pack.network(runtime.kind, options.precision)
@@ -1377,6 +1378,20 @@ def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machi
 def _said(error: Exception, code: int) -> int:
     print(f"runner.py: {error}", file=sys.stderr)
     return code
+
+
+def check_out(path: Path) -> None:
+    """Raises Usage where no report can be written: to that file, or somewhere in that folder if it is `.`."""
+    folder = path.parent
+    if path != Path(".") and path.is_dir():
+        raise Usage(f"can't write the report to {path}: it is a folder; give --out the name of a file")
+    if not folder.is_dir():
+        raise Usage(f"can't write the report to {path}: there is no folder {folder}; make it first")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Usage(f"can't write the report into {folder.resolve()}: {error.strerror}; --out takes it to another "
+                    "place") from None  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -344,6 +346,37 @@ def test_wrong_images_fail_and_are_written_down(unpacked: Path, capsys: pytest.C
 def test_what_the_pack_cannot_do_is_wrong_usage(options: list[str], words: str, unpacked: Path, capsys) -> None:
     assert runner.main([*SHORT, *options], folder=unpacked) == runner.USAGE
     assert f"runner.py: {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("not/there/r.json", "there is no folder {folder}/not/there; make it first"),
+        ("", "it is a folder; give --out the name of a file"),
+        ("a-file/r.json", "there is no folder {folder}/a-file"),
+    ],
+)
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_timed(
+    out: str, words: str, unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setattr(runner, "by_calls", lambda *_: pytest.fail("it was timed"))
+    assert runner.main([*SHORT, "--out", str(tmp_path / out)], folder=unpacked) == runner.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("runner.py: can't write the report to ") and words.format(folder=tmp_path) in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_anything_is_timed(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.tempfile, "TemporaryFile", full)
+    assert runner.main(SHORT, folder=unpacked) == runner.USAGE
+    assert f"can't write the report into {tmp_path}: Read-only file system" in capsys.readouterr().err
 
 
 def test_a_machine_without_any_runtime_is_told_what_would_do(unpacked: Path, monkeypatch, capsys) -> None:
