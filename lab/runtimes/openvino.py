@@ -32,6 +32,7 @@ class OpenVinoSession(FileSession):
         self.core = openvino.Core()
         self.model = self.core.read_model(folder / FILE)
         self.version = openvino.__version__
+        self.precision = precision
         self.settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(self.threads),
                          "INFERENCE_PRECISION_HINT": HINTS[precision]}  # fmt: skip
         self.flags.append("static_batch")
@@ -44,11 +45,18 @@ class OpenVinoSession(FileSession):
         return ({name: openvino.Tensor(value) for name, value in self.checked(z, y).items()},)
 
     def build(self, inputs: tuple[Any, ...]) -> None:
-        """Compile for the batch of these inputs: shapes that are known need no work while it runs."""
+        """Compile for the batch of these inputs: shapes that are known need no work while it runs.
+
+        Raises LookupError on a processor that does not compute in this precision.
+        """
         shapes = {name: list(tensor.shape) for name, tensor in inputs[0].items()}
         model = self.model.clone()
         model.reshape(shapes)
         compiled = self.core.compile_model(model, "CPU", self.settings)
+        # A hint is no order: without bfloat16 instructions the plugin takes float32 and says so here alone.
+        if (took := compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != HINTS[self.precision]:
+            raise LookupError(f"{self.precision} of runtime openvino needs a processor that computes in "
+                              f"{HINTS[self.precision]}; on this one it takes {took}: take precision fp32")  # fmt: skip
         batch = shapes[export.NOISE][0]
         self.requests[batch], self.given[batch] = compiled.create_infer_request(), None
 

@@ -22,6 +22,7 @@ from lab.bench import TOLERANCES
 from lab.config import DiTConfig
 from lab.results import Run, Store
 from lab.runtimes import Session
+from lab.runtimes import openvino as openvino_file
 from lab.teachers import EdmTeacher
 from lab.weights import load_student, save_student, spec_of_run
 
@@ -230,6 +231,30 @@ def test_bf16_is_near_fp32_and_not_the_same(runs: dict[str, Run]) -> None:
     z, y = inputs(runs["student"])
     exact, coarse = (opened(("eager", p), runs["student"])(z, y) for p in ("fp32", "bf16"))
     assert 0 < np.abs(exact - coarse).max() < 0.1
+
+
+@pytest.mark.parametrize("precision", runtimes.RUNTIMES["openvino"].precisions)
+def test_openvino_computes_in_the_precision_that_is_reported_or_refuses(
+    precision: str, runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    asked = openvino_file.HINTS[precision]
+    session = opened(("openvino", precision), runs["student"])  # skips by the runtime's own sentence
+    session(*inputs(runs["student"]))
+    compiled = session.requests[BATCH].get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == asked
+    monkeypatch.setattr(openvino.CompiledModel, "get_property", lambda *_: openvino.Type.f16)
+    with pytest.raises(LookupError, match=rf"^{precision} of runtime openvino .* computes in {asked}; .* takes f16"):
+        session(*inputs(runs["student"], 2))
+
+
+def test_bf16_by_openvino_is_refused_where_the_processor_has_none(runs: dict[str, Run]) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor computes in bfloat16")
+    with pytest.raises(LookupError, match="bf16 of runtime openvino needs a processor that computes in bf16"):
+        runtimes.get("openvino").export(runs["student"], "bf16")
+    assert not (runs["student"].path / "export" / "openvino-bf16").exists()
 
 
 # --- files ---
