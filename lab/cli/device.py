@@ -59,11 +59,11 @@ def pack(args: argparse.Namespace) -> Answer:
                        "would": f"write {'over ' * out.exists()}{out}"}])  # fmt: skip
     made = packs.pack(run, args.target, out)
     value = {"run": run.id, "target": args.target, "file": str(made.path), "mb": round(made.mb, 3),
-             "sha256": made.sha256, "files": made.files}  # fmt: skip
+             "sha256": made.sha256, "files": made.files, "left_out": made.left_out}  # fmt: skip
     text = (f"{made.path} ({made.mb:.2f} MB, {len(made.files)} files). On the device:\n"
             f"  unzip {made.path.name} -d {made.path.stem} && cd {made.path.stem} && python3 runner.py --preset quick\n"
             "and here again: python -m lab import report-*.json")  # fmt: skip
-    return Answer(value, text)
+    return Answer(value, "\n".join([text, *made.left_out]))
 
 
 def add_import(commands: Any) -> None:

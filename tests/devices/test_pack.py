@@ -187,6 +187,21 @@ def test_lab_pack_writes_the_zip_and_says_what_to_do(
     assert [p.name for p in out.parent.iterdir()] == ["p.zip"]
 
 
+def test_lab_pack_says_which_precision_is_left_out_and_why(
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(pack.TOLERANCES, "int8", (0.0, 0.0))
+    options = ["--target", "cpu", "--out", str(tmp_path / "p.zip"), "--results", str(finished_run.path.parents[1])]
+    assert main(["pack", finished_run.id, *options]) == OK
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("int8 is left out: its images are") and "allowed are 0 and 0" in said
+    assert main(["pack", finished_run.id, *options, "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["left_out"] == [said]
+    monkeypatch.undo()
+    assert main(["pack", finished_run.id, *options, "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["left_out"] == []
+
+
 def test_packing_leaves_the_run_as_it_was(finished_run: Run, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished_run.path.rglob("*")}
     pack.pack(finished_run, "cpu", tmp_path / "p.zip")
