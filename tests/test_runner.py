@@ -40,6 +40,9 @@ class FakeClock:
 
         return spend
 
+    def sleep(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
 
 @pytest.fixture
 def clock() -> FakeClock:
@@ -185,7 +188,7 @@ def test_twice_as_slow_is_found(clock: FakeClock) -> None:
     rng = random.Random(5)
     a = clock.call(rng.gauss(2.0, 0.2) for _ in itertools.count())
     b = clock.call(rng.gauss(1.0, 0.1) for _ in itertools.count())
-    found = runner.compare(a, b, Preset(iters=40, seconds=0.1, warmup_s=0.0), clock=clock)
+    found = runner.compare(a, b, Preset(iters=40, seconds=0.1, warmup_s=0.0), clock=clock, sleep=clock.sleep)
     assert found.faster == "b" and found.ratio == pytest.approx(2, rel=0.1)
     assert "b is faster" in str(found)
 
@@ -193,7 +196,7 @@ def test_twice_as_slow_is_found(clock: FakeClock) -> None:
 def test_equal_contenders_are_not_told_apart(clock: FakeClock) -> None:
     rng = random.Random(6)
     a, b = (clock.call(rng.gauss(1.0, 0.3) for _ in itertools.count()) for _ in "ab")
-    found = runner.compare(a, b, Preset(iters=40, seconds=0.1, warmup_s=0.0), clock=clock)
+    found = runner.compare(a, b, Preset(iters=40, seconds=0.1, warmup_s=0.0), clock=clock, sleep=clock.sleep)
     assert found.faster is None and found.ci95[0] < 1 < found.ci95[1]
 
 
@@ -202,23 +205,72 @@ def test_a_drift_common_to_both_cancels(clock: FakeClock) -> None:
 
     def slowing(base: float) -> Iterator[float]:
         while True:
-            yield base * (1 + clock.now / 5e9)
+            yield base * (1 + clock.now / 1e10)
 
     found = runner.compare(clock.call(slowing(1.05)), clock.call(slowing(1.0)),
-                           Preset(iters=40, seconds=10.0, warmup_s=0.0, warmup_cap_s=0.0), clock=clock)  # fmt: skip
+                           Preset(iters=40, seconds=20.0, warmup_s=0.0, warmup_cap_s=0.0), clock=clock,
+                           sleep=clock.sleep)  # fmt: skip
     assert found.ratio == pytest.approx(1.05, abs=0.01) and found.faster == "b"
 
 
-def test_turns_are_taken_a_b_b_a() -> None:
+def test_turns_are_taken_a_b_b_a_with_a_rest_before_the_other(clock: FakeClock) -> None:
     seen: list[str] = []
+
+    def contender(name: str) -> Callable[[], None]:
+        spend = clock.call(itertools.repeat(20.0))
+        return lambda: (seen.append(name), spend())
+
+    def sleep(seconds: float) -> None:
+        assert seconds == runner.SETTLE_S
+        seen.append(".")
+
     one_call = Preset(iters=1, seconds=0.0, warmup_iters=0, warmup_s=0.0, warmup_cap_s=0.0)
-    found = runner.compare(lambda: seen.append("a"), lambda: seen.append("b"), one_call)
-    assert "".join(seen) == "ab" + found.rounds * "aabbbbaa"  # warmed up first; a turn's first call is not timed
+    found = runner.compare(contender("a"), contender("b"), one_call, clock=clock, sleep=sleep)
+    # Warmed up first; a turn's first call is not timed.
+    assert "".join(seen) == "ab." + found.rounds * "aa.bbbb.aa"
+
+
+def test_threads_that_spin_on_after_a_turn_do_not_slow_the_other(clock: FakeClock) -> None:
+    """After each of its calls `a` keeps the cores for 40 ms, as onnxruntime does; both need the same on idle ones."""
+    rng, spins_until = random.Random(7), 0
+
+    def spinning() -> None:
+        nonlocal spins_until
+        clock.now += round(rng.gauss(1e6, 1e5))
+        spins_until = clock.now + 40_000_000
+
+    def plain() -> None:
+        clock.now += round(rng.gauss(1e6, 1e5) * (2 if clock.now < spins_until else 1))
+
+    preset = Preset(iters=40, seconds=5.0, warmup_s=0.0)
+    assert runner.compare(spinning, plain, preset, clock=clock, sleep=clock.sleep).ratio == pytest.approx(1, abs=0.01)
+    biased = runner.compare(spinning, plain, preset, clock=clock, sleep=lambda _: None)
+    assert biased.faster == "a" and biased.ratio < 0.98  # without the rest
+
+
+def test_what_wakes_up_after_the_rest_is_not_timed(clock: FakeClock) -> None:
+    """`b` is three times as slow for 8 ms after it has rested: its own threads sleep and the clocks are low."""
+    awake_at, last = 0, 0
+
+    def waking() -> None:
+        nonlocal awake_at, last
+        if clock.now - last > 20_000_000:
+            awake_at = clock.now + 8_000_000
+        clock.now += 3_000_000 if clock.now < awake_at else 1_000_000
+        last = clock.now
+
+    times: list[int] = []
+    for _ in range(2):
+        times += runner._turn(waking, 100, clock)
+        clock.sleep(0.06)
+    assert set(times) == {1_000_000}
 
 
 def test_a_call_longer_than_a_turn_is_a_turn(clock: FakeClock) -> None:
     a, b = (clock.call(itertools.repeat(ms)) for ms in (3000.0, 1000.0))
-    found = runner.compare(a, b, Preset(iters=4, seconds=0.0, warmup_iters=0, warmup_cap_s=0.0), clock=clock)
+    found = runner.compare(
+        a, b, Preset(iters=4, seconds=0.0, warmup_iters=0, warmup_cap_s=0.0), clock=clock, sleep=clock.sleep
+    )
     assert (found.ratio, found.rounds, clock.calls) == (3.0, 8, 2 + 8 * 4)
 
 

@@ -2,9 +2,10 @@
 
 The protocol: look at the machine first (`preflight`), warm up until two windows of 20 calls agree,
 time every single call on a monotonic clock, leave no outlier out, and say how sure the median is
-(`time_calls`). Two contenders are timed in turns, A B B A, so that both meet the same disturbances
-(`compare`). Where the machine tells its clocks, temperature, power, memory, swap, throttling and
-load, they are kept beside the figures; what it does not tell is None, never a guess.
+(`time_calls`). Two contenders are timed in turns, A B B A, with a rest before each change, so that
+both meet the same disturbances and neither is the other's (`compare`). Where the machine tells its
+clocks, temperature, power, memory, swap, throttling and load, they are kept beside the figures; what
+it does not tell is None, never a guess.
 
 In an unpacked pack (`python -m lab pack`) this file is a command: it verifies the pack's checksums, runs
 the network by onnxruntime, torch or trtexec, whichever is there, holds its images against the
@@ -43,7 +44,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.3"
+NAME, VERSION = "edge-dit-lab", "1.4"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -52,6 +53,9 @@ COOL_C, COOL_CAP_S, PAUSE_S = 3.0, 300.0, 10.0  # between the sessions of one me
 RESAMPLES = 1000
 BLOCKS = 32  # of consecutive calls, the unit that the bootstrap of the median draws
 TURN_S = 0.05  # how long one contender runs before the other has its turn
+# Between the two: onnxruntime's threads spin for up to 40 ms after their last work, torch's for 5 to 11 ms, on the
+# cores that the next one needs. Its clocks and caches have cooled then, and its own threads sleep.
+SETTLE_S, WAKE_S = 0.06, 0.01
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 BELOW_MAX, SELDOM = 0.97, 0.01  # a fixed clock that is below 97 % of its own in more than 1 % of the looks throttles
 RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # of a whole Jetson module, by the names that boards give it
@@ -737,19 +741,26 @@ class Comparison:
 
 def compare(a: Callable[[], object], b: Callable[[], object], preset: Preset, *,
             around: tuple[AbstractContextManager, AbstractContextManager] = (nullcontext(), nullcontext()),
-            clock: Clock = time.perf_counter_ns) -> Comparison:  # fmt: skip
-    """Time two callables in turns; `around` is entered for the turn of each (a thread count, say)."""
+            clock: Clock = time.perf_counter_ns, sleep: Callable[[float], None] = time.sleep
+            ) -> Comparison:  # fmt: skip
+    """Time two callables in turns; `around` is entered for the turn of each (a thread count, say).
+
+    Before the other has its turn nothing runs for SETTLE_S, and the first WAKE_S of each turn are not timed, unless a
+    single call lasts longer than a turn.
+    """
     contenders = [(a, around[0]), (b, around[1])]
     for call, context in contenders:
         with context:
             warm_up(call, preset, clock)
     rounds: list[tuple[list[int], list[int]]] = []
-    start = clock()
+    ran, start = 1, clock()
     # Eight rounds at least: an interval drawn from fewer means little.
     while len(rounds) < 8 or clock() - start < preset.seconds * 1e9 or _fewest(rounds) < preset.iters:
         times: tuple[list[int], list[int]] = ([], [])
         for who in (0, 1, 1, 0):
-            call, context = contenders[who]
+            if who != ran:
+                sleep(SETTLE_S)
+            call, context = contenders[ran := who]
             with context:
                 times[who].extend(_turn(call, preset.iters, clock))
         rounds.append(times)
@@ -761,11 +772,13 @@ def compare(a: Callable[[], object], b: Callable[[], object], preset: Preset, *,
 
 
 def _turn(call: Callable[[], object], most: int, clock: Clock) -> list[int]:
-    """The times of one turn of about TURN_S."""
+    """The times of one turn of about TURN_S, which starts when the caches no longer hold what the other one left."""
     start, first = clock(), _once(call, clock)
     if first >= TURN_S * 1e9:
         return [first]
-    times = []  # without the first: the caches still held what the other one left
+    while clock() - start < WAKE_S * 1e9:
+        call()
+    start, times = clock(), []
     while not times or (len(times) < most and clock() - start < TURN_S * 1e9):
         times.append(_once(call, clock))
     return times
