@@ -192,7 +192,7 @@ def _timing(report: Mapping[str, Any], store: Store) -> dict[str, Any]:
 def add_export(commands: Any) -> None:
     made = command(commands, export, "make the files that a runtime reads, and say how far their images are off",
                     "export d4w64h4p4 --runtime onnxruntime --precision fp32,int8",
-                    "export d4w64h4p4 --runtime openvino --precision bf16 --json", takes="RUN")  # fmt: skip
+                    "export d4w64h4p4 --runtime openvino --precision int8 --json", takes="RUN")  # fmt: skip
     made.add("run", metavar="RUN", help="an id, a start of one or a label of a one-step student")
     made.add("--runtime", type=list_of(str), default=("onnxruntime",), help="comma separated (default onnxruntime)")
     made.add("--precision", type=list_of(str), default=("fp32",),
