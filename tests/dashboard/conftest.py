@@ -270,3 +270,13 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty results folder, named by LAB_RESULTS."""
     monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "results"))
     return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def untimed(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Three students and their teacher, of whose speed nothing is known."""
+    store = make_store(tmp_path, students=3)
+    for path in (store.root / "devices").glob("*.json"):
+        path.unlink()
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    return store

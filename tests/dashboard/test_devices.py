@@ -395,13 +395,7 @@ def test_the_way_to_a_report_is_three_commands(demo: Store) -> None:
     assert "python3 runner.py --preset publishable" in commands[1] and "python -m lab import " in commands[2]
 
 
-def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(
-    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = make_store(tmp_path, students=2)
-    for path in (store.root / "devices").glob("*.json"):
-        path.unlink()
-    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(untimed: Store) -> None:
     at = page()
     assert "No device report yet" in at.info[0].value and at.file_uploader
     assert "estimated, F" in text(at) and "Grade E." in text(at)

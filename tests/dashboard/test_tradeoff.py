@@ -60,13 +60,7 @@ def test_each_view_is_shown_alone(demo: Store, view: str, charts: int, tables: i
     assert (len(at.get("plotly_chart")), len(at.dataframe)) == (charts, tables)
 
 
-def test_without_timings_the_three_axes_still_differ(
-    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = make_store(tmp_path, students=3)
-    for path in (store.root / "devices").glob("*.json"):
-        path.unlink()
-    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+def test_without_timings_the_three_axes_still_differ(untimed: Store) -> None:
     at = page(view="3-D")
     assert [at.selectbox(key=axis).value for axis in "xyz"] == ["params_m", "fd", "macs_m"]
 
