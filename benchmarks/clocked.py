@@ -34,18 +34,31 @@ def fitted(recipe: Recipe, seconds: float, images_s: float) -> Recipe:
     return dataclasses.replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 10))
 
 
+def plan(recipe: Recipe, store: Store, machine: Machine) -> float:
+    """`speed` of the recipe, whatever its seed, measured once: what a stopped run goes on with.
+
+    Asked for every rival before any trains, the speeds are of one quiet stretch, and the trainings may share
+    the machine: their updates are counted, not their seconds.
+    """
+    path = store.root / "rows" / f"{_key(dataclasses.replace(recipe, seed=0).to_json())}.plan.json"
+    if (kept := read_json(path)) is None:
+        write_json(path, kept := {"images_s": speed(recipe, store, machine)})
+    return kept["images_s"]
+
+
 def run(name: str, recipe: Recipe, seconds: float, store: Store, machine: Machine) -> dict[str, object]:
     """One row of a table: the recipe trained for `seconds` and measured. A finished row is not done again."""
-    key = hashlib.sha256(f"{recipe.to_json()}|{seconds}".encode()).hexdigest()[:12]
-    path = store.root / "rows" / f"{key}.json"
+    path = store.root / "rows" / f"{_key(f'{recipe.to_json()}|{seconds}')}.json"
     if (row := read_json(path)) is None:
-        plan = read_json(path.with_suffix(".plan.json"))
-        images_s = plan["images_s"] if plan else speed(recipe, store, machine)
-        write_json(path.with_suffix(".plan.json"), {"images_s": images_s})  # the same run after a stop
+        images_s = plan(recipe, store, machine)
         done = experiment.run(fitted(recipe, seconds, images_s), store, machine=machine, measure=False)
         row = _row(name, done, store, seconds, images_s)
         write_json(path, row)
     return row | {"name": name}  # a candidate of one stage may be another's `as before`
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _row(name: str, done: Run, store: Store, seconds: float, images_s: float) -> dict[str, object]:
