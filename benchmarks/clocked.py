@@ -12,6 +12,7 @@ from lab.config import Recipe
 from lab.experiment import Machine
 from lab.results import Run, Store, read_json, write_json
 
+SAME_WORK = {"seed": 0, "lr": 1e-3, "ema": 0.999, "betas": (0.9, 0.999)}
 TRIAL_STEPS = 200  # the first window, LOG_EVERY of them, holds the compilation
 
 
@@ -35,12 +36,13 @@ def fitted(recipe: Recipe, seconds: float, images_s: float) -> Recipe:
 
 
 def plan(recipe: Recipe, store: Store, machine: Machine) -> float:
-    """`speed` of the recipe, whatever its seed, measured once: what a stopped run goes on with.
+    """`speed` of the recipe, measured once: what a stopped run goes on with.
 
-    Asked for every rival before any trains, the speeds are of one quiet stretch, and the trainings may share
+    Recipes that differ in `SAME_WORK` alone compute the same and share one figure, so that the machine's mood
+    favours none of them. Asked for every rival before any trains, the speeds are of one quiet stretch, and the trainings may share
     the machine: their updates are counted, not their seconds.
     """
-    path = store.root / "rows" / f"{_key(dataclasses.replace(recipe, seed=0).to_json())}.plan.json"
+    path = store.root / "rows" / f"{_key(dataclasses.replace(recipe, **SAME_WORK).to_json())}.plan.json"
     if (kept := read_json(path)) is None:
         write_json(path, kept := {"images_s": speed(recipe, store, machine)})
     return kept["images_s"]
