@@ -4,7 +4,8 @@
 
 This machine plays the board: its environment holds one runtime and what that needs, nothing of the lab. Seconds of each
 step: pack, make the environment (installing included), unpack, time (preset quick), import, which checks, grades and
-keeps the report in the results folder.
+keeps the report in the results folder. A step that fails is named, and the next runtime has its turn; the file is
+written after each.
 """
 
 from __future__ import annotations
@@ -66,6 +67,28 @@ def there_and_back(run: Run, store: Store, runtime: str, target: str) -> dict[st
             "p50": report["timing"]["p50"], "run": arrival.run}  # fmt: skip
 
 
+def main(student: Run, store: Store, runtimes: list[str], target: str, out: Path) -> int:
+    """A row for each runtime that came home, kept as soon as it did; 1 if one did not."""
+    rows = []
+    for runtime in runtimes:
+        try:
+            row = there_and_back(student, store, runtime, target)
+        except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
+            print(f"{runtime}: no report came home: {_sentence(error)}", file=sys.stderr)
+            continue
+        rows.append(row)
+        write_json(out, {"machine": machine(), "rows": rows, "commit": commit()})
+        steps = ", ".join(f"{step} {s:.1f} s" for step, s in row["seconds"].items())
+        print(f"{runtime}: {steps}; grade {row['grade']}, images right: {row['output_ok']}", flush=True)
+    return int(len(rows) < len(runtimes))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"`{' '.join(str(word) for word in error.cmd)}` ended with exit code {error.returncode}"
+    return str(error)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("student", help="id, part of one, or label")
@@ -75,8 +98,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/board.json"))
     args = parser.parse_args()
     store = Store(args.results)
-    rows = [there_and_back(store.get(args.student), store, one, args.target) for one in args.runtimes.split(",")]
-    write_json(args.out, {"machine": machine(), "rows": rows, "commit": commit()})
-    for row in rows:
-        steps = ", ".join(f"{step} {s:.1f} s" for step, s in row["seconds"].items())
-        print(f"{row['runtime']}: {steps}; grade {row['grade']}, images right: {row['output_ok']}")
+    student = store.get(args.student)
+    sys.exit(main(student, store, args.runtimes.split(","), args.target, args.out))

@@ -135,6 +135,19 @@ def latency(store: Store) -> list[str]:
     return lines
 
 
+def graphs(store: Store) -> list[str]:
+    """For each rewriting the range of what it gives over shapes and batches."""
+    found = read_json(store.root / "benchmarks" / "graphs.json")
+    if not found:
+        return []
+    times: dict[str, list[float]] = {}
+    for row in found["rows"]:
+        times.setdefault(f"{row['rewriting'].replace('_', ' ')} in {row['runtime']}", []).append(row["times_faster"])
+    parts = [f"{what} {min(all_):.2f} to {max(all_):.2f} times as fast" for what, all_ in times.items()]
+    return [f"**Graphs.** Against the plain graph, by shape and batch: {'; '.join(parts)}. "
+            "(`python benchmarks/graphs.py`)"]  # fmt: skip
+
+
 def prediction(store: Store) -> list[str]:
     found = read_json(store.root / "benchmarks" / "predict.json")
     if not found:
@@ -157,7 +170,7 @@ def pages(store: Store) -> list[str]:
 
 
 FINDINGS: Sequence[Callable[[Store], list[str]]] = (
-    students, recipe, noise_scale, moments, training, latency, prediction, pages,
+    students, recipe, noise_scale, moments, training, latency, graphs, prediction, pages,
 )  # fmt: skip
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import subprocess
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
 
+from lab.config import Recipe, Use
 from lab.devices import runner
-from lab.results import Store
+from lab.results import Store, read_json
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -53,3 +57,54 @@ def test_no_card_is_measured_for_the_threads_of_another_machine(
     with pytest.raises(LookupError, match="no timing of this machine"):
         predict.measured(store, store.root / "predict.json")
     assert asked == []
+
+
+def test_a_graph_that_was_measured_under_these_conditions_is_not_measured_again(
+    benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs, out, asked = benchmark("graphs"), tmp_path / "graphs.json", []
+
+    def measure(shape: str, runtime: str, how: str, batch: int, preset: runner.Preset, clock) -> dict:
+        asked.append((runtime, how, batch))
+        return {"shape": shape, "runtime": runtime, "rewriting": how, "batch": batch, "times_faster": 1.1,
+                "ci95": [1.0, 1.2], "plain_ms": 2.2, "ms": 2.0, "rounds": 5, "apart": 0.0}  # fmt: skip
+
+    monkeypatch.setattr(graphs, "measure", measure)
+    preset = runner.Preset(seconds=1.0)
+    graphs.main(["64x4"], [1], preset, time.perf_counter_ns, out)
+    graphs.main(["64x4"], [1, 16], preset, time.perf_counter_ns, out)
+    assert len(asked) == len(set(asked)) == 2 * sum(len(how) for how in graphs.REWRITINGS.values())
+    graphs.main(["64x4"], [1], runner.Preset(seconds=2.0), time.perf_counter_ns, out)
+    assert len(asked) > len(set(asked)), "other conditions are measured anew"
+
+
+def test_a_rewritten_graph_computes_the_plain_ones_images(benchmark) -> None:
+    pytest.importorskip("onnxruntime")
+    graphs, brief = benchmark("graphs"), runner.Preset(iters=2, seconds=0.01, warmup_iters=1, warmup_s=0.0)
+    row = graphs.measure("64x4", "onnxruntime", "open_gelu", 1, brief, time.perf_counter_ns)
+    assert row["apart"] < 1e-4 and row["rounds"] >= 2
+
+
+def test_a_board_without_a_report_is_named_and_the_next_has_its_turn(
+    benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board, out = benchmark("board"), tmp_path / "board.json"
+
+    def there_and_back(run, store, runtime: str, target: str) -> dict:
+        if runtime == "torch":
+            raise subprocess.CalledProcessError(1, ["python", "runner.py"])
+        return {"runtime": runtime, "seconds": {"pack": 1.0}, "grade": "C", "output_ok": True}
+
+    monkeypatch.setattr(board, "there_and_back", there_and_back)
+    assert board.main(None, None, ["torch", "onnxruntime"], "cpu", out) == 1
+    assert [row["runtime"] for row in read_json(out)["rows"]] == ["onnxruntime"]
+    assert "torch: no report came home: `python runner.py` ended with exit code 1" in capsys.readouterr().err
+
+
+def test_rivals_that_compute_the_same_share_one_speed(benchmark, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocked, speeds = benchmark("clocked"), iter([100.0, 300.0, 200.0])
+    monkeypatch.setattr(clocked, "speed", lambda *_: next(speeds))
+    recipe = Recipe(data="digits", methods=(Use("denoise"),))
+    same = dataclasses.replace(recipe, seed=3, lr=5e-4, ema=0.9999)
+    assert [clocked.plan(one, store, None, tries) for tries in (1, 2) for one in (recipe, same)] == [100, 100, 300, 300]
+    assert clocked.plan(dataclasses.replace(recipe, batch=recipe.batch * 2), store, None) == 200.0
