@@ -219,9 +219,8 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     root = Path(path).expanduser()
     if not root.is_dir():
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
-    own_splits = (root / "train").is_dir() and (root / "test").is_dir()
+    own_splits, names = _own_splits(root), folder_classes(root)
     base = root / split if own_splits else root
-    names = _classes(root / "train" if own_splits else root)
     files = [(f, i) for i, name in enumerate(names) for f in _files((base / name).rglob("*"))]
     if names:
         elsewhere = [d for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name not in names]
@@ -248,8 +247,13 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     return sorted(f for f in paths if f.is_file() and not f.name.startswith("."))
 
 
-def _classes(base: Path) -> tuple[str, ...]:
-    """Names of the sub-folders that hold a file with a picture's ending."""
+def _own_splits(root: Path) -> bool:
+    return (root / "train").is_dir() and (root / "test").is_dir()
+
+
+def folder_classes(root: Path) -> tuple[str, ...]:
+    """Names of an image folder's classes: its sub-folders that hold a file with a picture's ending."""
+    base = root / "train" if _own_splits(root) else root
     folders = sorted(d for d in base.iterdir() if d.is_dir() and not d.name.startswith("."))
     return tuple(d.name for d in folders if any(f.suffix.lower() in SUFFIXES for f in _files(d.rglob("*"))))
 

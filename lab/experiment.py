@@ -113,15 +113,21 @@ def _taught(teacher: str, store: Store) -> str:
 
 
 def _spec_ahead(recipe: Recipe, store: Store, needs: set[str]) -> data.ImageSpec | None:
-    """What the images will be, as far as it is known without reading any; None for a folder and where it isn't."""
+    """What the images will be, as far as it is known without reading any; None where it isn't."""
     if needs & {"pairs", "path"} and recipe.teacher and not recipe.teacher.startswith("pipeline:"):
         try:
             return teachers.spec_of(recipe.teacher, store)
         except (LookupError, ValueError):
             return None
-    if recipe.data not in SHAPES:
+    if recipe.data.startswith("folder:"):  # its pictures are made to fit
+        root = Path(recipe.data.removeprefix("folder:")).expanduser()
+        if not root.is_dir():
+            return None
+        channels, size, classes = recipe.student.channels, recipe.student.image_size, len(data.folder_classes(root))
+    elif recipe.data in SHAPES:
+        channels, size, classes = SHAPES[recipe.data]
+    else:
         return None
-    channels, size, classes = SHAPES[recipe.data]
     if needs & {"pairs", "path"}:  # a pipeline has its own classes
         classes = recipe.student.num_classes
     return data.ImageSpec(data=recipe.data, size=size, channels=channels, num_classes=classes)

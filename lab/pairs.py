@@ -133,7 +133,7 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                 if _note_shard(pairs, facts, index, content, here := environment(device, teacher)):
                     _keep_reference(pairs, index, content)
                 else:
-                    gap = _gap_to_reference(pairs, teacher, device) if gap is None else gap
+                    gap = gap_to_reference(pairs, teacher, device) if gap is None else gap
                     _tell_difference(pairs, facts, index, here, gap)
                 write_whole(pairs.shard(index), content)
     return pairs
@@ -207,7 +207,7 @@ def _keep_reference(pairs: Pairs, index: int, content: bytes) -> None:
     write_whole(pairs.reference, buffer.getvalue())
 
 
-def _gap_to_reference(pairs: Pairs, teacher: teachers.Teacher, device: str | torch.device) -> int | None:
+def gap_to_reference(pairs: Pairs, teacher: teachers.Teacher, device: str | torch.device = "cpu") -> int | None:
     """The largest difference, of 255, between the first pairs made here and those kept; None where none are kept."""
     if not pairs.reference.exists():
         return None

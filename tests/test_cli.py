@@ -469,6 +469,19 @@ def test_verify_compares_a_changed_shard_by_value(distilled: Store, capsys: pyte
     assert rows["checksums"] == "notice" and rows["shard 0000"] == "differs"
 
 
+def test_verify_makes_the_first_pairs_again_where_no_shard_is_left(distilled: Store, capsys: pytest.CaptureFixture):
+    for shard in (distilled.root / "pairs").glob("*/*.npz"):
+        shard.unlink()
+    lab(distilled, "verify", "--json")
+    rows = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["pairs made again"] == "holds" and "checksums" not in rows
+    reference = next((distilled.root / "pairs").glob("*/reference.npy"))
+    np.save(reference, 255 - np.load(reference))
+    assert lab(distilled, "verify", "--json") == FAILED
+    rows = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["pairs made again"] == "differs"
+
+
 def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -196,6 +196,19 @@ def test_a_network_that_does_not_fit_its_data_is_refused_before_they_are_read(st
                     f"student.channels is 2, the images of {name} have {channels}"]  # fmt: skip
 
 
+def test_a_network_of_other_classes_than_its_folder_is_refused_before_a_picture_is_read(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("read"))
+    for name in ("boots", "bags"):
+        (tmp_path / "clothes" / name).mkdir(parents=True)
+        (tmp_path / "clothes" / name / "1.png").touch()
+    source = f"folder:{tmp_path / 'clothes'}"
+    unet = dataclasses.replace(TINY_TEACHER.student, num_classes=10)
+    said = experiment.check(dataclasses.replace(TINY_TEACHER, data=source, student=unet), store)
+    assert said == [f"student.num_classes is 10, {source} has 2 (0 makes an unconditional net)"]
+    fits = dataclasses.replace(unet, num_classes=2)
+    assert experiment.check(dataclasses.replace(TINY_TEACHER, data=source, student=fits), store) == []
+
+
 @pytest.mark.parametrize("name", sorted(data.DATASETS))
 def test_the_shape_of_a_data_set_is_the_one_that_recipes_are_held_to(name):
     if name not in ("digits", "fashion-mnist") or not (name == "digits" or data.DEBIAN_FASHION.exists()):
