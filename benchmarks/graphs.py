@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import SHAPES, SPEC, machine, random_student
+from networks import ONNX_CALLS, SHAPES, SPEC, machine, random_student
 
-from lab import deploy, diffusion, export
+from lab import deploy, export
 from lab.devices import runner
 from lab.devices.runner import Preset
 from lab.experiment import commit
@@ -29,50 +29,11 @@ from lab.results import read_json, write_json
 REWRITINGS = {"onnxruntime": ("own_attention", "open_gelu"), "openvino": ("open_gelu",)}
 
 
-def inputs(batch: int) -> dict[str, np.ndarray]:
-    z, _ = diffusion.noise_of(range(batch), SPEC.shape, 0)
-    return {export.NOISE: z.numpy(), export.CLASSES: diffusion.sheet_classes(batch, SPEC.num_classes).numpy()}
-
-
-def onnxruntime_call(graph: bytes, batch: int) -> Callable[[], np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in inputs(batch).items()}
-    return lambda: session.run_with_ort_values([export.IMAGE], given)[0].numpy()
-
-
-def openvino_call(graph: bytes, batch: int) -> Callable[[], np.ndarray]:
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(graph)
-    model.reshape({name: list(value.shape) for name, value in inputs(batch).items()})
-    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1",
-                "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    for name, value in inputs(batch).items():
-        request.set_tensor(name, openvino.Tensor(value))
-
-    def call() -> np.ndarray:
-        request.start_async()
-        request.wait()
-        return request.get_tensor(export.IMAGE).data
-
-    return call
-
-
-CALLS = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
-
-
 def measure(shape: str, runtime: str, how: str, batch: int, preset: Preset, clock: Callable[[], int]) -> dict:
     """One row: the plain graph's median time over the rewritten one's."""
     net = deploy.deploy(random_student(SHAPES[shape]))
-    calls = [CALLS[runtime](export.graph_of(net, SPEC, **options).SerializeToString(), batch)
-             for options in ({}, {how: True})]  # fmt: skip
-    plain, other = calls
+    plain, other = (ONNX_CALLS[runtime](export.graph_of(net, SPEC, **options).SerializeToString(), batch, 1)
+                    for options in ({}, {how: True}))  # fmt: skip
     apart = float(np.abs(plain() - other()).max())
     found = runner.compare(plain, other, preset, clock=clock)
     return {"shape": shape, "runtime": runtime, "rewriting": how, "batch": batch, "times_faster": found.ratio,

@@ -6,6 +6,7 @@
 batch1    diffusers' DiTTransformer2DModel, eager, over every runtime and precision of ours: medians' ratio and its
           95 % interval. Weights are random, as if trained; a form whose images are wrong is fast and useless, and a
           coarse one counts where `distance` says so for every student.
+plain     the same for torch's own ONNX export of the network, its conditioning not folded: what a runtime alone gives.
 batch16   share of the machine's GEMM peak of that precision, the product taking turns with the network.
 fold      file and latency of every committed student before and after its conditioning is folded, runtime eager.
 distance  what coarse precisions do to the distance of the students on the front, on the evaluation's own seeds.
@@ -19,16 +20,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import itertools
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from networks import SHAPES, Threads, commit, front, machine, one_step, random_run
+from networks import ONNX_CALLS, SHAPES, Threads, commit, front, inputs, machine, one_step, random_run, random_student
 
-from lab import artefacts, bench, deploy, diffusion, metrics, runtimes
+from lab import artefacts, bench, deploy, diffusion, export, metrics, runtimes
 from lab.config import DiTConfig
 from lab.devices import predict, runner
 from lab.devices.runner import Comparison, Preset
@@ -184,6 +187,34 @@ def batch1(store: Store, result: Result, preset: Preset, shapes: list[str], thre
                         result.add(key | compared(found) | state | images_of(run, session, name, precision, 1))
 
 
+def plain(store: Store, result: Result, preset: Preset, shapes: list[str], threads: list[int]) -> None:
+    try:
+        graphs = {shape: plain_graph(SHAPES[shape]) for shape in shapes}
+    except ImportError as error:
+        result.leave_out(f"plain: torch's ONNX export needs {error.name}; python -m pip install {error.name}")
+        return
+    for count in threads:
+        for shape, (name, opened) in itertools.product(shapes, ONNX_CALLS.items()):
+            key = {"part": "plain", "shape": shape, "threads": count, "runtime": name, "precision": "fp32"}
+            if not result.has(**key):
+                with result.or_left_out(f"{name} of {shape}, plain"):
+                    theirs, call = diffusers_call(SHAPES[shape], 1), opened(graphs[shape], 1, count)
+                    with quiet() as state:
+                        found = runner.compare(theirs, call, preset, around=(Threads(count), contextlib.nullcontext()))
+                    result.add(key | compared(found) | state)
+
+
+def plain_graph(config: DiTConfig) -> bytes:
+    """torch's ONNX export of the network as it was trained, for batch 1."""
+    z, y = (torch.from_numpy(value) for value in inputs(1).values())
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        path = Path(folder) / "plain.onnx"
+        torch.onnx.export(random_student(config), (z, None, y), path, dynamo=True, external_data=False, verbose=False,
+                          input_names=[export.NOISE, export.CLASSES], output_names=[export.IMAGE])  # fmt: skip
+        return path.read_bytes()
+
+
 def batch16(store: Store, result: Result, preset: Preset, shapes: list[str], threads: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         nets = Store(folder)
@@ -270,7 +301,7 @@ def fd_of(run: Run, store: Store, runtime: str, precision: str, threads: int, sa
     return metrics.fd(metrics.extract(torch.cat(images), extractor), real)
 
 
-PARTS = {"distance": distance, "batch1": batch1, "batch16": batch16, "fold": fold}
+PARTS = {"distance": distance, "batch1": batch1, "plain": plain, "batch16": batch16, "fold": fold}
 
 
 @functools.cache
@@ -301,8 +332,10 @@ def _batch1(rows: list[dict]) -> Iterator[dict]:
                  and (row["precision"] == "fp32" or f"{row['runtime']} {row['precision']}" in kept)]  # fmt: skip
         exact = [row for row in right if row["precision"] == "fp32"]
         wrong = [f"{row['runtime']} {row['precision']}" for row in mine if not row["images_right"]]
+        bare = [row for row in rows if row["part"] == "plain" and (row["shape"], row["threads"]) == (shape, threads)]
         yield {"shape": shape, "threads": threads, "fastest_fp32": _named(exact), "aim_fp32": AIMS.get(shape),
-               "fastest_right": _named(right), "aim_right": AIM_COARSE, "wrong": wrong}  # fmt: skip
+               "plain_fp32": _named(bare), "fastest_right": _named(right), "aim_right": AIM_COARSE,
+               "wrong": wrong}  # fmt: skip
 
 
 def _named(rows: list[dict]) -> dict | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from types import TracebackType
 
+import numpy as np
 import torch
 from torch import nn
 
-from lab import choose, deploy
+from lab import choose, deploy, diffusion, export
 from lab.config import DiTConfig, Recipe, Use
 from lab.data import ImageSpec
 from lab.devices import runner
@@ -42,6 +44,48 @@ def random_run(store: Store, config: DiTConfig, seed: int = 0) -> Run:
     run = store.open(Recipe(data="digits", student=config, methods=(Use("denoise"),), steps=0, seed=seed))
     save_student(run, random_student(config, seed), SPEC)
     return run
+
+
+# --- graphs by a runtime's own interface, past lab/runtimes ------------------------------------------
+
+
+def inputs(batch: int) -> dict[str, np.ndarray]:
+    """Noise and classes of a batch under the names that every graph of ours has."""
+    z, _ = diffusion.noise_of(range(batch), SPEC.shape, 0)
+    return {export.NOISE: z.numpy(), export.CLASSES: diffusion.sheet_classes(batch, SPEC.num_classes).numpy()}
+
+
+def onnxruntime_call(graph: bytes, batch: int, threads: int) -> Callable[[], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in inputs(batch).items()}
+    return lambda: session.run_with_ort_values([export.IMAGE], given)[0].numpy()
+
+
+def openvino_call(graph: bytes, batch: int, threads: int) -> Callable[[], np.ndarray]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape({name: list(value.shape) for name, value in inputs(batch).items()})
+    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
+                "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    for name, value in inputs(batch).items():
+        request.set_tensor(name, openvino.Tensor(value))
+
+    def call() -> np.ndarray:
+        request.start_async()
+        request.wait()
+        return request.get_tensor(export.IMAGE).data
+
+    return call
+
+
+ONNX_CALLS = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
 
 
 # --- what is committed --------------------------------------------------------------------------
@@ -105,5 +149,5 @@ def _installed(name: str) -> bool:
     return True
 
 
-__all__ = ["PACKAGES", "SHAPES", "SPEC", "Threads", "commit", "front", "machine", "one_step", "random_run",
-           "random_student", "teachers"]  # fmt: skip
+__all__ = ["ONNX_CALLS", "PACKAGES", "SHAPES", "SPEC", "Threads", "commit", "front", "machine", "one_step",
+           "random_run", "random_student", "teachers"]  # fmt: skip
