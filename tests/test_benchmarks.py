@@ -11,7 +11,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+from conftest import TINY_STUDENT
 
+from lab import experiment
 from lab.config import Recipe, Use
 from lab.devices import runner
 from lab.results import Store, read_json
@@ -108,3 +110,57 @@ def test_rivals_that_compute_the_same_share_one_speed(benchmark, store: Store, m
     same = dataclasses.replace(recipe, seed=3, lr=5e-4, ema=0.9999)
     assert [clocked.plan(one, store, None, tries) for tries in (1, 2) for one in (recipe, same)] == [100, 100, 300, 300]
     assert clocked.plan(dataclasses.replace(recipe, batch=recipe.batch * 2), store, None) == 200.0
+
+
+@pytest.fixture
+def measured(taught: Store) -> Store:
+    """A results folder with a measured student."""
+    experiment.run(TINY_STUDENT, taught)
+    return taught
+
+
+@pytest.mark.slow
+def test_latency_fills_every_part_of_its_file(
+    benchmark, measured: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    latency, out = benchmark("latency"), tmp_path / "latency.json"
+    monkeypatch.setattr(latency, "FORMS", {"eager": ("fp32",), "onnxruntime": ("fp32", "int8")})
+    monkeypatch.setattr(latency.runner, "wait_until_quiet", lambda *_: False)
+    argv = ["latency.py", "--results", str(measured.root), "--out", str(out), "--shapes", "64x4", "--threads", "1",
+            "--seconds", "0.02", "--samples", "100"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", argv)
+    latency.main()
+    found = read_json(out)
+    assert [why for why in found["left_out"] if not why.startswith("plain: torch's ONNX export needs")] == []
+    rows = {(row["part"], row["runtime"], row["precision"]) for row in found["rows"] if row["part"] != "plain"}
+    both = {("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("eager", "fp32")}
+    assert rows == {(part, *form) for part in ("batch1", "batch16") for form in both} | {
+        ("fold", "eager", "fp32"), ("distance", "onnxruntime", "int8"),
+    }  # fmt: skip
+    summary = found["summary"]
+    assert summary["batch1"][0]["fastest_fp32"]["times_faster"] > 0
+    assert {one["precision"] for one in summary["batch16"]} == {"fp32", "int8"}
+    assert summary["fold"][0]["bytes_after"] < summary["fold"][0]["bytes_before"]
+    latency.main()
+    assert read_json(out)["rows"] == found["rows"], "what is there is not timed again"
+
+
+@pytest.mark.slow
+def test_measure_leaves_reports_and_parts_of_every_student(
+    benchmark, measured: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = benchmark("measure")
+    some = {name: runtime for name, runtime in measure.runtimes.RUNTIMES.items() if name in ("eager", "packed")}
+    monkeypatch.setattr(measure.runtimes, "RUNTIMES", some)
+    argv = ["measure.py", "--results", str(measured.root), "--batch", "1", "--block-batch", "1", "--threads", "1",
+            "--seconds", "0.02", "--out", str(tmp_path / "predict.json")]  # fmt: skip
+    monkeypatch.setattr("sys.argv", [*argv, "--dry-run"])
+    assert measure.main() == 0 and measured.reports().empty
+    monkeypatch.setattr("sys.argv", argv)
+    assert measure.main() == 0
+    reports = measured.reports()
+    assert set(reports["model.model_id"]) == {run.id for run in measured.runs()}, capsys.readouterr().out
+    assert set(reports["software.runtime"]) == {"eager"} and set(reports["workload.nfe"]) == {1, 8}
+    assert list((measured.root / "devices" / "blocks").rglob("*.json"))
+    assert measure.main() == 0 and len(measured.reports()) == len(reports)
