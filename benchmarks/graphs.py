@@ -3,7 +3,8 @@
     python benchmarks/graphs.py --out results/benchmarks/graphs.json
     python benchmarks/graphs.py --cpu-time     # on a busy machine: by the CPU time of this process, not the clock
 
-`own_attention` is one operator of ONNX Runtime for q, k, v and attention, `open_gelu` GELU in single operations.
+`own_attention` is one operator of ONNX Runtime for q, k, v and attention, `open_gelu` GELU in single operations,
+`class_norm` the class's scale and shift inside LayerNormalization.
 A ratio above 1: the rewriting is quicker. float32, one thread. A row that is in the file already, of the same
 machine and versions, is not measured again.
 """
@@ -26,7 +27,7 @@ from lab.devices.runner import Preset
 from lab.experiment import commit
 from lab.results import read_json, write_json
 
-REWRITINGS = {"onnxruntime": ("own_attention", "open_gelu"), "openvino": ("open_gelu",)}
+REWRITINGS = {"onnxruntime": ("own_attention", "open_gelu", "class_norm"), "openvino": ("open_gelu",)}
 
 
 def measure(shape: str, runtime: str, how: str, batch: int, preset: Preset, clock: Callable[[], int]) -> dict:

@@ -51,8 +51,10 @@ CALIBRATION_SEED, CALIBRATION_IMAGES = 500_000, 256
 class Graph:
     """Nodes and constants of an ONNX graph, added in the order in which they run."""
 
-    def __init__(self, dtype: torch.dtype, *, gemm: bool, own_attention: bool, open_gelu: bool) -> None:
+    def __init__(self, dtype: torch.dtype, *, gemm: bool = False, own_attention: bool = False, open_gelu: bool = False,
+                 class_norm: bool = False) -> None:  # fmt: skip
         self.dtype, self.gemm, self.own_attention, self.open_gelu = dtype, gemm, own_attention, open_gelu
+        self.class_norm = class_norm
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
 
@@ -82,16 +84,18 @@ class Graph:
 
 
 def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False,
-             own_attention: bool = False, open_gelu: bool = False) -> ModelProto:  # fmt: skip
+             own_attention: bool = False, open_gelu: bool = False, class_norm: bool = False) -> ModelProto:  # fmt: skip
     """The network as an ONNX model that computes in this dtype; inputs and output stay float32 and int64.
 
     gemm: products as Gemm instead of MatMul nodes; which of the two a quantiser knows differs.
     own_attention: q, k, v and attention as the one operator that ONNX Runtime has for them and nobody else reads.
     open_gelu: GELU in single operations, which keeps a runtime from drawing it into the product before.
+    class_norm: the class's scale and shift as those of the LayerNormalization itself, one pass instead of three; ONNX
+    allows it (they broadcast), ONNX Runtime computes it since 1.21, others know vectors alone.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    g = Graph(dtype, gemm=gemm, own_attention=own_attention, open_gelu=open_gelu)
+    g = Graph(dtype, gemm=gemm, own_attention=own_attention, open_gelu=open_gelu, class_norm=class_norm)
     wide = dtype == torch.float32
     z = NOISE if wide else g.node("Cast", "z.half", NOISE, to=TensorProto.FLOAT16)
     out = _network(g, net, z)
@@ -138,6 +142,9 @@ def _rows(g: Graph, net: Deployed) -> list[str]:
 
 def _normed(g: Graph, name: str, x: str, shift: str, scale: str, width: int) -> str:
     """LN(x) scale + shift, as rows for a product: (B, N, D) -> (B*N, D)."""
+    if g.class_norm:
+        x = g.node("LayerNormalization", f"{name}.norm", x, scale, shift, axis=-1, epsilon=EPS)
+        return g.reshape(f"{name}.rows", x, [-1, width])
     one = g.constant("one", torch.ones(width))
     x = g.node("LayerNormalization", f"{name}.norm", x, one, axis=-1, epsilon=EPS)
     x = g.node("Mul", f"{name}.scale", x, scale)

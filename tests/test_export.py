@@ -90,14 +90,16 @@ def test_weights_of_seven_bits_overflow_no_processor(net: Deployed, tmp_path: Pa
     assert found and max(np.abs(v.astype(int)).max() for v in found) <= 64
 
 
-@pytest.mark.parametrize("how", ["own_attention", "open_gelu"])
+@pytest.mark.parametrize("how", ["own_attention", "open_gelu", "class_norm"])
 def test_other_nodes_say_the_same_numbers(net: Deployed, how: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     z, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
     model = export.graph_of(net, SPEC, **{how: True})
     found = kinds(model)
-    gone, instead = {"own_attention": ("Softmax", "Attention"), "open_gelu": ("Gelu", "Sigmoid")}[how]
-    assert found[gone] == 0 and found[instead] == CONFIG.depth
+    depth = CONFIG.depth
+    counts = {"own_attention": {"Softmax": 0, "Attention": depth}, "open_gelu": {"Gelu": 0, "Sigmoid": depth},
+              "class_norm": {"Mul": 2 * depth, "LayerNormalization": 2 * depth + 1}}[how]  # fmt: skip
+    assert {kind: found[kind] for kind in counts} == counts
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (image,) = session.run(None, {"z": z.numpy(), "y": y.numpy()})
     np.testing.assert_allclose(image, net(z, y).numpy(), atol=1e-5)

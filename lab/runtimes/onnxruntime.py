@@ -89,7 +89,8 @@ class OnnxRuntime:
 
         def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
             if precision == "fp32":  # the quantisers know products, not an operator that holds one
-                write_whole(folder / FILE, export.graph_of(net, spec, own_attention=True).SerializeToString())
+                graph = export.graph_of(net, spec, own_attention=True, class_norm=True)
+                write_whole(folder / FILE, graph.SerializeToString())
             else:
                 export.to_onnx(net, spec, folder / FILE, precision)
 
