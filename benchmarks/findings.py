@@ -66,6 +66,27 @@ def recipe(store: Store) -> list[str]:
             f"{' and '.join(parts)}. (`python benchmarks/recipe.py`)"]  # fmt: skip
 
 
+def search(store: Store) -> list[str]:
+    """The stages of the search: what won its last rung, what came next, what was worst in its first."""
+    found = read_json(store.root / "benchmarks" / "search.json")
+    if not found:
+        return []
+    rows = []
+    for stage in found["stages"]:
+        by_length: dict[float, list[dict]] = {}
+        for row in stage["rows"]:
+            by_length.setdefault(row["budget_s"], []).append(row)
+        first, last = (sorted(by_length[length], key=lambda row: row["fd"])
+                       for length in (min(by_length), max(by_length)))  # fmt: skip
+        rows.append([stage["stage"], f"{max(by_length):.0f}", *map(_named, (last[0], last[-1], first[-1]))])
+    processors = sorted({row["env"]["cpu_capability"] for stage in found["stages"] for row in stage["rows"]})
+    apart = f" Stages ran on processors of {' and of '.join(processors)}." if len(processors) > 1 else ""
+    return ["**The search** for the default recipe, 4 x 64: candidates of a stage for "
+            f"{found['rungs_s'][0]:.0f} seconds each, the best of them for longer. Distance in brackets.{apart} "
+            "(`python benchmarks/search.py`)", "",
+            *markdown(["stage", "seconds", "best", "other of its last rung", "worst of its first"], rows)]  # fmt: skip
+
+
 def noise_scale(store: Store) -> list[str]:
     rows = (read_json(store.root / "benchmarks" / "noise_scale.json") or {}).get("rows", [])
     parts = []
@@ -98,10 +119,13 @@ def training(store: Store) -> list[str]:
              *(f"{row[f'lab / {rival}']:.2f} ({row[f'lab / {rival} spread'][0]:.2f} to "
                f"{row[f'lab / {rival} spread'][1]:.2f})" for rival in ("diffusers", "diffusers compiled"))]
             for row in found["rows"]]  # fmt: skip
-    return ["**Training speed**, a whole update, over diffusers' `DiTTransformer2DModel` with plain AdamW in the same "
-            f"run. (`python benchmarks/train_throughput.py`, {found['threads']} threads)", "",
-            *markdown(["depth x width", "batch", "dtype", "images/s", "over diffusers, eager", "over it compiled"],
-                      rows)]  # fmt: skip
+    head = ["depth x width", "batch", "dtype", "images/s", "over diffusers, eager", "over it compiled"]
+    lines = ["**Training speed**, a whole update, over diffusers' `DiTTransformer2DModel` with plain AdamW in the same "
+             f"run. (`python benchmarks/train_throughput.py`, {found['threads']} threads)", "",
+             *markdown(head, rows)]  # fmt: skip
+    for why in found["left_out"]:
+        lines += ["", f"{why[0].upper()}{why[1:]}."]
+    return lines
 
 
 def latency(store: Store) -> list[str]:
@@ -170,7 +194,7 @@ def pages(store: Store) -> list[str]:
 
 
 FINDINGS: Sequence[Callable[[Store], list[str]]] = (
-    students, recipe, noise_scale, moments, training, latency, graphs, prediction, pages,
+    students, search, recipe, noise_scale, moments, training, latency, graphs, prediction, pages,
 )  # fmt: skip
 
 
@@ -187,6 +211,10 @@ def _turned(shape: str) -> str:
     """64x4, width first, as depth x width."""
     width, depth = shape.split("x")
     return f"{depth} x {width}"
+
+
+def _named(row: dict) -> str:
+    return f"{row['name']} ({row['fd']:.2f})"
 
 
 def _times(best: dict | None) -> str:
