@@ -2,7 +2,8 @@
 
 A one-step student is timed as its network, a denoising teacher as its whole sampler. Scope `core`
 is the network alone on noise that lies on the device; `e2e` goes from drawing the noise to a uint8
-image on the host. The protocol itself is devices/runner.py, the same that times a board.
+image on the host. On a CUDA device the network alone is timed by the device's clock, with the host's beside it. The
+protocol itself is devices/runner.py, the same that times a board.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +34,7 @@ from lab.devices.runner import Comparison, Preset
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
-from lab.runtimes.base import check_threads
+from lab.runtimes.base import TorchSession, check_threads
 
 SCOPES = ("core", "e2e")
 SOLVER = "dpmpp2m-8"
@@ -71,6 +73,22 @@ def call_of(session: Session, scope: str, batch: int) -> Callable[[], object]:
         return _uint8(session.fetch(session.run(session.place(noise, y))))
 
     return image
+
+
+@torch.inference_mode()
+def launched(session: TorchSession, inputs: tuple[Any, ...]) -> torch.Tensor:
+    """`session.run` that on a GPU does not wait for the end of the work."""
+    z, y = inputs
+    if session.teacher is not None:
+        return session.teacher.sample(z, y).images
+    with torch.autocast(session.device.type, torch.bfloat16) if "autocast" in session.flags else nullcontext():
+        return session.net(z, y) if session.deployed else session.net(z, None, y)
+
+
+def _events(session: Session) -> runner.CudaEvents | None:
+    """Where a session runs on a CUDA device, what times it by that device's clock."""
+    device = getattr(session, "device", None)  # of torch's alone: the others run on the CPU
+    return runner.CudaEvents(torch, device) if device is not None and device.type == "cuda" else None
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:
@@ -112,7 +130,9 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         _, build_ms = _timed(lambda: session.build(inputs))
         call = call_of(session, scope, batch)
         _, first_ms = _timed(call)
-        timed = runner.time_calls(call, chosen, before)
+        events = _events(session) if scope == "core" else None  # from noise to an image is the host's time alone
+        timed = runner.time_calls((lambda: launched(session, inputs)) if events else call, chosen, before,
+                                  events=events)  # fmt: skip
         peak_mb = runner.process_peak_mb()
         image = session.fetch(session.run(inputs))
     cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}

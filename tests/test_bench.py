@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,75 @@ def test_the_process_keeps_its_own_thread_count(store: Store, student: Run) -> N
     assert bench.measure(student, store, threads=1, preset=BRIEF)["state"]["threads"] == 1
     assert torch.get_num_threads() == 2
     assert bench.measure(student, store, preset=BRIEF)["state"]["threads"] == 2
+
+
+class Event:
+    """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: object) -> None:
+        self.at = time.perf_counter_ns()
+
+    def synchronize(self) -> None:
+        """Nothing: the CPU has done its work already."""
+
+    def elapsed_time(self, end: Event) -> float:
+        return (end.at - self.at) / 2e6
+
+
+class OnGpu(TorchSession):
+    """A session that takes this CPU for a GPU once its inputs are placed."""
+
+    def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self.device = torch.device("cpu")
+        placed = super().place(z, y)
+        self.device = torch.device("cuda", 0)
+        return placed
+
+
+class GpuRuntime(Eager):
+    def open(self, path: Path, **options: object) -> TorchSession:
+        return OnGpu(path, **options)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A stand-in for torch's GPU behind runtime eager; gives what was asked of it."""
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
+    monkeypatch.setattr(bench, "reference", lambda run, session, batch, device, solver: session(
+        *bench.fixed_inputs(session, batch)))  # fmt: skip
+    monkeypatch.setitem(runtimes.RUNTIMES, "eager", GpuRuntime())
+    return asked
+
+
+@pytest.mark.parametrize("name", ["student", "tiny"])
+def test_a_gpu_is_timed_by_its_own_clock_with_the_hosts_beside(
+    store: Store, trained: Store, gpu: list[str], name: str
+) -> None:
+    report = bench.measure(trained.get(name), store, solver="heun-2", preset=BRIEF)
+    timing = report["timing"]
+    assert check(report) == [] and report["checks"]["max_abs_vs_ref"] == 0
+    assert timing["clock"] == "cuda_event" and 1.5 * timing["p50"] < timing["wall"]["p50"]
+    assert timing["iters"] == 6 and len(gpu) == 3  # the first call, the images and what they are held against
+
+
+def test_from_noise_to_image_is_timed_by_the_host_alone_on_a_gpu_too(
+    store: Store, student: Run, gpu: list[str]
+) -> None:
+    timing = bench.measure(student, store, scope="e2e", preset=BRIEF)["timing"]
+    assert timing["clock"] == "wall_sync" and "wall" not in timing and len(gpu) >= 6
+
+
+@pytest.mark.parametrize(("name", "precision"), [("student", "fp32"), ("student", "bf16"), ("tiny", "fp32")])
+def test_what_is_timed_on_a_gpu_draws_what_the_session_draws(trained: Store, name: str, precision: str) -> None:
+    session = runtimes.get("eager").open(trained.get(name).path, precision=precision, solver="heun-2")
+    inputs = session.place(*bench.fixed_inputs(session, 2))
+    assert torch.equal(bench.launched(session, inputs), session.run(inputs))
 
 
 class Broken(TorchSession):

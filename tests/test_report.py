@@ -57,7 +57,7 @@ def objects(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]
 def test_every_object_of_the_format_is_closed_but_the_models_config() -> None:
     found = dict(objects(reports.schema()))
     free = [place for place, schema in found.items() if schema.get("additionalProperties") is not False]
-    assert free == ["/properties/model/properties/config"] and len(found) == 14
+    assert free == ["/properties/model/properties/config"] and len(found) == 15
 
 
 @pytest.mark.parametrize("part", [k for k, v in GOOD.items() if isinstance(v, dict)])
@@ -90,6 +90,11 @@ def test_a_grade_cannot_be_typed_in() -> None:
         ({"created_utc": "yesterday"}, "created_utc"),
         ({"state__cpu_mhz": {"min": 2.0, "max": 1.0}}, "state.cpu_mhz"),
         ({"provenance": "published"}, "source"),
+        ({"timing__wall": {"p50": 1.4}}, "timing.clock is wall_sync itself"),
+        ({"timing__clock": "cuda_event", "timing__wall": {"p50": 0.9}}, "timing.wall.p50 is 0.9 ms, less than the 1"),
+        ({"timing__clock": "cuda_event", "timing__wall": {"p50": 2, "p90": 1.5}}, "above timing.wall.p90 of 1.5 ms"),
+        ({"timing__clock": "cuda_event", "timing__wall": {"p90": 1.5}}, "'p50' is a required property"),
+        ({"timing__clock": "cuda_event", "timing__wall": {"p50": 2, "max": 9}}, "timing.wall: Additional properties"),
         ({"timing__mean": float("inf")}, "timing.mean is not a finite number"),
         ({"model__config": {"a": [1.0, float("nan")]}}, "model.config.a.1 is not a finite number"),
     ],
@@ -134,6 +139,11 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
     assert grade(published).letter == "E"
 
 
+def test_two_clocks_of_one_timing_pass() -> None:
+    wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1}
+    assert check(changed(timing__clock="cuda_event", timing__wall=wall)) == []
+
+
 # --- stored ones ---
 
 
@@ -152,6 +162,7 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
         (changed(timing__p50=0), "timing.p50 is 0 ms"),
         (changed(timing__p50_ci95=[1.0]), "timing.p50_ci95 has 1 values"),
         (changed(timing__samples_ns=["x"]), "timing.samples_ns.0 is 'x', not integer"),
+        (changed(timing__wall={"p50": "fast"}), "timing.wall.p50 is 'fast', not number"),
         (changed(state__cpu_mhz=[1]), "state.cpu_mhz is '[1]', not object or null"),
         (changed(device__name=None), "device.name is 'None', not string"),
     ],

@@ -119,6 +119,62 @@ def test_the_garbage_collector_is_back_after_a_call_that_fails() -> None:
     assert gc.isenabled()
 
 
+# --- a GPU's clock ---
+
+
+class FakeGpu:
+    """torch of a machine whose GPU works on while the host goes on; both by the clock of a test."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock, self.busy_until, self.cuda = clock, 0, self
+        self.on: set[str] = set()
+
+    def current_stream(self, device: str) -> str:
+        return f"stream of {device}"
+
+    def launch(self, host_ms: float, gpu_ms: float) -> None:
+        """The host needs some time to start a piece of work, and does not wait for it."""
+        self.clock.now += round(host_ms * 1e6)
+        self.busy_until = max(self.busy_until, self.clock.now) + round(gpu_ms * 1e6)
+
+    def Event(self, *, enable_timing: bool) -> FakeEvent:
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu, self.at = gpu, 0
+
+    def record(self, stream: str) -> None:
+        self.gpu.on.add(stream)
+        self.at = max(self.gpu.busy_until, self.gpu.clock.now)
+
+    def synchronize(self) -> None:
+        self.gpu.clock.now = max(self.gpu.clock.now, self.at) + 250_000  # until the host is awake again
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return (end.at - self.at) / 1e6
+
+
+def test_on_a_gpu_its_own_clock_is_the_headline_and_the_hosts_stands_beside(clock: FakeClock, tmp_path: Path) -> None:
+    gpu = FakeGpu(clock)
+    lasts = itertools.chain([50.0], itertools.cycle([1.0, 1.0, 2.0]))  # the first one is the warm-up
+    preset = Preset(iters=9, seconds=0.0, warmup_iters=1, warmup_s=0.0, warmup_cap_s=0.0001)
+    found = runner.time_calls(lambda: gpu.launch(0.1, next(lasts)), preset, QUIET, machine=tree(tmp_path), clock=clock,
+                              events=runner.CudaEvents(gpu, "cuda:1")).timing  # fmt: skip
+    assert (found["clock"], found["p50"], found["p99"], found["iters"]) == ("cuda_event", 1.1, 2.1, 9)
+    wall = found["wall"]
+    assert (wall["min"], wall["p50"], wall["p99"]) == (1.35, 1.35, 2.35)
+    assert wall["mean"] == pytest.approx(1.35 + 1 / 3, abs=1e-6)
+    assert found["duration_s"] == pytest.approx(sum([1.35, 1.35, 2.35]) * 3 / 1000, abs=1e-3)
+    assert gpu.on == {"stream of cuda:1"} and max(found["samples_ns"]) == 2_100_000
+
+
+def test_on_a_cpu_there_is_one_clock(clock: FakeClock, tmp_path: Path) -> None:
+    found = runner.time_calls(clock.call(itertools.repeat(1.0)), SHORT, QUIET, machine=tree(tmp_path), clock=clock)
+    assert found.timing["clock"] == "wall_sync" and "wall" not in found.timing
+
+
 # --- statistics ---
 
 

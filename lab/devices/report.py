@@ -38,6 +38,7 @@ LARGEST = 1e15
 LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
 MAX_TEXT = 200  # characters
 SHORTEST_MS, LONGEST_MS = 1e-6, 86_400_000.0  # of one call: a nanosecond, a day
+CLOCKS_APART = 0.01  # by how much a GPU's clock and the host's may differ
 MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|model\.config\..*")
 # Nothing in a name needs them, and a page or a plot would read them as markup.
 MARKUP = frozenset("<>`[]{}\\$")
@@ -259,13 +260,13 @@ def _number_rules(report: Mapping[str, JSON]) -> Iterator[str]:
 
 
 def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
-    known = [(name, timing[name]) for name in ("min", "p50", "p90", "p99") if timing.get(name) is not None]
-    for name, value in known:
-        if not SHORTEST_MS <= value <= LONGEST_MS:
-            yield f"timing.{name} is {value:g} ms; a call takes between a nanosecond ({SHORTEST_MS:g} ms) and a day"
-    for (low_name, low), (high_name, high) in zip(known, known[1:]):
-        if low > high:
-            yield f"timing.{low_name} is {low:g} ms, above timing.{high_name} of {high:g} ms"
+    yield from _order_rules(timing, "timing")
+    if wall := timing.get("wall"):
+        yield from _order_rules(wall, "timing.wall")
+        if timing["clock"] == "wall_sync":
+            yield "timing.wall stands beside another clock's times, and timing.clock is wall_sync itself"
+        elif wall["p50"] < timing["p50"] * (1 - CLOCKS_APART) - SHORTEST_MS:
+            yield f"timing.wall.p50 is {wall['p50']:g} ms, less than the {timing['p50']:g} ms of the work within it"
     if ci := timing.get("p50_ci95"):
         if not ci[0] <= timing["p50"] <= ci[1]:
             yield f"timing.p50_ci95 [{ci[0]:g}, {ci[1]:g}] does not hold p50 {timing['p50']:g}"
@@ -276,6 +277,16 @@ def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
     if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
         yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
+
+
+def _order_rules(times: Mapping[str, Any], place: str) -> Iterator[str]:
+    known = [(f"{place}.{name}", times[name]) for name in ("min", "p50", "p90", "p99") if times.get(name) is not None]
+    for name, value in known:
+        if not SHORTEST_MS <= value <= LONGEST_MS:
+            yield f"{name} is {value:g} ms; a call takes between a nanosecond ({SHORTEST_MS:g} ms) and a day"
+    for (low_name, low), (high_name, high) in zip(known, known[1:]):
+        if low > high:
+            yield f"{low_name} is {low:g} ms, above {high_name} of {high:g} ms"
 
 
 def _leaves(value: JSON, place: str = "") -> Iterator[tuple[str, JSON]]:

@@ -2,10 +2,11 @@
 
 The protocol: look at the machine first (`preflight`), warm up until two windows of 20 calls agree,
 time every single call on a monotonic clock, leave no outlier out, and say how sure the median is
-(`time_calls`). Two contenders are timed in turns, A B B A, with a rest before each change, so that
-both meet the same disturbances and neither is the other's (`compare`). Where the machine tells its
-clocks, temperature, power, memory, swap, throttling and load, they are kept beside the figures; what
-it does not tell is None, never a guess.
+(`time_calls`). What runs on a CUDA device is timed by the device's own clock, with the host's beside
+it. Two contenders are timed in turns, A B B A, with a rest before each change, so that both meet the
+same disturbances and neither is the other's (`compare`). Where the machine tells its clocks,
+temperature, power, memory, swap, throttling and load, they are kept beside the figures; what it does
+not tell is None, never a guess.
 
 In an unpacked pack (`python -m lab pack`) this file is a command: it verifies the pack's checksums, runs
 the network by onnxruntime, torch or trtexec, whichever is there, holds its images against the
@@ -44,7 +45,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.4"
+NAME, VERSION = "edge-dit-lab", "1.5"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -62,6 +63,7 @@ RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # of a whole Jetson module, by t
 COMMAND_FOLDERS = ("usr/bin", "usr/sbin", "usr/src/tensorrt/bin")  # trtexec of a JetPack stands in the last
 
 Clock = Callable[[], int]  # nanoseconds
+Once = Callable[[Callable[[], object], Clock], int]  # makes one call and gives its time in ns
 T = TypeVar("T")
 
 
@@ -562,31 +564,69 @@ class Timed:
     system_mb: float | None = None  # by how much the machine's free memory fell
 
 
-def time_calls(call: Callable[[], object], preset: Preset, before: Before, *, machine: Machine = HERE,
-               clock: Clock = time.perf_counter_ns, sleep: Callable[[float], None] = time.sleep) -> Timed:  # fmt: skip
-    """Warm up and time a callable that returns only when its work is done."""
-    watch = Watch(machine, before)
-    warmup_iters, converged = warm_up(call, preset, clock)
+class CudaEvents:
+    """Times calls by the GPU's own clock, with two events around their work, and by the host's beside it.
+
+    Such a call only starts work: what is timed ends when the GPU has done it. An event tells time to half a
+    microsecond.
+    """
+
+    def __init__(self, torch: Any, device: Any) -> None:
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._stream = torch.cuda.current_stream(device)
+        self.wall = array("q")  # the host's time of every call, in ns
+
+    def once(self, call: Callable[[], object], clock: Clock) -> int:
+        """The GPU's time of a call, in ns; it stands in the place of `_once`."""
+        start = clock()
+        self._start.record(self._stream)
+        call()
+        self._end.record(self._stream)
+        self._end.synchronize()
+        self.wall.append(max(clock() - start, 1))
+        return max(round(self._start.elapsed_time(self._end) * 1e6), 1)
+
+
+def time_calls(call: Callable[[], object], preset: Preset, before: Before, *, events: CudaEvents | None = None,
+               machine: Machine = HERE, clock: Clock = time.perf_counter_ns,
+               sleep: Callable[[float], None] = time.sleep) -> Timed:  # fmt: skip
+    """Warm up and time a callable that returns only when its work is done.
+
+    With `events` it only starts work on their GPU: the figures are then the GPU's, and `wall` has the host's.
+    """
+    watch, once = Watch(machine, before), events.once if events else _once
+    warmup_iters, converged = warm_up(call, preset, clock, once)
     sessions: list[Sequence[int]] = []
     with watch:
         for session in range(preset.sessions):
             if session:
                 watch.cool_down(sleep)
-            sessions.append(sample(call, preset, clock))
+            sessions.append(sample(call, preset, clock, once))
     timing = {"unit": "ms", "clock": "wall_sync", "warmup_iters": warmup_iters, "warmup_converged": converged}
-    return Timed(timing | summary(sessions), watch.state(), watch.flags(), watch.system_mb())
+    timing |= summary(sessions)
+    if events:
+        wall = events.wall[-timing["iters"] :]
+        timing |= {"clock": "cuda_event", "duration_s": round(sum(wall) / 1e9, 3), "wall": spread(wall)}
+    return Timed(timing, watch.state(), watch.flags(), watch.system_mb())
 
 
 def _larger(a: float | None, b: float | None) -> float | None:
     return max((x for x in (a, b) if x is not None), default=None)
 
 
-def warm_up(call: Callable[[], object], preset: Preset, clock: Clock = time.perf_counter_ns) -> tuple[int, bool]:
+def _once(call: Callable[[], object], clock: Clock) -> int:
+    start = clock()
+    call()
+    return max(clock() - start, 1)
+
+
+def warm_up(call: Callable[[], object], preset: Preset, clock: Clock = time.perf_counter_ns, once: Once = _once
+            ) -> tuple[int, bool]:  # fmt: skip
     """(calls made, whether the last two windows agreed before the cap)."""
     times: list[int] = []
     start = clock()
     while True:
-        times.append(_once(call, clock))
+        times.append(once(call, clock))
         elapsed = (clock() - start) / 1e9
         if len(times) >= preset.warmup_iters and elapsed >= preset.warmup_s and _steady(times):
             return len(times), True
@@ -601,13 +641,8 @@ def _steady(times: list[int]) -> bool:
     return abs(last / previous - 1) <= AGREE
 
 
-def _once(call: Callable[[], object], clock: Clock) -> int:
-    start = clock()
-    call()
-    return max(clock() - start, 1)
-
-
-def sample(call: Callable[[], object], preset: Preset, clock: Clock = time.perf_counter_ns) -> array:
+def sample(call: Callable[[], object], preset: Preset, clock: Clock = time.perf_counter_ns, once: Once = _once
+           ) -> array:  # fmt: skip
     """The time of every call of one session, in ns; the garbage collector waits, as in timeit."""
     times, limit = array("q"), int(preset.seconds * 1e9)
     collecting = gc.isenabled()
@@ -616,7 +651,7 @@ def sample(call: Callable[[], object], preset: Preset, clock: Clock = time.perf_
     try:
         start = clock()
         while len(times) < preset.iters or clock() - start < limit:
-            times.append(_once(call, clock))
+            times.append(once(call, clock))
     finally:
         if collecting:
             gc.enable()
@@ -649,18 +684,24 @@ def wait_until_quiet(machine: Machine = HERE, *, cap_s: float = 300.0, sleep: Ca
 
 def summary(sessions: Sequence[Sequence[int]]) -> dict[str, Any]:
     """The figures of a report's `timing` part from all times of all sessions, none left out."""
-    times = sorted(itertools.chain(*sessions))
-    mean = statistics.fmean(times)
-    std = math.sqrt(statistics.fmean((t - mean) ** 2 for t in times))
-    p50 = statistics.median(times)
-    low, high = median_ci(sessions)
+    times = list(itertools.chain(*sessions))
+    found, (low, high) = spread(times), map(_ms, median_ci(sessions))
     kept = [thin(s, MAX_SAMPLES // len(sessions)) for s in sessions]
     return {
-        "iters": len(times), "duration_s": round(sum(times) / 1e9, 3), "sessions": len(sessions),
-        "p50": _ms(p50), "p50_ci95": [_ms(min(low, p50)), _ms(max(high, p50))],
-        "p90": _ms(percentile(times, 0.9)), "p99": _ms(percentile(times, 0.99)), "min": _ms(times[0]),
-        "mean": _ms(mean), "std": _ms(std), "cv": round(std / mean, 5), "drift": round(drift(sessions), 5),
-        "samples_ns": [int(t) for t in itertools.chain(*kept)],
+        "iters": len(times), "duration_s": round(sum(times) / 1e9, 3), "sessions": len(sessions), **found,
+        "p50_ci95": [min(low, found["p50"]), max(high, found["p50"])], "cv": round(found["std"] / found["mean"], 5),
+        "drift": round(drift(sessions), 5), "samples_ns": [int(t) for t in itertools.chain(*kept)],
+    }  # fmt: skip
+
+
+def spread(times: Sequence[int]) -> dict[str, float]:
+    """Median and percentiles, mean and standard deviation of times in ns; in ms."""
+    times = sorted(times)
+    mean = statistics.fmean(times)
+    return {
+        "p50": _ms(statistics.median(times)), "p90": _ms(percentile(times, 0.9)), "p99": _ms(percentile(times, 0.99)),
+        "min": _ms(times[0]), "mean": _ms(mean),
+        "std": _ms(math.sqrt(statistics.fmean((t - mean) ** 2 for t in times))),
     }  # fmt: skip
 
 
@@ -978,6 +1019,9 @@ class OnnxRuntime:
 
         return image
 
+    def events(self) -> CudaEvents | None:
+        return None
+
     def peak_mb(self) -> float | None:
         return None
 
@@ -1017,8 +1061,15 @@ class Torch:
         classes = None if y is None else self.torch.frombuffer(bytearray(y), dtype=self.torch.int64).to(self.on)
         return noise.to(self.on), classes
 
+    def launch(self, inputs: Any) -> Any:
+        """`run` that on a GPU does not wait for the end of the work."""
+        return self.net(*inputs)
+
+    def events(self) -> CudaEvents | None:
+        return CudaEvents(self.torch, self.on) if self.on == "cuda" else None
+
     def run(self, inputs: Any) -> Any:
-        image = self.net(*inputs)
+        image = self.launch(inputs)
         if self.on == "cuda":
             self.torch.cuda.synchronize()
         return image
@@ -1069,7 +1120,9 @@ def _by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pre
     start = time.perf_counter_ns()
     call()
     first_ms = (time.perf_counter_ns() - start) / 1e6
-    timed = time_calls(call, preset, before, machine=machine)
+    events = opened.events() if options.scope == "core" else None  # from noise to bytes is the host's time alone
+    timed = time_calls((lambda: opened.launch(inputs)) if events else call, preset, before, events=events,
+                       machine=machine)  # fmt: skip
     return Found(
         timed, opened.values(opened.run(inputs)), opened.version, [*opened.flags, *timed.flags],
         {"load_ms": round(load_ms, 3), "build_ms": None, "first_ms": round(first_ms, 3)},

@@ -223,6 +223,14 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     ),
     "a spread that does not follow": (text(timing__cv=0.001), "timing.cv is 0.001, but std 0.02 over mean 1 is not"),
     "p50 above p90": (text(timing__p90=0.95), "timing.p50 is 1 ms, above timing.p90 of 0.95 ms"),
+    "a wall clock that is too quick": (
+        text(timing__clock="cuda_event", timing__wall={"p50": 0.5}),
+        "timing.wall.p50 is 0.5 ms, less than the 1 ms of the work within it",
+    ),
+    "a negative wall clock": (
+        text(timing__clock="cuda_event", timing__wall={"p50": 2.0, "mean": -1.0}),
+        "timing.wall.mean is negative: -1",
+    ),
     "5,000 raw times": (text(timing__samples_ns=[1_000_000] * 5000), "timing.samples_ns"),
     "a raw time as text": (text(timing__samples_ns=["1"]), "timing.samples_ns.0: '1' is not of type 'integer'"),
     "a key twice": (with_('"p99": 1.5', '"p99": 1.5, "p99": 0.1'), "the key 'p99' stands twice in one object"),

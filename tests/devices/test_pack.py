@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import weakref
 import zipfile
 from pathlib import Path
@@ -311,6 +312,64 @@ def test_what_is_bound_lives_until_the_network_has_run(scope: str, unpacked: Pat
     for _ in range(2):
         call()
     assert set(found.session.inputs) == {"z", "y"} and found.session.gone == []
+
+
+class Event:
+    """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: object) -> None:
+        self.at = time.perf_counter_ns()
+
+    def synchronize(self) -> None:
+        """Nothing: the CPU has done its work already."""
+
+    def elapsed_time(self, end: Event) -> float:
+        return (end.at - self.at) / 2e6
+
+
+class OnGpu(runner.Torch):
+    """torch that takes this CPU for a GPU."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.on, self.gpu = "cuda", ("Orin", 7620)
+
+    def place(self, z: object, y: object) -> object:
+        self.on, before = "cpu", self.on
+        placed = super().place(z, y)
+        self.on = before
+        return placed
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A stand-in for torch's GPU; gives what was asked of it."""
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 2_500_000)
+    monkeypatch.setitem(runner.RUNTIMES, "torch", OnGpu)
+    monkeypatch.setattr(runner, "Torch", OnGpu)
+    return asked
+
+
+def test_torch_on_a_gpu_reports_both_clocks_and_waits_in_no_timed_call(unpacked: Path, gpu: list[str]) -> None:
+    found = ran(unpacked, "--runtime", "torch")
+    timing = found["timing"]
+    assert timing["clock"] == "cuda_event" and 1.5 * timing["p50"] < timing["wall"]["p50"]
+    assert timing["wall"]["min"] <= timing["wall"]["p50"] <= timing["wall"]["p90"] <= timing["wall"]["p99"]
+    assert len(gpu) == 2 and found["checks"]["output_ok"] is True  # the first call, and the one whose images are kept
+
+
+def test_from_noise_to_bytes_is_timed_by_the_host_alone(unpacked: Path, gpu: list[str], monkeypatch) -> None:
+    real = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda shape, device: real(shape))
+    timing = ran(unpacked, "--runtime", "torch", "--scope", "e2e")["timing"]
+    assert timing["clock"] == "wall_sync" and "wall" not in timing and len(gpu) > 30
 
 
 def test_what_breaks_in_a_runtime_is_quoted(unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
