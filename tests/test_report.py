@@ -90,6 +90,7 @@ def test_a_grade_cannot_be_typed_in() -> None:
         ({"created_utc": "yesterday"}, "created_utc"),
         ({"state__cpu_mhz": {"min": 2.0, "max": 1.0}}, "state.cpu_mhz"),
         ({"provenance": "published"}, "source"),
+        ({"timing__iqr": 0.5}, "timing.iqr is 0.5 ms, more than the 0.4 ms between its min and p90"),
         ({"timing__wall": {"p50": 1.4}}, "timing.clock is wall_sync itself"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 0.9}}, "timing.wall.p50 is 0.9 ms, less than the 1"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 2, "p90": 1.5}}, "above timing.wall.p90 of 1.5 ms"),
@@ -140,8 +141,8 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
 
 
 def test_two_clocks_of_one_timing_pass() -> None:
-    wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1}
-    assert check(changed(timing__clock="cuda_event", timing__wall=wall)) == []
+    wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1, "iqr": 0.1}
+    assert check(changed(timing__clock="cuda_event", timing__wall=wall, timing__iqr=0.4)) == []
 
 
 # --- stored ones ---

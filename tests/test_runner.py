@@ -165,7 +165,7 @@ def test_on_a_gpu_its_own_clock_is_the_headline_and_the_hosts_stands_beside(cloc
     assert (found["clock"], found["p50"], found["p99"], found["iters"]) == ("cuda_event", 1.1, 2.1, 9)
     wall = found["wall"]
     assert (wall["min"], wall["p50"], wall["p99"]) == (1.35, 1.35, 2.35)
-    assert wall["mean"] == pytest.approx(1.35 + 1 / 3, abs=1e-6)
+    assert (wall["mean"], wall["iqr"]) == (pytest.approx(1.35 + 1 / 3, abs=1e-6), 1.0)
     assert found["duration_s"] == pytest.approx(sum([1.35, 1.35, 2.35]) * 3 / 1000, abs=1e-3)
     assert gpu.on == {"stream of cuda:1"} and max(found["samples_ns"]) == 2_100_000
 
@@ -183,7 +183,8 @@ def test_figures_equal_numpys() -> None:
     times = [int(rng.lognormvariate(13, 0.3)) for _ in range(1001)]
     found, ms = runner.summary([times]), np.array(times) / 1e6
     for name, value in [("p50", np.median(ms)), ("p90", np.quantile(ms, 0.9)), ("p99", np.quantile(ms, 0.99)),
-                        ("min", ms.min()), ("mean", ms.mean()), ("std", ms.std())]:  # fmt: skip
+                        ("min", ms.min()), ("mean", ms.mean()), ("std", ms.std()),
+                        ("iqr", np.quantile(ms, 0.75) - np.quantile(ms, 0.25))]:  # fmt: skip
         assert found[name] == pytest.approx(value, abs=2e-6), name
     assert found["cv"] == pytest.approx(ms.std() / ms.mean(), abs=1e-5)
 
@@ -234,7 +235,8 @@ def test_thinning_keeps_times_evenly_over_the_whole_measurement() -> None:
 
 def test_one_call_is_enough_for_every_figure() -> None:
     found = runner.summary([[2_000_000]])
-    assert found["p50"] == found["p99"] == 2.0 and found["p50_ci95"] == [2.0, 2.0] and found["drift"] == 0
+    assert found["p50"] == found["p99"] == 2.0 and found["p50_ci95"] == [2.0, 2.0]
+    assert found["drift"] == found["iqr"] == 0
 
 
 # --- comparing ---

@@ -287,6 +287,9 @@ def _order_rules(times: Mapping[str, Any], place: str) -> Iterator[str]:
     for (low_name, low), (high_name, high) in zip(known, known[1:]):
         if low > high:
             yield f"{low_name} is {low:g} ms, above {high_name} of {high:g} ms"
+    low, high, iqr = (times.get(name) for name in ("min", "p90", "iqr"))
+    if None not in (low, high, iqr) and iqr > high - low + 2 * SHORTEST_MS:  # each of them is rounded
+        yield f"{place}.iqr is {iqr:g} ms, more than the {high - low:g} ms between its min and p90"
 
 
 def _leaves(value: JSON, place: str = "") -> Iterator[tuple[str, JSON]]:

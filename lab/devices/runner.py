@@ -695,13 +695,14 @@ def summary(sessions: Sequence[Sequence[int]]) -> dict[str, Any]:
 
 
 def spread(times: Sequence[int]) -> dict[str, float]:
-    """Median and percentiles, mean and standard deviation of times in ns; in ms."""
+    """Median and percentiles, mean, standard deviation and interquartile range of times in ns; in ms."""
     times = sorted(times)
     mean = statistics.fmean(times)
     return {
         "p50": _ms(statistics.median(times)), "p90": _ms(percentile(times, 0.9)), "p99": _ms(percentile(times, 0.99)),
         "min": _ms(times[0]), "mean": _ms(mean),
         "std": _ms(math.sqrt(statistics.fmean((t - mean) ** 2 for t in times))),
+        "iqr": _ms(percentile(times, 0.75) - percentile(times, 0.25)),
     }  # fmt: skip
 
 

@@ -223,6 +223,8 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     ),
     "a spread that does not follow": (text(timing__cv=0.001), "timing.cv is 0.001, but std 0.02 over mean 1 is not"),
     "p50 above p90": (text(timing__p90=0.95), "timing.p50 is 1 ms, above timing.p90 of 0.95 ms"),
+    "a range of quartiles below zero": (text(timing__iqr=-0.1), "timing.iqr is negative: -0.1"),
+    "quartiles further apart than all times": (text(timing__iqr=0.5), "timing.iqr is 0.5 ms, more than the 0.4 ms"),
     "a wall clock that is too quick": (
         text(timing__clock="cuda_event", timing__wall={"p50": 0.5}),
         "timing.wall.p50 is 0.5 ms, less than the 1 ms of the work within it",
