@@ -114,6 +114,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         raise ValueError(unknown("scope", scope, SCOPES))
     chosen, backend = runner.preset_of(preset), runtime_of(runtime)
     before = runner.preflight(chosen)
+    idle = runner.idle_w(runner.HERE)
     _sha256(run)
     if backend.refuses(run.recipe.student):
         raise ValueError(_refused(run, runtime))
@@ -135,6 +136,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
                                   events=events)  # fmt: skip
         peak_mb = runner.process_peak_mb()
         image = session.fetch(session.run(inputs))
+    state = timed.state | {"threads": session.threads, "idle_power_w": idle}
     cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}
     memory = {
         "method": "ru_maxrss since the weights were read" if fresh_peak else "ru_maxrss of the whole process",
@@ -149,12 +151,13 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
             "os": runner.HERE.os_name(), "python": platform.python_version(), "torch": torch.__version__,
             "runtime": runtime, "runtime_version": session.version, "flags": session.flags + timed.flags,
         },
-        "state": timed.state | {"threads": session.threads},
+        "state": state,
         "model": _model(run, session, precision),
         "workload": {"scope": scope, "batch": batch, "height": session.spec.size, "width": session.spec.size,
                      "nfe": session.evaluations},
         "timing": timed.timing | cold,
         "memory": memory,
+        "energy": runner.energy_of(state, timed.timing, batch),
         "checks": checks(image, reference(run, session, batch, device, solver), precision),
     })  # fmt: skip
     store.add_report(report)

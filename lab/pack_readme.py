@@ -48,7 +48,8 @@ sudo swapoff -a                             # swap in use makes a report a D; a 
 ```
 
 The runner starts `tegrastats` itself where it is there, and notes clocks, temperature and power (VDD_IN) while it
-measures; with `sudo` it also sees what only root may read. By hand: `sudo tegrastats --interval 200`.
+measures; with `sudo` it also sees what only root may read. By hand: `sudo tegrastats --interval 200`. Before it warms
+up it watches the idle board for two seconds: energy is told gross, and net of what the board draws anyway.
 
 Without the runner, the same engine by trtexec (on a Jetson: /usr/src/tensorrt/bin/trtexec). The precision stands in
 the ONNX file itself, so one file serves both:

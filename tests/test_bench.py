@@ -90,6 +90,22 @@ def test_the_process_keeps_its_own_thread_count(store: Store, student: Run) -> N
     assert bench.measure(student, store, preset=BRIEF)["state"]["threads"] == 2
 
 
+def test_a_machine_with_a_rail_tells_energy_gross_and_net_of_idle(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.measure(student, store, preset=BRIEF)["energy"] is None
+    watts, warm_up = [2.0], runner.warm_up
+    monkeypatch.setattr(runner.HERE, "power_rail", lambda: "VDD_IN")
+    monkeypatch.setattr(runner.HERE, "power_w", lambda: watts[-1])
+    monkeypatch.setattr(runner, "SAMPLE_S", 0.01)
+    monkeypatch.setattr(runner, "warm_up", lambda *given: watts.append(5.0) or warm_up(*given))
+    report = bench.measure(student, store, batch=2, preset=BRIEF)
+    ms = report["timing"]["p50"] / 2
+    assert check(report) == [] and report["state"]["idle_power_w"] == 2.0
+    assert report["energy"] == {"mj_per_image": pytest.approx(5 * ms, abs=1e-6), "net_of_idle": False,
+                                "mj_per_image_net": pytest.approx(3 * ms, abs=1e-6), "rail": "VDD_IN"}  # fmt: skip
+
+
 class Event:
     """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
 

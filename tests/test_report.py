@@ -90,6 +90,9 @@ def test_a_grade_cannot_be_typed_in() -> None:
         ({"created_utc": "yesterday"}, "created_utc"),
         ({"state__cpu_mhz": {"min": 2.0, "max": 1.0}}, "state.cpu_mhz"),
         ({"provenance": "published"}, "source"),
+        ({"energy__mj_per_image_net": 1.5}, "energy.mj_per_image_net is 1.5 mJ, above the gross 1 mJ"),
+        ({"energy__mj_per_image_net": 0.5, "energy__net_of_idle": True}, "beside a gross energy.mj_per_image"),
+        ({"energy": {"mj_per_image_net": 0.5, "rail": "VDD_IN"}}, "beside a gross energy.mj_per_image"),
         ({"timing__iqr": 0.5}, "timing.iqr is 0.5 ms, more than the 0.4 ms between its min and p90"),
         ({"timing__wall": {"p50": 1.4}}, "timing.clock is wall_sync itself"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 0.9}}, "timing.wall.p50 is 0.9 ms, less than the 1"),
@@ -143,6 +146,11 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
 def test_two_clocks_of_one_timing_pass() -> None:
     wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1, "iqr": 0.1}
     assert check(changed(timing__clock="cuda_event", timing__wall=wall, timing__iqr=0.4)) == []
+
+
+@pytest.mark.parametrize("energy", [{"mj_per_image_net": 0.4}, {"mj_per_image_net": None}, {"net_of_idle": True}])
+def test_energy_gross_and_net_passes_in_each_way_that_it_can_be_told(energy: dict[str, Any]) -> None:
+    assert check(changed(energy=GOOD["energy"] | energy)) == []
 
 
 # --- stored ones ---

@@ -233,6 +233,7 @@ def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
         yield from wrong[:MAX_PROBLEMS]
         return
     yield from _timing_rules(report["timing"])
+    yield from _energy_rules(report.get("energy") or {})
     for name, found in report["state"].items():
         if isinstance(found, Mapping) and not found.get("min", -math.inf) <= found.get("max", math.inf):
             yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
@@ -277,6 +278,17 @@ def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
     if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
         yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
+
+
+def _energy_rules(energy: Mapping[str, Any]) -> Iterator[str]:
+    """mj_per_image is gross, or net where net_of_idle says so; mj_per_image_net stands beside a gross one alone."""
+    gross, net = energy.get("mj_per_image"), energy.get("mj_per_image_net")
+    if net is None:
+        return
+    if gross is None or energy.get("net_of_idle"):
+        yield "energy.mj_per_image_net stands beside a gross energy.mj_per_image, and there is none"
+    elif net > gross:
+        yield f"energy.mj_per_image_net is {net:g} mJ, above the gross {gross:g} mJ of energy.mj_per_image"
 
 
 def _order_rules(times: Mapping[str, Any], place: str) -> Iterator[str]:

@@ -473,10 +473,11 @@ class SideChannel:
 
     def summary(self, name: str) -> dict[str, float] | None:
         """min, mean, max; None if the machine does not tell."""
-        values = self.seen[name]
+        values, digits = self.seen[name], 3 if name == "power_w" else 1  # less the idle power, little of it is left
         if not values:
             return None
-        return {"min": round(min(values), 1), "mean": round(statistics.fmean(values), 1), "max": round(max(values), 1)}
+        found = {"min": min(values), "mean": statistics.fmean(values), "max": max(values)}
+        return {end: round(value, digits) for end, value in found.items()}
 
     def below(self, highest: dict[str, float]) -> bool | None:
         """Whether one of these clocks was below its highest more than seldom; None if none is told."""
@@ -834,6 +835,35 @@ def _fewest(rounds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
 def _ratio(rounds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
     a, b = (statistics.median(itertools.chain(*(r[who] for r in rounds))) for who in (0, 1))
     return a / b
+
+
+# --- energy -------------------------------------------------------------------------------------
+
+
+def idle_w(machine: Machine, sleep: Callable[[float], None] = time.sleep) -> float | None:
+    """The power that the board draws before any work of ours, over two seconds; None if it does not tell."""
+    if machine.power_w() is None and not (machine.family == "jetson" and machine.command("tegrastats")):
+        return None
+    with SideChannel(machine) as side:
+        if side.seen["power_w"]:
+            sleep(10 * SAMPLE_S)
+    power = side.summary("power_w")
+    return power and power["mean"]
+
+
+def energy_of(state: dict[str, Any], timing: dict[str, Any], batch: int) -> dict[str, Any] | None:
+    """The `energy` part of a report: millijoules of an image; None where no rail tells the power.
+
+    mj_per_image is gross, the mean power of the rail times the time of a call, by the wall where there are two clocks,
+    for the power was drawn between the GPU's works, too. mj_per_image_net is the same less the idle power, None where
+    that is not known or not below the mean.
+    """
+    power, rail, idle = state["power_w"], state["power_rail"], state.get("idle_power_w")
+    if not power or not rail:
+        return None
+    ms = timing.get("wall", timing)["p50"] / batch
+    net = None if idle is None or idle >= power["mean"] else round((power["mean"] - idle) * ms, 6)
+    return {"mj_per_image": round(power["mean"] * ms, 6), "net_of_idle": False, "mj_per_image_net": net, "rail": rail}
 
 
 # --- small things a report also wants -----------------------------------------------------------
@@ -1291,27 +1321,12 @@ def checked(pack: Pack, image: array, options: argparse.Namespace) -> dict[str, 
     }  # fmt: skip
 
 
-def idle_w(machine: Machine, sleep: Callable[[float], None] = time.sleep) -> float | None:
-    """The power that the board draws before any work of ours, over two seconds; None if it does not tell."""
-    if machine.power_w() is None:
-        return None
-    seen = []
-    for _ in range(10):
-        sleep(SAMPLE_S)
-        seen.append(machine.power_w())
-    return round(statistics.fmean(w for w in seen if w is not None), 3)
-
-
 def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespace, preset: Preset, machine: Machine,
               idle: float | None) -> dict[str, Any]:  # fmt: skip
     """The device report (device_report.v1) of one timing."""
     network, model = pack.network(runtime.kind, options.precision), pack.facts["model"]
     state = found.timed.state | {"threads": options.threads, "idle_power_w": idle}
     _, height, width = pack.image_shape
-    energy = None
-    if (power := state["power_w"]) and state["power_rail"]:
-        joules = power["mean"] * found.timed.timing["p50"] / options.batch
-        energy = {"mj_per_image": round(joules, 6), "net_of_idle": False, "rail": state["power_rail"]}
     versions = machine.versions()
     return with_id(_plain({
         "schema": "device_report.v1", "created_utc": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
@@ -1333,7 +1348,7 @@ def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespac
         "workload": {"scope": options.scope, "batch": options.batch, "height": height, "width": width, "nfe": 1},
         "timing": found.timed.timing | found.cold,
         "memory": found.memory,
-        "energy": energy,
+        "energy": energy_of(state, found.timed.timing, options.batch),
         "checks": checked(pack, found.image, options),
     }))  # fmt: skip
 

@@ -179,7 +179,7 @@ def test_tegrastats_tells_what_sysfs_does_not(root: Path) -> None:
     state = state_of(machine)
     assert (root / "asked").read_text().strip() == "--interval 200"
     assert state["gpu_mhz"]["mean"] == 624 and state["emc_mhz"]["max"] == 2133
-    assert state["power_w"]["mean"] == 4.9 and state["power_rail"] == "VDD_IN"
+    assert state["power_w"]["mean"] == 4.856 and state["power_rail"] == "VDD_IN"
     assert state["cpu_mhz"]["mean"] == 1728, "sysfs is asked first"
 
 
@@ -363,7 +363,8 @@ def test_a_jetson_reports_its_engine_its_clocks_and_its_energy(unpacked: Path, r
     assert (found["device"]["family"], found["device"]["gpu"]) == ("jetson", "Orin")
     assert (found["timing"]["clock"], found["timing"]["p50"], found["timing"]["load_ms"]) == ("cuda_event", 0.501, 12.5)
     assert found["timing"]["build_ms"] > 0 and found["model"]["precision"] == "fp16"
-    assert found["energy"] == {"mj_per_image": pytest.approx(6.0 * 0.501 / 4), "net_of_idle": False, "rail": "VDD_IN"}
+    assert found["energy"] == {"mj_per_image": pytest.approx(6.0 * 0.501 / 4), "net_of_idle": False,
+                               "mj_per_image_net": None, "rail": "VDD_IN"}, "it drew no less when idle"  # fmt: skip
     assert found["state"]["idle_power_w"] == 6.0 and found["state"]["power_mode"] == "MAXN_SUPER"
     assert found["checks"]["output_ok"] is True and found["checks"]["max_abs_vs_ref"] == 0
     asked = [json.loads(line) for line in log.read_text().splitlines()]
@@ -404,6 +405,39 @@ def test_the_power_of_an_engine_is_that_of_its_work_not_of_its_start(
                       for ma, s in [(200, 0.8), (1200, 1.2)])  # fmt: skip
     path.write_text(path.read_text().replace(at, f"{start}\n{at}"))
     assert reported(unpacked, jetson)["state"]["power_w"] == {"min": 6.0, "mean": 6.0, "max": 6.0}
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_energy_is_told_gross_and_net_of_what_the_board_draws_when_idle(
+    unpacked: Path, root: Path, jetson: Machine
+) -> None:
+    trtexec(root, unpacked)
+    path, amperes = root / "usr/src/tensorrt/bin/trtexec", root / "sys/class/hwmon/hwmon1/curr1_input"
+    amperes.write_text("850")  # until trtexec is asked for its version
+    script = path.read_text()
+    path.write_text(script.replace("import json, sys\n", f'import json, sys\nopen("{amperes}", "w").write("1203")\n'))
+    found = reported(unpacked, jetson, "--batch", "2")
+    assert found["state"]["idle_power_w"] == 4.25 and found["state"]["power_w"]["mean"] == 6.015
+    assert found["energy"] == {
+        "mj_per_image": pytest.approx(6.015 * 0.501 / 2), "net_of_idle": False,
+        "mj_per_image_net": pytest.approx((6.015 - 4.25) * 0.501 / 2, abs=1e-6), "rail": "VDD_IN",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_is_drawn_when_idle_is_told_by_tegrastats_where_sysfs_says_nothing(root: Path) -> None:
+    machine = put(root, {k: v for k, v in JETSON.items() if "hwmon" not in k})
+    assert runner.idle_w(machine, pytest.fail) is None  # and nobody waits for it
+    stand_in(root, "tegrastats", f'while :; do echo "{ORIN}"; sleep 0.02; done')
+    assert runner.idle_w(machine) == 4.856
+
+
+def test_energy_goes_by_the_wall_clock_where_there_are_two() -> None:
+    state = {"power_w": {"min": 4.0, "mean": 5.0, "max": 6.0}, "power_rail": "VDD_IN", "idle_power_w": 3.0}
+    energy = runner.energy_of(state, {"p50": 1.0, "wall": {"p50": 1.5}}, 2)
+    assert (energy["mj_per_image"], energy["mj_per_image_net"]) == (3.75, 1.5)
+    assert runner.energy_of(state | {"power_rail": None}, {"p50": 1.0}, 1) is None
+    assert runner.energy_of(state | {"idle_power_w": None}, {"p50": 1.0}, 1)["mj_per_image_net"] is None
 
 
 @pytest.mark.usefixtures("no_pauses")

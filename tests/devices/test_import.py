@@ -233,6 +233,11 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
         text(timing__clock="cuda_event", timing__wall={"p50": 2.0, "mean": -1.0}),
         "timing.wall.mean is negative: -1",
     ),
+    "energy that is net of more than all": (
+        text(energy={"mj_per_image": 1.0, "mj_per_image_net": 2.0, "net_of_idle": False, "rail": "VDD_IN"}),
+        "energy.mj_per_image_net is 2 mJ, above the gross 1 mJ",
+    ),
+    "a negative energy": (text(energy={"mj_per_image": 1.0, "mj_per_image_net": -2.0}), "mj_per_image_net is negative"),
     "5,000 raw times": (text(timing__samples_ns=[1_000_000] * 5000), "timing.samples_ns"),
     "a raw time as text": (text(timing__samples_ns=["1"]), "timing.samples_ns.0: '1' is not of type 'integer'"),
     "a key twice": (with_('"p99": 1.5', '"p99": 1.5, "p99": 0.1'), "the key 'p99' stands twice in one object"),
