@@ -113,7 +113,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
     if scope not in SCOPES:
         raise ValueError(unknown("scope", scope, SCOPES))
     chosen, backend = runner.preset_of(preset), runtime_of(runtime)
-    before = runner.preflight(chosen)
+    before = runner.look(chosen)
     idle = runner.idle_w(runner.HERE)
     _sha256(run)
     if backend.refuses(run.recipe.student):
@@ -142,13 +142,16 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         "method": "ru_maxrss since the weights were read" if fresh_peak else "ru_maxrss of the whole process",
         "weights_mb": round(session.weights_mb, 3), "process_peak_mb": peak_mb,
     }  # fmt: skip
+    versions = runner.HERE.versions()
+    if torch.device(device).type == "cuda":
+        versions |= {name: version for name, version in runner.cuda_versions(torch).items() if version}
     report = runner.with_id({
         "schema": SCHEMA, "created_utc": now(), "provenance": "measured",
         "runner": {"name": runner.NAME, "version": runner.VERSION, "sha256": runner.own_sha256(),
                    "preset": chosen.known_as},
         "device": device_facts(device),
         "software": {
-            "os": runner.HERE.os_name(), "python": platform.python_version(), "torch": torch.__version__,
+            "os": runner.HERE.os_name(), **versions, "python": platform.python_version(), "torch": torch.__version__,
             "runtime": runtime, "runtime_version": session.version, "flags": session.flags + timed.flags,
         },
         "state": state,

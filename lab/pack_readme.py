@@ -105,7 +105,9 @@ python3 runner.py {publishable}       # three minutes and the pauses between
 python3 runner.py --help                     # batch, threads, precision, scope, a runtime by name
 ```
 
-It verifies every file against `manifest.json`, holds the images against `reference/`, and says if they are wrong.
+It verifies every file against `manifest.json`, holds the images against `reference/`, and says if they are wrong. The
+report also names the versions of what it ran on, the load, and the five busiest processes by their names, never by
+their arguments; `--ambient 21` adds the temperature of the room.
 """
 
 

@@ -62,6 +62,7 @@ def test_a_timing_is_stored_as_a_report_that_passes_the_check(store: Store, stud
     assert report["checks"]["output_ok"] is True and report["checks"]["max_abs_vs_ref"] < 1e-5
     assert report["timing"]["load_ms"] > 0 and report["timing"]["first_ms"] > 0
     assert report["timing"]["build_ms"] is None  # eager builds nothing
+    assert len(report["state"]["top_processes"]) <= runner.BUSIEST and "cudnn" in report["software"]
 
 
 def test_a_report_joins_its_run_by_the_hash_of_the_weights(store: Store, student: Run) -> None:

@@ -93,6 +93,9 @@ def test_a_grade_cannot_be_typed_in() -> None:
         ({"energy__mj_per_image_net": 1.5}, "energy.mj_per_image_net is 1.5 mJ, above the gross 1 mJ"),
         ({"energy__mj_per_image_net": 0.5, "energy__net_of_idle": True}, "beside a gross energy.mj_per_image"),
         ({"energy": {"mj_per_image_net": 0.5, "rail": "VDD_IN"}}, "beside a gross energy.mj_per_image"),
+        ({"state__ambient_c": 451}, "state.ambient_c"),
+        ({"state__top_processes": list("abcdef")}, "state.top_processes"),
+        ({"state__top_processes": ["python3 train.py --token " + "x" * 60]}, "state.top_processes.0"),
         ({"timing__iqr": 0.5}, "timing.iqr is 0.5 ms, more than the 0.4 ms between its min and p90"),
         ({"timing__wall": {"p50": 1.4}}, "timing.clock is wall_sync itself"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 0.9}}, "timing.wall.p50 is 0.9 ms, less than the 1"),
@@ -146,6 +149,12 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
 def test_two_clocks_of_one_timing_pass() -> None:
     wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1, "iqr": 0.1}
     assert check(changed(timing__clock="cuda_event", timing__wall=wall, timing__iqr=0.4)) == []
+
+
+def test_what_was_known_before_the_timing_passes() -> None:
+    before = {"state__ambient_c": -12.5, "state__top_processes": ["firefox"], "software__cudnn": "9.3.0",
+              "software__tensorrt": None}  # fmt: skip
+    assert check(changed(**before)) == []
 
 
 @pytest.mark.parametrize("energy", [{"mj_per_image_net": 0.4}, {"mj_per_image_net": None}, {"net_of_idle": True}])

@@ -39,7 +39,7 @@ LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
 MAX_TEXT = 200  # characters
 SHORTEST_MS, LONGEST_MS = 1e-6, 86_400_000.0  # of one call: a nanosecond, a day
 CLOCKS_APART = 0.01  # by how much a GPU's clock and the host's may differ
-MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|model\.config\..*")
+MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|state\.ambient_c|model\.config\..*")
 # Nothing in a name needs them, and a page or a plot would read them as markup.
 MARKUP = frozenset("<>`[]{}\\$")
 FAMILIES_WITH_POWER_MODES = ("jetson", "rpi")

@@ -39,6 +39,7 @@ import threading
 import time
 import warnings
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,8 @@ TURN_S = 0.05  # how long one contender runs before the other has its turn
 # Between the two: onnxruntime's threads spin for up to 40 ms after their last work, torch's for 5 to 11 ms, on the
 # cores that the next one needs. Its clocks and caches have cooled then, and its own threads sleep.
 SETTLE_S, WAKE_S = 0.06, 0.01
+LOOK_S, BUSIEST, LONGEST_NAME = 0.2, 5, 63  # how long processes are watched, how many are named; no name is longer
+AMBIENT_C = (-40.0, 85.0)  # what a room, a car or a mast can have
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 BELOW_MAX, SELDOM = 0.97, 0.01  # a fixed clock that is below 97 % of its own in more than 1 % of the looks throttles
 RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # of a whole Jetson module, by the names that boards give it
@@ -203,12 +206,19 @@ class Machine:
         return ", ".join(filter(None, [found and found[1], f"{platform.system()} {platform.release()}"]))
 
     def versions(self) -> dict[str, str | None]:
-        """l4t, jetpack and cuda of a report's `software` part."""
+        """l4t, jetpack, cuda, cudnn and tensorrt of a report's `software` part, as files and dpkg tell them."""
         l4t = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", self.text("etc/nv_tegra_release"))
         cuda = re.search(r'"cuda"\s*:\s*{[^}]*"version"\s*:\s*"([\d.]+)"', self.text("usr/local/cuda/version.json"))
         jetpack = self.told("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack") if l4t else ""
         return {"l4t": f"{l4t[1]}.{l4t[2]}" if l4t else None, "jetpack": jetpack.strip() or None,
-                "cuda": cuda[1] if cuda else None}  # fmt: skip
+                "cuda": cuda[1] if cuda else None, "cudnn": self._package("libcudnn"),
+                "tensorrt": self._package("libnvinfer")}  # fmt: skip
+
+    def _package(self, name: str) -> str | None:
+        """The version of an installed library whose packages bear its own version, as libcudnn9-cuda-12 does."""
+        said = self.told("dpkg-query", "-W", "-f=${Package} ${Version}\n", f"{name}[0-9]*")
+        found = re.search("^" + name + r"\d\S* (?:\d+:)?(\d+(?:\.\d+){1,2})", said, re.M)
+        return found[1] if found else None
 
     # --- the state it is in ---
 
@@ -230,6 +240,32 @@ class Machine:
         with suppress(OSError, AttributeError):
             return os.getloadavg()[0] if self.root == Path("/") else None
         return None
+
+    def busiest(self, sleep: Callable[[float], None] = time.sleep) -> list[str] | None:
+        """The processes that use most CPU just now, at most five and ours not among them; None where it is not told.
+
+        Their names alone: a command line may hold what is nobody's business.
+        """
+        before = self._cpu_ticks()
+        if not before:
+            return None
+        sleep(LOOK_S)
+        used: Counter[str] = Counter()
+        for pid, (name, ticks) in self._cpu_ticks().items():
+            if pid in before and pid != os.getpid() and ticks > before[pid][1]:
+                used[name] += ticks - before[pid][1]
+        return [name for name, _ in used.most_common(BUSIEST)]
+
+    def _cpu_ticks(self) -> dict[int, tuple[str, int]]:
+        """Name and CPU time of every process. A process names itself, in whatever characters it likes."""
+        found = {}
+        for path in self.root.glob("proc/[0-9]*/stat"):
+            start, _, end = self.text(str(path.relative_to(self.root))).rpartition(")")
+            pid, _, name = start.partition(" (")
+            with suppress(ValueError, IndexError):  # it has ended meanwhile
+                user, system = end.split()[11:13]
+                found[int(pid)] = (_plain(name)[:LONGEST_NAME].strip() or "unnamed", int(user) + int(system))
+        return found
 
     def swap_mb(self) -> float | None:
         total, free = self._meminfo("SwapTotal"), self._meminfo("SwapFree")
@@ -351,14 +387,21 @@ class Before:
     load: float | None
     swap_mb: float | None
     free_mb: float | None = None
+    busiest: list[str] | None = None  # processes; `look` asks, which takes a moment
 
 
 def preflight(preset: Preset, machine: Machine = HERE) -> Before:
     """Load and swap now. Raises Refused if the preset is publishable and the machine is not quiet."""
     before = Before(machine.load(), machine.swap_mb(), machine.free_mb())
     if preset.name == "publishable" and (why := not_quiet(before, machine.cpus)):
-        raise Refused(f"no publishable timing now: {'; '.join(why)}. Wait, or take the quick preset")
+        busiest = f". Busiest: {', '.join(names)}" if (names := machine.busiest()) else ""
+        raise Refused(f"no publishable timing now: {'; '.join(why)}{busiest}. Wait, or take the quick preset")
     return before
+
+
+def look(preset: Preset, machine: Machine = HERE) -> Before:
+    """`preflight` that also says which processes are busy."""
+    return replace(preflight(preset, machine), busiest=machine.busiest())
 
 
 def not_quiet(before: Before, cpus: int) -> list[str]:
@@ -531,7 +574,7 @@ class Watch:
             "power_mode": mode, "power_cap_w": float(cap[1]) if cap else None, "clocks_locked": machine.clocks_locked(),
             **{name: self.side.summary(name) for name in ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w")},
             "power_rail": self.side.rail, "swap_mb": _larger(self.before.swap_mb, machine.swap_mb()),
-            "load_avg": self.before.load, "throttled": self.throttled(),
+            "load_avg": self.before.load, "top_processes": self.before.busiest, "throttled": self.throttled(),
         }  # fmt: skip
 
     def flags(self) -> list[str]:
@@ -982,6 +1025,7 @@ class Found:
     cold: dict[str, Any]
     memory: dict[str, Any]
     device: dict[str, Any] = field(default_factory=dict)  # where another chip than the CPU did the work
+    software: dict[str, str | None] = field(default_factory=dict)  # versions that it knows better than the system
 
 
 class OnnxRuntime:
@@ -1006,7 +1050,7 @@ class OnnxRuntime:
         except Exception as error:  # its errors have no common class; an old one does not know the opset
             raise Broken(f"onnxruntime {onnxruntime.__version__} can't open {path.name}: {str(error)[:300]}") from None
         self.numpy, self.values_of = numpy, onnxruntime.OrtValue
-        self.version, self.flags, self.gpu = onnxruntime.__version__, [], None
+        self.version, self.flags, self.gpu, self.software = onnxruntime.__version__, [], None, {}
         self.shape, self.image_shape = pack.shape, pack.image_shape
 
     def value(self, numbers: Any) -> Any:
@@ -1082,6 +1126,7 @@ class Torch:
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.precision]
         self.net, self.torch, self.shape = module.Net(path, self.on, dtype), torch, pack.shape
         self.version, self.flags, self.gpu = torch.__version__, ["folded conditioning"], None
+        self.software = cuda_versions(torch) if self.on == "cuda" else {}
         if self.on == "cuda":
             gpu = torch.cuda.get_device_properties(0)
             self.gpu = gpu.name, gpu.total_memory >> 20
@@ -1119,6 +1164,13 @@ class Torch:
 
     def peak_mb(self) -> float | None:
         return round(self.torch.cuda.max_memory_allocated() / 1e6, 3) if self.on == "cuda" else None
+
+
+def cuda_versions(torch: Any) -> dict[str, str | None]:
+    """CUDA and cuDNN as torch has them, which need not be the system's."""
+    number = torch.backends.cudnn.version() or 0  # 90300 is 9.3.0, 8902 is 8.9.2
+    major, rest = divmod(number, 10_000 if number >= 10_000 else 1_000)
+    return {"cuda": torch.version.cuda, "cudnn": f"{major}.{rest // 100}.{rest % 100}" if number else None}
 
 
 def _gpu(machine: Machine, name: str, memory_mb: int) -> dict[str, Any]:
@@ -1159,7 +1211,7 @@ def _by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pre
         {"load_ms": round(load_ms, 3), "build_ms": None, "first_ms": round(first_ms, 3)},
         {"method": "ru_maxrss of the whole process", "weights_mb": round(path.stat().st_size / 1e6, 3),
          "process_peak_mb": process_peak_mb(), "allocator_peak_mb": opened.peak_mb(),
-         "system_delta_mb": timed.system_mb}, _gpu(machine, *opened.gpu) if opened.gpu else {},
+         "system_delta_mb": timed.system_mb}, _gpu(machine, *opened.gpu) if opened.gpu else {}, opened.software,
     )  # fmt: skip
 
 
@@ -1247,6 +1299,7 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
         {"method": "ru_maxrss of trtexec; weights_mb is the engine", "weights_mb": weights_mb,
          "process_peak_mb": process_peak_mb(children=True), "system_delta_mb": timed.system_mb},
         _gpu(machine, device[1].strip(), int(memory or machine.memory_mb())) if device else {},
+        {"tensorrt": ".".join(map(str, version))},
     )  # fmt: skip
 
 
@@ -1325,9 +1378,9 @@ def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespac
               idle: float | None) -> dict[str, Any]:  # fmt: skip
     """The device report (device_report.v1) of one timing."""
     network, model = pack.network(runtime.kind, options.precision), pack.facts["model"]
-    state = found.timed.state | {"threads": options.threads, "idle_power_w": idle}
+    state = found.timed.state | {"threads": options.threads, "idle_power_w": idle, "ambient_c": options.ambient}
     _, height, width = pack.image_shape
-    versions = machine.versions()
+    versions = machine.versions() | {name: version for name, version in found.software.items() if version}
     return with_id(_plain({
         "schema": "device_report.v1", "created_utc": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "provenance": "measured",
@@ -1380,6 +1433,13 @@ def parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
         return int(text)
 
+    def celsius(text: str) -> float:
+        with suppress(ValueError):
+            if AMBIENT_C[0] <= float(text) <= AMBIENT_C[1]:
+                return float(text)
+        low, high = AMBIENT_C
+        raise argparse.ArgumentTypeError(f"must be degrees Celsius between {low:g} and {high:g}, got {text!r}")
+
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     made = argparse.ArgumentParser(
         prog="runner.py",
@@ -1410,6 +1470,7 @@ Exit codes: 0 done, 1 it failed or the images are wrong, 2 wrong usage, 3 no run
     made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     made.add_argument("--iters", type=at_least_1, help="at least so many calls a session, for a preset of your own")
     made.add_argument("--seconds", type=float, help="at least so long a session, for a preset of your own")
+    made.add_argument("--ambient", type=celsius, metavar="C", help="the room's temperature in degrees, for the report")
     made.add_argument("--out", metavar="FILE", help="the report (default report-<id>.json in this folder)")
     return made
 
@@ -1435,7 +1496,7 @@ def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machi
         runtime, preset = choose_runtime(options, machine), preset_from(options)
         options.precision = runtime.precision if options.precision == "auto" else options.precision
         pack.network(runtime.kind, options.precision)
-        before = preflight(preset, machine)
+        before = look(preset, machine)
         what = f"{runtime.name}, {options.precision}, batch {options.batch}, {options.threads} threads"
         print(f"{what}: warming up, then {preset.sessions} x {preset.seconds:g} s ...", file=sys.stderr)
         idle = idle_w(machine)

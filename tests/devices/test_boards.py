@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,12 +141,74 @@ def test_a_line_of_tegrastats_is_read(line: str, told: dict[str, float]) -> None
 
 
 def test_a_jetson_says_who_it_is(root: Path, jetson: Machine) -> None:
-    stand_in(root, "dpkg-query", "echo 6.2.1+b38")
+    packages = {"nvidia-jetpack": "6.2.1+b38", "libcudnn[0-9]*": "libcudnn9-cuda-12 9.3.0.75-1\\nlibcudnn8 \\n",
+                "libnvinfer[0-9]*": "libnvinfer10 10.3.0.30-1+cuda12.5\\n"}  # fmt: skip
+    cases = "\n".join(f"'{name}') printf '{version}';;" for name, version in packages.items())
+    stand_in(root, "dpkg-query", f'case "$3" in\n{cases}\nesac')
     assert jetson.device() == {
         "family": "jetson", "name": "NVIDIA Jetson Orin Nano Developer Kit", "soc": "nvidia,tegra234", "gpu": None,
         "memory_mb": 7620, "cooling": "fan, pwm 80 of 255", "unified_memory": True,
     }  # fmt: skip
-    assert jetson.versions() == {"l4t": "36.4.3", "jetpack": "6.2.1+b38", "cuda": "12.6.11"}
+    assert jetson.versions() == {"l4t": "36.4.3", "jetpack": "6.2.1+b38", "cuda": "12.6.11", "cudnn": "9.3.0",
+                                 "tensorrt": "10.3.0"}  # fmt: skip
+    (root / "usr/bin/dpkg-query").unlink()
+    assert jetson.versions()["cudnn"] is None and jetson.versions()["tensorrt"] is None
+
+
+@pytest.mark.parametrize(("number", "name"), [(90300, "9.3.0"), (91002, "9.10.2"), (8902, "8.9.2"), (None, None)])
+def test_the_versions_that_torch_has_are_its_own(number: int | None, name: str | None) -> None:
+    cudnn = SimpleNamespace(version=lambda: number)
+    told = SimpleNamespace(backends=SimpleNamespace(cudnn=cudnn), version=SimpleNamespace(cuda="12.6"))
+    assert runner.cuda_versions(told) == {"cuda": "12.6", "cudnn": name}
+
+
+def process(root: Path, pid: int, name: str, ticks: int) -> None:
+    """A process whose command line holds what no report may tell."""
+    put(root, {f"proc/{pid}/stat": f"{pid} ({name}) S 1 {pid} {pid} 0 -1 0 0 0 0 0 {ticks} 5 0 0 20 0 1 0 42",
+               f"proc/{pid}/cmdline": f"{name}\0--password\0secret", f"proc/{pid}/comm": name})  # fmt: skip
+
+
+def test_the_busiest_processes_are_named_without_their_arguments(root: Path, jetson: Machine) -> None:
+    names = {11: "firefox", 12: "idle", 13: "a) R (b", 14: "x\n\x1b[31m<b>\u202e", 15: "python3", 16: "python3",
+             17: "e", 18: "f", os.getpid(): "ours"}  # fmt: skip
+    spent = {11: 9, 12: 0, 13: 7, 14: 8, 15: 6, 16: 6, 17: 5, 18: 4, os.getpid(): 99}
+    for pid, name in names.items():
+        process(root, pid, name, 1000)
+    put(root, {"proc/19/stat": "", "proc/20/stat": "20 (cut", "proc/self/stat": "1 (self) S"})
+
+    def sleep(_: float) -> None:
+        for pid, name in names.items():
+            process(root, pid, name, 1000 + spent[pid])
+
+    assert jetson.busiest(sleep) == ["python3", "firefox", "x   31m b", "a) R (b", "e"]
+    assert jetson.busiest(lambda _: None) == []  # nothing ran meanwhile
+    assert Machine(root / "nothing").busiest(pytest.fail) is None
+
+
+def test_a_refusal_for_load_names_who_is_busy(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = put(root, JETSON | {"proc/loadavg": "99.0 1 1 1/100 1"})
+    monkeypatch.setattr(busy, "busiest", lambda: ["firefox", "cc1plus"])
+    with pytest.raises(runner.Refused, match=r"is allowed\. Busiest: firefox, cc1plus\. Wait"):
+        runner.preflight(runner.PRESETS["publishable"], busy)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_report_tells_what_was_there_before_the_work(
+    unpacked: Path, root: Path, jetson: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trtexec(root, unpacked)
+    monkeypatch.setattr(jetson, "busiest", lambda: ["gnome-shell"])
+    state = reported(unpacked, jetson, "--ambient", "-4.5")["state"]
+    assert (state["ambient_c"], state["top_processes"], state["load_avg"]) == (-4.5, ["gnome-shell"], 0.1)
+    assert reported(unpacked, jetson)["state"]["ambient_c"] is None
+
+
+@pytest.mark.parametrize("text", ["warm", "nan", "86", "-41", "inf", ""])
+def test_an_ambient_temperature_that_no_place_has_is_wrong_usage(text: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runner.parser().parse_args([f"--ambient={text}"])
+    assert ended.value.code == runner.USAGE
+    assert f"must be degrees Celsius between -40 and 85, got '{text}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("said", ["NV Power Mode: 25W\\n1", "NVPM VERB: Current mode: NV Power Mode: 25W\\n1"])
@@ -356,7 +420,8 @@ def test_a_jetson_reports_its_engine_its_clocks_and_its_energy(unpacked: Path, r
     log = trtexec(root, unpacked)
     found = reported(unpacked, jetson, "--batch", "4")
     assert found["software"] | {"os": "", "python": ""} == {
-        "os": "", "l4t": "36.4.3", "jetpack": None, "cuda": "12.6.11", "python": "", "torch": None,
+        "os": "", "l4t": "36.4.3", "jetpack": None, "cuda": "12.6.11", "cudnn": None,
+        "tensorrt": "10.3.0", "python": "", "torch": None,
         "runtime": "tensorrt", "runtime_version": "10.3.0",
         "flags": ["trtexec", "useSpinWait", "stronglyTyped", "governor=schedutil"],
     }  # fmt: skip
