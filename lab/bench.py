@@ -85,10 +85,10 @@ def launched(session: TorchSession, inputs: tuple[Any, ...]) -> torch.Tensor:
         return session.net(z, y) if session.deployed else session.net(z, None, y)
 
 
-def _events(session: Session) -> runner.CudaEvents | None:
-    """Where a session runs on a CUDA device, what times it by that device's clock."""
+def _cuda(session: Session) -> torch.device | None:
+    """The CUDA device that a session runs on, if it does."""
     device = getattr(session, "device", None)  # of torch's alone: the others run on the CPU
-    return runner.CudaEvents(torch, device) if device is not None and device.type == "cuda" else None
+    return device if device is not None and device.type == "cuda" else None
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:
@@ -125,22 +125,29 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
 
     opened()  # untimed: it imports the runtime's packages, which takes seconds once in a process
     fresh_peak = runner.reset_peak()
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     session, load_ms = _timed(opened)
     with session:
         inputs = session.place(*fixed_inputs(session, batch))
         _, build_ms = _timed(lambda: session.build(inputs))
         call = call_of(session, scope, batch)
         _, first_ms = _timed(call)
-        events = _events(session) if scope == "core" else None  # from noise to an image is the host's time alone
+        cuda = _cuda(session)
+        # From noise to an image is the host's time alone.
+        events = runner.CudaEvents(torch, cuda) if cuda and scope == "core" else None
         timed = runner.time_calls((lambda: launched(session, inputs)) if events else call, chosen, before,
                                   events=events)  # fmt: skip
         peak_mb = runner.process_peak_mb()
+        allocator_mb = round(torch.cuda.max_memory_allocated(cuda) / 1e6, 3) if cuda else None
         image = session.fetch(session.run(inputs))
     state = timed.state | {"threads": session.threads, "idle_power_w": idle}
     cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}
     memory = {
-        "method": "ru_maxrss since the weights were read" if fresh_peak else "ru_maxrss of the whole process",
-        "weights_mb": round(session.weights_mb, 3), "process_peak_mb": peak_mb,
+        "method": "ru_maxrss of the lab's own process, torch and all, since "
+                  f"{'the weights were read' if fresh_peak else 'it began'}",
+        "weights_mb": round(session.weights_mb, 3), "allocator_peak_mb": allocator_mb, "process_peak_mb": peak_mb,
+        "system_delta_mb": timed.system_mb,
     }  # fmt: skip
     versions = runner.HERE.versions()
     if torch.device(device).type == "cuda":

@@ -310,12 +310,15 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def memory(reports: pd.DataFrame) -> pd.Series:
     """How much of the system's memory each timed process took at its most, in MB; NaN where no report says it.
 
-    The larger of the process's resident memory and of what the machine had less free, which on a board is what the
-    GPU took, too. A graphics card's own memory is not in it.
+    The process's resident memory. Where a GPU did the work it has not all, for a board's GPU takes of the same memory:
+    what torch allocated there is added, and what the machine had less free counts where that is more. Elsewhere that
+    difference has nothing else in it than what others did meanwhile. A graphics card's own memory is not in it.
     """
-    said = [pd.to_numeric(column_of(reports, f"memory.{name}"), errors="coerce")
-            for name in ("process_peak_mb", "system_delta_mb")]  # fmt: skip
-    return pd.concat(said, axis=1).max(axis=1)
+    peak, allocated, less = (pd.to_numeric(column_of(reports, f"memory.{name}"), errors="coerce")
+                             for name in ("process_peak_mb", "allocator_peak_mb", "system_delta_mb"))  # fmt: skip
+    on_gpu, unified = column_of(reports, "device.gpu").notna(), column_of(reports, "device.unified_memory").eq(True)
+    own = peak + allocated.where(on_gpu & unified).fillna(0.0)
+    return pd.concat([own, less.where(on_gpu | peak.isna())], axis=1).max(axis=1)
 
 
 def off(reports: pd.DataFrame) -> pd.DataFrame:

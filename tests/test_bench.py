@@ -91,6 +91,22 @@ def test_the_process_keeps_its_own_thread_count(store: Store, student: Run) -> N
     assert bench.measure(student, store, preset=BRIEF)["state"]["threads"] == 2
 
 
+def test_a_report_says_whose_memory_it_tells(
+    store: Store, student: Run, gpu: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [3000.0, 2900.0]
+    monkeypatch.setattr(runner.HERE, "free_mb", lambda: free.pop(0) if len(free) > 1 else free[0])
+    memory = bench.measure(student, store, preset=BRIEF)["memory"]
+    assert memory["method"].startswith("ru_maxrss of the lab's own process, torch and all, since ")
+    assert (memory["allocator_peak_mb"], memory["system_delta_mb"]) == (2.5, 100.0)
+    assert 0 < memory["weights_mb"] < memory["process_peak_mb"]
+
+
+def test_a_cpu_has_no_allocator_to_tell_of(store: Store, student: Run) -> None:
+    memory = bench.measure(student, store, preset=BRIEF)["memory"]
+    assert memory["allocator_peak_mb"] is None and memory["system_delta_mb"] >= 0
+
+
 def test_a_machine_with_a_rail_tells_energy_gross_and_net_of_idle(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +161,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 2_500_000)
     monkeypatch.setattr(bench, "reference", lambda run, session, batch, device, solver: session(
         *bench.fixed_inputs(session, batch)))  # fmt: skip
     monkeypatch.setitem(runtimes.RUNTIMES, "eager", GpuRuntime())

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lab import choose
-from lab.choose import Budget, recommend
+from lab.choose import Budget, memory, recommend
 
 
 def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame:
@@ -336,7 +336,8 @@ GUESS = {"provenance": "estimated", "grade": "F", "software.runtime": "unknown"}
 
 def test_memory_is_what_the_report_of_the_same_conditions_says() -> None:
     told = REPORTS.assign(**{"memory.process_peak_mb": [90.0, 140.0, 400.0, 500.0],
-                             "memory.system_delta_mb": [None, 160.0, 20.0, None]})  # fmt: skip
+                             "memory.system_delta_mb": [None, 160.0, 20.0, None],
+                             "device.gpu": [None, "a GPU", None, None]})  # fmt: skip
     answer = recommend(TABLE, told, Budget(memory_mb=160))
     assert (name(answer.pick), answer.pick["memory_mb"]) == ("middle", 160.0)  # the larger of the two
     assert "160 MB of memory" in answer.headline and "at most 160 MB of memory" in answer.reason
@@ -346,6 +347,16 @@ def test_memory_is_what_the_report_of_the_same_conditions_says() -> None:
     answer = recommend(TABLE, other, Budget(memory_mb=160))
     assert name(answer.pick) == "small"
     assert "memory not known" in answer.candidates.set_index("name").loc["middle", "why_not"]
+
+
+def test_what_others_took_meanwhile_is_no_memory_of_a_network_on_the_cpu() -> None:
+    reports = pd.DataFrame({
+        "memory.process_peak_mb": [400.0, 400.0, 400.0, None], "memory.allocator_peak_mb": [None, 30.0, 30.0, None],
+        "memory.system_delta_mb": [900.0, 20.0, 20.0, 70.0], "device.gpu": [None, "Orin", "RTX 4090", None],
+        "device.unified_memory": [None, True, None, None],
+    })  # fmt: skip
+    # A graphics card has memory of its own; where no process tells its own, the machine's is all that is known.
+    assert memory(reports).tolist() == [400.0, 430.0, 400.0, 70.0]
 
 
 def test_a_student_whose_memory_no_report_says_never_fits_a_limit_on_it() -> None:

@@ -362,6 +362,7 @@ def test_torch_on_a_gpu_reports_both_clocks_and_waits_in_no_timed_call(unpacked:
     timing = found["timing"]
     assert timing["clock"] == "cuda_event" and 1.5 * timing["p50"] < timing["wall"]["p50"]
     assert timing["wall"]["min"] <= timing["wall"]["p50"] <= timing["wall"]["p90"] <= timing["wall"]["p99"]
+    assert found["memory"]["allocator_peak_mb"] == 2.5
     assert len(gpu) == 2 and found["checks"]["output_ok"] is True  # the first call, and the one whose images are kept
 
 
