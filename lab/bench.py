@@ -13,7 +13,9 @@ import hashlib
 import itertools
 import math
 import platform
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lab import artefacts, choose, deploy, diffusion, export
-from lab.config import JSON, config_to_json, unknown
+from lab.config import JSON, NetConfig, UNetConfig, config_to_json, unknown
 from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
 from lab.devices import predict, runner
 from lab.devices.predict import Card
@@ -106,7 +108,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
 
     threads None = as many as torch takes now. Raises ValueError for a wrong name, LookupError for a
     run without weights or a runtime that is not here, Refused for a publishable preset while the
-    machine is busy.
+    machine is busy, TooLarge for a batch that does not fit in the memory that is free.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -118,6 +120,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
     _sha256(run)
     if backend.refuses(run.recipe.student):
         raise ValueError(_refused(run, runtime))
+    _check_fit(run, batch, device, before)
     path = backend.export(run, precision)
 
     def opened() -> Session:
@@ -172,6 +175,28 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
     })  # fmt: skip
     store.add_report(report)
     return report
+
+
+BESIDE_MB = 200.0  # of a runtime beside torch, which is in the process already
+
+
+def activations(config: NetConfig) -> int:
+    """How many values a network's largest operation reads and writes for one image, its weights left out."""
+    if isinstance(config, UNetConfig):  # a convolution of a level's channels and of as many that skipped to it
+        return max(3 * width * (config.image_size >> level) ** 2 for level, width in enumerate(config.widths))
+    operations = predict.work(dataclasses.replace(config, time=False), 1).operations
+    return math.ceil(max(op.bytes - op.weights for op in operations) / 4)
+
+
+def _check_fit(run: Run, batch: int, device: str, before: runner.Before) -> None:
+    """Warns where memory will be tight. Raises TooLarge where a batch does not fit."""
+    free_mb = before.free_mb
+    if torch.device(device).type == "cuda" and runner.HERE.family not in runner.BOARDS:  # a card has its own
+        free_mb = torch.cuda.mem_get_info(device)[0] / 1e6
+    weights_mb = 2 * run.read("student")["file_mb"]  # the file is in half precision
+    if warning := runner.check_fit(batch, free_mb, base_mb=BESIDE_MB, weights_mb=weights_mb,
+                                   activations=activations(run.recipe.student)):  # fmt: skip
+        warnings.warn(warning, stacklevel=3)
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -237,19 +262,26 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
     Left out are precisions that a runtime does not have and networks that it can't run (a denoiser has
     no file to export). Networks of the same weights are timed once. `force` times also what is there. Runtimes
     that read files are timed on the CPU, where they run, whatever the device. Raises ValueError for a runtime, a
-    precision or a run of which then nothing is left.
+    precision or a run of which then nothing is left. A batch that does not fit in memory is left out with a sentence;
+    raises TooLarge if nothing else was there to time.
     """
     chosen = runner.preset_of(preset)
     todo = plan(runs, store, runtimes=runtimes, batches=batches, threads=threads, scopes=scopes, preset=chosen,
                 device=device, precisions=precisions, solver=solver, force=force)  # fmt: skip
-    new = []
+    new, too_large = [], None
     with tqdm(todo, desc="timing", unit="timings") as bar:
         for timing in bar:
             bar.set_postfix_str(f"{timing.run.label[-30:]} {timing.runtime} {timing.precision} b{timing.batch} "
                                 f"t{timing.threads} {timing.scope}")  # fmt: skip
             if chosen.name == "publishable":
                 runner.wait_until_quiet()  # the last timing's own load is still in the average
-            new.append(measure(**vars(timing), store=store, preset=chosen, solver=solver))
+            try:
+                new.append(measure(**vars(timing), store=store, preset=chosen, solver=solver))
+            except runner.TooLarge as error:
+                too_large = error
+                bar.write(f"{timing.run.label} by {timing.runtime} is left out: {error}", file=sys.stderr)
+    if too_large and not new:
+        raise too_large
     return new
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from lab import artefacts, cost, deploy, diffusion, export
-from lab.bench import TOLERANCES
+from lab.bench import TOLERANCES, activations
 from lab.config import JSON, config_to_json, unknown
 from lab.deploy import Deployed
 from lab.devices import runner
@@ -109,11 +109,15 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def _model(run: Run, net: Deployed) -> dict[str, JSON]:
-    """What a report will say of the model; `params` and `macs` are those of the finished network, as in bench."""
+    """What a report will say of the model, and what the runner needs to know whether a batch fits (`activations`).
+
+    `params` and `macs` are those of the finished network, as in bench.
+    """
     counted, student = cost.of_config(net.config), run.read("student")
     return {
         "model_id": run.id, "config": config_to_json(net.config), "weights_sha256": student["weights_sha256"],
         "params": counted["params"], "macs": counted["macs"], "params_deployed": counted["params_deployed"],
+        "activations": activations(net.config),
     }  # fmt: skip
 
 

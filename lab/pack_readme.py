@@ -107,7 +107,8 @@ python3 runner.py --help                     # batch, threads, precision, scope,
 
 It verifies every file against `manifest.json`, holds the images against `reference/`, and says if they are wrong. The
 report also names the versions of what it ran on, the load, and the five busiest processes by their names, never by
-their arguments; `--ambient 21` adds the temperature of the room.
+their arguments; `--ambient 21` adds the temperature of the room. A batch that needs more memory than is free is
+refused before the board swaps, with an estimate of what it needs; from 80 % on there is a warning.
 """
 
 

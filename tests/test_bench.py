@@ -15,7 +15,7 @@ import torch
 from conftest import TINY_STUDENT
 
 from lab import bench, deploy, experiment, runtimes
-from lab.config import DiTConfig, Recipe, Use
+from lab.config import DiTConfig, Recipe, UNetConfig, Use
 from lab.devices import predict, runner
 from lab.devices.report import check
 from lab.devices.runner import Preset
@@ -254,6 +254,39 @@ def test_publishable_is_refused_while_the_machine_is_busy(
     with pytest.raises(runner.Refused, match=r"the load is 99\.00"):
         bench.measure(student, store, preset="publishable")
     assert store.reports().empty
+
+
+def test_the_largest_operation_of_a_net_is_known_by_its_shape() -> None:
+    wide = DiTConfig(image_size=28, patch=4, depth=4, width=64, heads=4)
+    assert bench.activations(wide) == 2 * 49 * 256  # GELU reads and writes tokens x hidden width
+    assert bench.activations(dataclasses.replace(wide, time=True)) == 2 * 49 * 256
+    many = dataclasses.replace(wide, patch=1)
+    assert bench.activations(many) == 2 * 4 * 784**2  # softmax over heads x tokens x tokens
+    assert bench.activations(UNetConfig(image_size=28, widths=(32, 64))) == 3 * 32 * 28**2
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_timed(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(runner.HERE, "free_mb", lambda: 300.0)
+    words = r"batch 1000000 does not fit: it needs about [\d,]+ MB \(200 for the runtime, .* 300 MB are free; a batch"
+    with pytest.raises(runner.TooLarge, match=words):
+        bench.measure(student, store, batch=10**6, preset=BRIEF)
+    with pytest.raises(runner.TooLarge, match=words):
+        bench.sweep([student], store, batches=(10**6,), preset=BRIEF)
+    assert store.reports().empty
+    capsys.readouterr()
+    assert len(bench.sweep([student], store, batches=(10**6, 1), preset=BRIEF)) == 1  # the others are timed
+    said = capsys.readouterr()
+    assert re.search(f"student by eager is left out: {words}", said.err) and said.out == ""
+
+
+def test_a_batch_that_takes_most_of_the_memory_is_warned_of(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.HERE, "free_mb", lambda: 240.0)
+    with pytest.warns(UserWarning, match="batch 1 is tight: it needs about 200 of the 240 MB that are free"):
+        bench.measure(student, store, preset=BRIEF)
 
 
 # --- many ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -173,6 +174,31 @@ def test_on_a_gpu_its_own_clock_is_the_headline_and_the_hosts_stands_beside(cloc
 def test_on_a_cpu_there_is_one_clock(clock: FakeClock, tmp_path: Path) -> None:
     found = runner.time_calls(clock.call(itertools.repeat(1.0)), SHORT, QUIET, machine=tree(tmp_path), clock=clock)
     assert found.timing["clock"] == "wall_sync" and "wall" not in found.timing
+
+
+# --- does it fit? ---
+
+NEEDS = {"base_mb": 100.0, "weights_mb": 50.0, "activations": 250_000}  # 3 MB an image
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_numbers_and_what_would_fit() -> None:
+    with pytest.raises(runner.TooLarge, match=re.escape(
+        "batch 1000 does not fit: it needs about 3,200 MB (100 for the runtime, 100 for weights, 3,000 for activations "
+        "and images), and 2,000 MB are free; a batch of 600 would fit"
+    )):  # fmt: skip
+        runner.check_fit(1000, 2000.0, **NEEDS)
+    runner.check_fit(600, 2000.0, **NEEDS)
+    with pytest.raises(runner.TooLarge, match="a single image would not fit either"):
+        runner.check_fit(1, 202.0, **NEEDS)
+    with pytest.raises(runner.TooLarge):
+        runner.check_fit(600, 2000.0, **NEEDS, beside=1.0)
+
+
+def test_a_batch_that_takes_most_of_the_memory_is_warned_of() -> None:
+    assert runner.check_fit(466, 2000.0, **NEEDS) is None
+    said = runner.check_fit(468, 2000.0, **NEEDS)
+    assert said == "batch 468 is tight: it needs about 1,604 of the 2,000 MB that are free"
+    assert runner.check_fit(10**9, None, **NEEDS) is None  # where nobody tells what is free
 
 
 # --- statistics ---

@@ -74,6 +74,10 @@ class Refused(RuntimeError):
     """The machine is in no state for a publishable figure; the message says why."""
 
 
+class TooLarge(Refused):
+    """A batch needs more memory than is free: the machine would swap, or the runtime end."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """How long to warm up and to measure."""
@@ -880,6 +884,40 @@ def _ratio(rounds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
     return a / b
 
 
+# --- does it fit? -------------------------------------------------------------------------------
+
+# Times what the largest operation reads and writes: onnxruntime took 1.4 to 1.6 times that above the opened network,
+# torch 2.0 to 3.0 (x86, 256 to 1,024 images of 28 x 28, DiTs of 4 x 64 and 2 x 256).
+LIVE = 3.0
+TIGHT = 0.8  # of the free memory, from where on a batch is warned of
+
+
+def check_fit(batch: int, free_mb: float | None, *, base_mb: float, weights_mb: float, activations: int,
+              beside: float = 0.0) -> str | None:  # fmt: skip
+    """A warning where a batch takes most of the free memory, as a sentence; None where it does not.
+
+    What it needs is estimated as the runtime itself, the weights twice (as read, and as computed with), and for each
+    image LIVE times the `activations` that its largest operation reads and writes, numbers of 4 bytes, and some bytes
+    `beside` them. Raises TooLarge where that is more than is free.
+    """
+    if free_mb is None:
+        return None
+    each_mb = (LIVE * 4 * activations + beside) / 1e6
+    fixed_mb = base_mb + 2 * weights_mb
+    needs_mb = fixed_mb + batch * each_mb
+    if needs_mb > free_mb:
+        most = int((free_mb - fixed_mb) / each_mb)
+        would = f"a batch of {most} would fit" if most > 0 else "a single image would not fit either"
+        raise TooLarge(
+            f"batch {batch} does not fit: it needs about {needs_mb:,.0f} MB ({base_mb:,.0f} for the runtime, "
+            f"{2 * weights_mb:,.0f} for weights, {batch * each_mb:,.0f} for activations and images), and "
+            f"{free_mb:,.0f} MB are free; {would}"
+        )
+    if needs_mb > TIGHT * free_mb:
+        return f"batch {batch} is tight: it needs about {needs_mb:,.0f} of the {free_mb:,.0f} MB that are free"
+    return None
+
+
 # --- energy -------------------------------------------------------------------------------------
 
 
@@ -1028,11 +1066,33 @@ class Found:
     software: dict[str, str | None] = field(default_factory=dict)  # versions that it knows better than the system
 
 
+CUDA_MB = 1000.0  # of a board: a CUDA context and the libraries; a guess, for no board was at hand
+
+
+def room_for(pack: Pack, runtime: Any, options: argparse.Namespace, before: Before, machine: Machine) -> None:
+    """Says where memory will be tight. Raises TooLarge where the batch does not fit; packs before 1.5 don't tell."""
+    if (activations := pack.facts["model"].get("activations")) is None:
+        return
+    network = pack.network(runtime.kind, options.precision)
+    free_mb, base_mb = runtime.room(before, machine, options)
+    warning = check_fit(
+        options.batch, free_mb, base_mb=base_mb, weights_mb=pack.facts["files"][network["file"]]["bytes"] / 1e6,
+        activations=activations, beside=100 * math.prod(pack.image_shape),  # images as Python's numbers, to compare
+    )  # fmt: skip
+    if warning:
+        print(f"runner.py: {warning}", file=sys.stderr)
+
+
 class OnnxRuntime:
     """The network by ONNX Runtime on the CPU."""
 
     name, reported, kind, precision = "onnxruntime", "onnxruntime", "onnx", "fp32"
     scopes, devices = ("core", "e2e"), ("cpu",)
+
+    @staticmethod
+    def room(before: Before, machine: Machine, options: argparse.Namespace) -> tuple[float | None, float]:
+        """(free MB where it works, MB that the runtime itself takes there)."""
+        return before.free_mb, 60.0  # with numpy, x86
 
     @staticmethod
     def missing(machine: Machine) -> str | None:
@@ -1106,6 +1166,16 @@ class Torch:
 
     name, reported, kind, precision = "torch", "eager", "torch", "fp32"
     scopes, devices = ("core", "e2e"), ("cpu", "cuda")
+
+    @staticmethod
+    def room(before: Before, machine: Machine, options: argparse.Namespace) -> tuple[float | None, float]:
+        import torch
+
+        if options.device == "cpu" or not torch.cuda.is_available():
+            return before.free_mb, 500.0  # x86
+        if machine.family in BOARDS:
+            return before.free_mb, CUDA_MB
+        return torch.cuda.mem_get_info()[0] / 1e6, 200.0  # a card's own; its context is there already
 
     @staticmethod
     def missing(machine: Machine) -> str | None:
@@ -1185,7 +1255,7 @@ def by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pres
     """Time a runtime that runs in this process. Raises Broken with its own words where it fails."""
     try:
         return _by_calls(pack, runtime, options, preset, before, machine)
-    except (Broken, Missing, OSError):
+    except (Broken, Missing, Refused, OSError):
         raise
     except Exception as error:  # of whatever class: onnxruntime's have none in common, torch's are many
         raise Broken(f"{runtime.name} failed: {type(error).__name__}: {str(error)[:300]}") from None
@@ -1193,6 +1263,7 @@ def by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pres
 
 def _by_calls(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Preset, before: Before,
               machine: Machine) -> Found:  # fmt: skip
+    room_for(pack, runtime, options, before, machine)
     path = pack.folder / pack.network(runtime.kind, options.precision)["file"]
     start = time.perf_counter_ns()
     opened = runtime(pack, path, options)
@@ -1220,6 +1291,10 @@ class TrtExec:
 
     name, reported, kind, precision = "trtexec", "tensorrt", "onnx", "fp16"
     scopes, devices = ("core",), ("cuda",)
+
+    @staticmethod
+    def room(before: Before, machine: Machine, options: argparse.Namespace) -> tuple[float | None, float]:
+        return before.free_mb if machine.family in BOARDS else None, CUDA_MB  # a card's own is not told
 
     @staticmethod
     def missing(machine: Machine) -> str | None:
@@ -1251,6 +1326,7 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
                machine: Machine) -> Found:  # fmt: skip
     """Build an engine and time it; one process for each session."""
     path, network = machine.command("trtexec"), pack.network("onnx", options.precision)
+    room_for(pack, runtime, options, before, machine)
     version = trt_version(_told(path, ["--help"]))
     command = trt_command(path, version, pack, options)
     with tempfile.TemporaryDirectory() as name, Watch(machine, before) as watch:

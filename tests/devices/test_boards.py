@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -503,6 +504,40 @@ def test_energy_goes_by_the_wall_clock_where_there_are_two() -> None:
     assert (energy["mj_per_image"], energy["mj_per_image_net"]) == (3.75, 1.5)
     assert runner.energy_of(state | {"power_rail": None}, {"p50": 1.0}, 1) is None
     assert runner.energy_of(state | {"idle_power_w": None}, {"p50": 1.0}, 1)["mj_per_image_net"] is None
+
+
+def less_free(files: dict[str, str], kb: int) -> dict[str, str]:
+    return files | {"proc/meminfo": re.sub(r"MemAvailable: \d+", f"MemAvailable: {kb}", files["proc/meminfo"])}
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("files", "kb", "base"), [(JETSON, 1_100_000, "1,000"), (PI, 80_000, "60")])
+def test_a_batch_that_would_make_a_board_swap_is_refused_before_anything_is_opened(
+    files: dict[str, str], kb: int, base: str, unpacked: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    board, log = put(root, less_free(files, kb)), trtexec(root, unpacked)
+    monkeypatch.setattr(runner.OnnxRuntime, "__init__", lambda *_: pytest.fail("it was opened"))
+    assert runner.main([*OPTIONS, "--batch", "20000"], folder=unpacked, machine=board) == runner.FAILED
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(rf"runner\.py: batch 20000 does not fit: it needs about [\d,]+ MB \({base} for the runtime, ", said)
+    assert re.search(r"and [\d,]+ MB are free; a batch of \d+ would fit$", said) and not log.exists()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_board_on_which_it_is_tight_is_told_so_and_timed(unpacked: Path, root: Path, capsys) -> None:
+    reported(unpacked, put(root, less_free(PI, 70_000)), "--seconds", "0.05", "--threads", "1")
+    assert "runner.py: batch 1 is tight: it needs about 60 of the 68 MB that are free" in capsys.readouterr().err
+
+
+def test_memory_is_asked_of_where_the_network_runs(root: Path, jetson: Machine, monkeypatch) -> None:
+    torch = pytest.importorskip("torch")
+    auto, cpu = (runner.parser().parse_args(["--device", device]) for device in ("auto", "cpu"))
+    computer = Machine(root / "nothing")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2_000_000_000, 8_000_000_000))
+    assert runner.Torch.room(QUIET, computer, auto)[0] == 2000.0 != QUIET.free_mb
+    assert runner.Torch.room(QUIET, computer, cpu)[0] == runner.Torch.room(QUIET, jetson, auto)[0] == QUIET.free_mb
+    assert runner.TrtExec.room(QUIET, computer, auto)[0] is None  # a card's own memory, of which nobody tells
 
 
 @pytest.mark.usefixtures("no_pauses")
