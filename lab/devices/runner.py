@@ -1161,6 +1161,14 @@ class OnnxRuntime:
         return None
 
 
+def imported_torch() -> Any:
+    """torch; that it has no numpy need not be said, for nothing here needs it."""
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    import torch
+
+    return torch
+
+
 class Torch:
     """The network by model_torch.py of the pack, on the CPU or a GPU."""
 
@@ -1169,8 +1177,7 @@ class Torch:
 
     @staticmethod
     def room(before: Before, machine: Machine, options: argparse.Namespace) -> tuple[float | None, float]:
-        import torch
-
+        torch = imported_torch()
         if options.device == "cpu" or not torch.cuda.is_available():
             return before.free_mb, 500.0  # x86
         if machine.family in BOARDS:
@@ -1182,9 +1189,7 @@ class Torch:
         return None if importlib.util.find_spec("torch") else "torch: pip install torch, or the board's own wheel"
 
     def __init__(self, pack: Pack, path: Path, options: argparse.Namespace) -> None:
-        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # which nothing here needs
-        import torch
-
+        torch = imported_torch()
         place = importlib.util.spec_from_file_location("model_torch", pack.folder / "model_torch.py")
         module = importlib.util.module_from_spec(place)
         place.loader.exec_module(module)

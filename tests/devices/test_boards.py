@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -649,3 +651,124 @@ def test_clocks_that_are_seldom_low_are_no_throttling() -> None:
     channel.seen["gpu_mhz"] = [1000.0] * 90 + [500.0]
     assert channel.below({"gpu_mhz": 1000.0}) is True
     assert channel.below({}) is None
+
+
+# --- Python 3.10, the oldest that a JetPack has ---
+
+
+@pytest.fixture(scope="module")
+def python310() -> str:
+    """An interpreter of Python 3.10 without any package."""
+    found = [shutil.which("python3.10"), *map(str, Path.home().glob(".pyenv/versions/3.10*/bin/python3.10"))]
+    for path in filter(None, found):
+        # A shim of pyenv stands there whether it has one or not.
+        said = subprocess.run([path, "-I", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True)
+        if said.stdout.split() == [b"3", b"10"]:
+            return path
+    pytest.skip("there is no Python 3.10: neither as python3.10 nor under ~/.pyenv/versions")
+
+
+def by(python: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The pack's runner by another interpreter, as on a board."""
+    return subprocess.run([python, "-I", "runner.py", *options], cwd=folder, capture_output=True, text=True)
+
+
+def by_script(python: str, folder: Path, board: Path, options: Sequence[str], first: str = "") -> dict[str, Any]:
+    """The report that the runner makes on a simulated board, with some Python before it is run."""
+    script = f"import sys; sys.path.insert(0, '.'); import runner\nfrom pathlib import Path\n{first}\n"
+    script += f"sys.exit(runner.main(sys.argv[1:], folder=Path('.'), machine=runner.Machine({str(board)!r})))"
+    command = [python, "-I", "-c", script, *options, "--out", "../report.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return report.load(folder.parent / "report.json")
+
+
+# What a runtime has for the runner, for an interpreter that has none.
+STAND_IN = """
+class StandIn:
+    name, reported, kind, precision = "onnxruntime", "onnxruntime", "onnx", "fp32"
+    scopes, devices = ("core",), ("cpu",)
+    missing = staticmethod(lambda machine: None)
+    room = staticmethod(lambda before, machine, options: (before.free_mb, 60.0))
+    version, flags, gpu, software = "0", [], None, {}
+
+    def __init__(self, pack, path, options):
+        self.image = pack.rows("image", options.batch)
+
+    def place(self, z, y):
+        return z
+
+    def run(self, z):
+        sum(z)
+        return self.image
+
+    def values(self, output):
+        return output
+
+    def events(self):
+        return None
+
+    def peak_mb(self):
+        return None
+
+runner.RUNTIMES["onnxruntime"] = StandIn
+"""
+
+
+@pytest.mark.slow
+def test_python_3_10_tells_its_options_and_what_it_refuses(python310: str, unpacked: Path) -> None:
+    told = by(python310, unpacked, "--help")
+    assert told.returncode == runner.OK and "--ambient C" in told.stdout and "Exit codes" in told.stdout
+    for options, code, words in [
+        (["--batch", "0"], runner.USAGE, "must be a whole number of at least 1, got '0'"),
+        (["--ambient", "99"], runner.USAGE, "must be degrees Celsius between -40 and 85, got '99'"),
+        (["--runtime", "trtexec", "--scope", "e2e"], runner.USAGE, "trtexec can't time scope e2e"),
+        (["--device", "cpu"], runner.MISSING, "no runtime for this is here"),
+    ]:
+        done = by(python310, unpacked, *options)
+        assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr
+    (unpacked / "README.md").write_text("another one")
+    done = by(python310, unpacked)
+    assert done.returncode == runner.FAILED and done.stderr.startswith("runner.py: README.md is not the file that was")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_python_3_10_reads_a_jetson_and_times_its_engine(python310: str, unpacked: Path, root: Path) -> None:
+    bare = {k: v for k, v in JETSON.items() if "hwmon" not in k}
+    put(root, bare)
+    process(root, 11, "a\x1b[31m", 1000)
+    trtexec(root, unpacked)
+    stand_in(root, "tegrastats", f'while :; do echo "{ORIN}"; sleep 0.05; done')
+    found = by_script(python310, unpacked, root, [*OPTIONS, "--ambient", "21"])
+    state = found["state"]
+    assert found["software"]["python"].startswith("3.10.") and found["software"]["tensorrt"] == "10.3.0"
+    assert (state["power_mode"], state["power_rail"], state["ambient_c"]) == ("MAXN_SUPER", "VDD_IN", 21)
+    assert state["power_w"]["mean"] == state["idle_power_w"] == 4.856 and state["emc_mhz"]["mean"] == 2133
+    assert state["top_processes"] == [] and found["checks"]["output_ok"] is True
+    assert found["timing"]["clock"] == "cuda_event" and found["energy"]["mj_per_image"] > 0
+
+
+@pytest.mark.slow
+def test_python_3_10_times_a_network_by_a_stand_in_of_a_runtime(python310: str, unpacked: Path, root: Path) -> None:
+    put(root, PI)
+    options = ["--seconds", "0.1", "--threads", "1", "--batch", "3"]
+    found = by_script(python310, unpacked, root, options, STAND_IN)
+    assert found["software"]["python"].startswith("3.10.") and found["device"]["family"] == "rpi"
+    assert found["timing"]["iters"] >= 100 and found["timing"]["iqr"] >= 0 and found["checks"]["max_abs_vs_ref"] == 0
+
+
+@pytest.mark.slow
+def test_python_3_10_times_a_network_by_its_own_onnxruntime(python310: str, unpacked: Path, tmp_path: Path) -> None:
+    subprocess.run([python310, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    got = subprocess.run([python, "-m", "pip", "install", "-q", "onnxruntime"], capture_output=True, text=True)
+    if got.returncode:
+        pytest.skip(f"onnxruntime can't be had for Python 3.10 here: {got.stderr.strip()[-200:]}")
+    for scope in ("core", "e2e"):
+        options = ["--seconds", "0.1", "--threads", "1", "--batch", "3", "--scope", scope, "--out", "r.json"]
+        done = by(python, unpacked, *options)
+        assert done.returncode == runner.OK, done.stderr
+        found = report.load(unpacked / "r.json")
+        assert found["software"]["python"].startswith("3.10.") and found["software"]["runtime"] == "onnxruntime"
+        assert found["checks"]["output_ok"] is True and found["workload"]["scope"] == scope

@@ -483,13 +483,18 @@ def test_help_of_the_runner_has_examples_that_parse(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-def test_a_torch_without_numpy_is_enough(unpacked: Path) -> None:
-    script = ("import runpy, sys; sys.modules['numpy'] = sys.modules['onnxruntime'] = None; sys.argv[0] = 'runner.py';"
+@pytest.mark.parametrize(("blocked", "runtime"), [(("onnxruntime", "numpy"), "eager"), (("torch",), "onnxruntime")])
+def test_torch_without_numpy_or_onnxruntime_without_torch_is_enough(
+    blocked: tuple[str, ...], runtime: str, unpacked: Path
+) -> None:
+    script = (f"import runpy, sys; sys.modules.update(dict.fromkeys({blocked})); sys.argv[0] = 'runner.py';"
               "runpy.run_path('runner.py', run_name='__main__')")  # fmt: skip
-    command = [sys.executable, "-c", script, *SHORT, "--runtime", "torch", "--out", "r.json"]
+    command = [sys.executable, "-I", "-c", script, *SHORT, "--out", "r.json"]
     done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "NumPy" not in done.stderr and report.load(unpacked / "r.json")["checks"]["output_ok"] is True
+    found = report.load(unpacked / "r.json")
+    assert found["software"]["runtime"] == runtime and found["checks"]["output_ok"] is True
+    assert "NumPy" not in done.stderr
 
 
 @pytest.mark.slow
