@@ -28,7 +28,7 @@ def students(store: Store) -> list[str]:
     if found.empty:
         return []
     teacher = table[table["role"] == "teacher"].iloc[0]
-    found = found.assign(size=found["params_m"].round(1)).sort_values(["size", "depth"])
+    found = found.assign(size=found["params_trained_m"].round(1)).sort_values(["size", "depth"])
     timed = found["latency_ms"].notna().all()
     rows = []
     for row in found.to_dict("records"):

@@ -6,7 +6,7 @@
     print(recommend(store.table(), store.reports(), Budget(params_m=0.35, latency_ms=1.0)).text)
 
 Only values of one protocol (extractor, samples, reference, seed) are compared, and only latencies of one
-device, batch, thread count and scope; what was left out is named.
+device, batch, thread count and scope; what was left out is named. Sizes are those of what is shipped.
 """
 
 from __future__ import annotations
@@ -53,7 +53,16 @@ COSTS = {
     "file_mb": Quantity("File", "MB"),
     "macs_m": Quantity("MACs per image", "M"),
 }
+# Of what is shipped, which is what a budget is held against: the deployed form (lab/deploy.py) where a network has one,
+# else the network itself. Size -> as trained, and where `Store.table()` has both and in which unit.
+AS_TRAINED = {"params_m": "params_trained_m", "file_mb": "file_trained_mb", "macs_m": "macs_trained_m"}
+_SIZES = {"params_m": ("params", "params_deployed", 1e6), "file_mb": ("file_mb", "file_mb_deployed", 1.0),
+          "macs_m": ("macs_image", "macs_deployed", 1e6)}  # fmt: skip
+SIZES_SAID = ("Parameters, file and MACs are those of what is shipped: the deployed form, in which the conditioning is "
+              "folded into a table.")  # fmt: skip
 QUANTITIES = METRICS | COSTS | {
+    trained: Quantity(f"{COSTS[name].title} as trained", COSTS[name].unit) for name, trained in AS_TRAINED.items()
+} | {
     "speed_up": Quantity("Times faster than its teacher", more_is_better=True),
     "depth": Quantity("Depth"),
     "width": Quantity("Width"),
@@ -114,10 +123,10 @@ _TIMED = [
 class Budget:
     """What the device allows, and under which conditions it is looked at. None = no limit, or the most common."""
 
-    params_m: float | None = None  # millions of parameters of the finished network
+    params_m: float | None = None  # millions of parameters of what is shipped, as all sizes here
     latency_ms: float | None = None  # for one batch
     memory_mb: float | None = None  # of the device's memory while it runs, runtime and all
-    file_mb: float | None = None  # of the committed weights
+    file_mb: float | None = None  # of its weights in half precision
     macs_m: float | None = None  # millions of multiply-adds per image
     device: str | None = None
     runtime: str = "fastest"  # or one by name
@@ -181,7 +190,8 @@ class Recommendation:
     @property
     def text(self) -> str:
         """The whole answer as plain lines."""
-        lines = [self.headline, self.reason, self.loses, self.sure, self.bend, *self.left_out]
+        sizes = SIZES_SAID if self.pick and size_as_trained(self.pick, "params_m") is not None else ""
+        lines = [self.headline, self.reason, self.loses, self.sure, self.bend, sizes, *self.left_out]
         return "\n".join(line for line in lines if line)
 
     def to_json(self) -> dict[str, JSON]:
@@ -341,7 +351,7 @@ def off(reports: pd.DataFrame) -> pd.DataFrame:
 def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """The students that may be compared, each with its latency, speed-up over its teacher, and whether it `fits`.
 
-    Added columns: params_m, macs_m, latency_ms and its conditions, teacher_ms, teacher_runtime, teacher_dtype,
+    Added columns: those of `shipped`, latency_ms and its conditions, teacher_ms, teacher_runtime, teacher_dtype,
     teacher_gpu, speed_up, teacher_value (the teacher's metric), fits, why_not.
     """
     table = complete(table)
@@ -361,9 +371,9 @@ def _comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """Every row of the table, teachers too, with its costs in the units of a budget and its latency."""
     frame = complete(table).copy()
-    for column in ("params", "macs_image", "file_mb", budget.metric, f"{budget.metric}_low", f"{budget.metric}_high"):
+    for column in (budget.metric, f"{budget.metric}_low", f"{budget.metric}_high"):
         frame[column] = pd.to_numeric(column_of(frame, column), errors="coerce")
-    frame["params_m"], frame["macs_m"] = frame["params"] / 1e6, frame["macs_image"] / 1e6
+    frame = frame.assign(**shipped(frame))
     frame = frame.drop(columns=[c for c in _TIMED[1:] if c in frame and c != "batch"])
     frame = frame.rename(columns={"batch": "train_batch"}).merge(timings(reports, budget), "left", on="weights_sha256")
     for column in ("latency_ms", "latency_low", "latency_high", "memory_mb", "batch", "threads", *_OFF):
@@ -381,6 +391,29 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     guess = frame["provenance"].eq("estimated") | teacher.map(by_run["provenance"]).eq("estimated")
     frame["speed_up"] = (frame["teacher_ms"] / frame["latency_ms"]).where(~guess)
     return frame
+
+
+def shipped(table: pd.DataFrame) -> pd.DataFrame:
+    """params_m, file_mb, macs_m (per image) of what each row of `Store.table()` ships, and of it as it was trained:
+    params_trained_m, file_trained_mb, macs_trained_m.
+    """
+    sizes = {}
+    for name, (trained, deployed, unit) in _SIZES.items():
+        own, folded = (pd.to_numeric(column_of(table, c), errors="coerce") / unit for c in (trained, deployed))
+        sizes |= {name: folded.fillna(own), AS_TRAINED[name]: own}
+    return pd.DataFrame(sizes, index=table.index)
+
+
+def size_as_trained(row: dict[str, JSON], name: str) -> float | None:
+    """What a size of `shipped` was before deployment; None where that changed nothing, or where it is not known."""
+    trained = row.get(AS_TRAINED.get(name, ""))
+    return None if trained is None or pd.isna(trained) or trained == row.get(name) else trained
+
+
+def size_said(row: dict[str, JSON], name: str) -> str:
+    """A size of `shipped` in words, e.g. `0.213 M parameters (0.303 as trained)`."""
+    trained, unit = size_as_trained(row, name), {"params_m": "M parameters", "file_mb": "MB", "macs_m": "M MACs"}[name]
+    return f"{number(row[name])} {unit}" + (f" ({number(trained)} as trained)" if trained is not None else "")
 
 
 def _students(table: pd.DataFrame) -> pd.Series:
@@ -622,7 +655,7 @@ def facts(row: dict[str, JSON], budget: Budget) -> str:
     """A row's metric and costs in words; what is not known is not said."""
     parts = [f"{short(budget.metric)} {number(row[budget.metric])}{_interval(row, budget.metric)}"]
     if row.get("params_m") is not None:
-        parts.append(f"{number(row['params_m'])} M parameters")
+        parts.append(size_said(row, "params_m"))
     if row.get("latency_ms") is not None:
         parts.append(f"{number(row['latency_ms'])} ms {budget.percentile}{' estimated' * is_estimate(row)}")
     if row.get("file_mb") is not None:

@@ -56,9 +56,9 @@ def of_run(run: Run) -> dict[str, JSON]:
     }
 
 
-def bytes_fp16(config: NetConfig) -> int:
-    """Bytes of the parameters in half precision, without a file's header."""
-    return 2 * of_config(config)["params"]
+def in_bytes(counted: dict[str, int]) -> dict[str, int]:
+    """The counts with the parameters' bytes in half precision, without a file's header, as `bytes_fp16`[_deployed]."""
+    return counted | {k.replace("params", "bytes_fp16"): 2 * v for k, v in counted.items() if k.startswith("params")}
 
 
 def dit_params(config: DiTConfig) -> int:

@@ -150,6 +150,8 @@ def axis_title(frame: pd.DataFrame, column: str) -> str:
         ]
     elif quantity.unit:
         extra.append(quantity.unit)
+    if column in choose.AS_TRAINED:
+        extra.append("as deployed")
     if column in METRICS:
         extra.append("higher is better" if quantity.more_is_better else "lower is better")
     return f"{quantity.title} ({', '.join(extra)})" if extra else quantity.title
@@ -184,10 +186,7 @@ def hover(row: dict[str, object]) -> str:
             low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
             ci = f" ({number(low)} to {number(high)})" if _known(row, f"{column}_low") else ""
             lines.append(f"{METRICS[column].title} {number(row[column])}{ci}")
-    costs = [
-        f"{number(row[c])} M {what}" for c, what in [("params_m", "parameters"), ("macs_m", "MACs")] if _known(row, c)
-    ]
-    lines.append(", ".join(costs))
+    lines += [choose.size_said(row, size) for size in choose.AS_TRAINED if _known(row, size)]
     if _known(row, "latency_ms"):
         grade = f", grade {row['grade']}" if row["grade"] else ""
         said = GUESS if choose.is_estimate(row) else row["runtime"]
@@ -574,7 +573,7 @@ def size_and_time(table: pd.DataFrame, by: str) -> go.Figure:
             customdata=mine[["run"]],
             marker=dict(size=12, color=colour, symbol=symbols, line=dict(width=1.5, color=colour)),
         )  # fmt: skip
-    title = "Parameters (M)" if by == "params_m" else "Multiply-adds per image (M)"
+    title = "Parameters (M, as deployed)" if by == "params_m" else "Multiply-adds per image (M, as deployed)"
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title=title, **_axis(table, by, log=True))
     figure.update_yaxes(title="milliseconds per call, p50", **_axis(table, "ms", log=True))
@@ -690,7 +689,8 @@ def caption(facts: Mapping[str, object]) -> str:
     params, deployed, fd, ms, speed_up = known
     lines = []
     if params is not None:
-        lines.append(f"{_count_said(params)} parameters" + (f" ({_count_said(deployed)} deployed)" if deployed else ""))
+        before = f" ({_count_said(params)} as trained)" if deployed else ""
+        lines.append(f"{_count_said(deployed or params)} parameters{before}")
     if fd is not None:
         lines.append(f"FD {fd:.3g}")
     if ms is not None:

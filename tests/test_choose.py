@@ -73,6 +73,34 @@ def name(row: dict[str, object] | None) -> object:
     return row and row["name"]
 
 
+# --- what is shipped ----------------------------------------------------------------------------
+
+
+def test_a_size_limit_is_held_against_what_is_shipped_with_the_trained_figure_beside_it() -> None:
+    folded = TABLE.assign(params_deployed=0.7 * TABLE["params"], macs_deployed=0.9 * TABLE["macs_image"],
+                          file_mb_deployed=0.7 * TABLE["file_mb"])  # fmt: skip
+    assert name(recommend(TABLE, NONE, Budget(params_m=0.25)).pick) == "small"
+    answer = recommend(folded, NONE, Budget(params_m=0.25))
+    assert name(answer.pick) == "middle"
+    assert "0.210 M parameters (0.300 as trained)" in answer.headline and choose.SIZES_SAID in answer.text
+    told = {"params_m": 0.21, "params_trained_m": 0.3, "file_mb": 0.42, "file_trained_mb": 0.6, "macs_m": 27,
+            "macs_trained_m": 30}  # fmt: skip
+    assert {column: answer.to_json()["pick"][column] for column in told} == pytest.approx(told)
+    for size, trained in choose.AS_TRAINED.items():
+        assert name(recommend(folded, NONE, Budget(**{size: told[size] * 1.01})).pick) == "middle"
+        assert name(recommend(folded, NONE, Budget(**{size: told[size] * 0.99})).pick) == "small"
+        assert trained in choose.QUANTITIES
+
+
+def test_a_network_without_a_deployed_form_ships_as_it_was_trained() -> None:
+    partly = TABLE.assign(params_deployed=[np.nan, 0.2e6, np.nan, np.nan])
+    found = choose.candidates(partly, NONE, Budget()).set_index("shape")
+    assert found["params_m"].tolist() == pytest.approx([0.1, 0.2, 1.0])
+    answer = recommend(partly, NONE, Budget(params_m=0.15))
+    assert answer.headline == "Ship small: FD 3.00 (2.95 to 3.05), 0.100 M parameters, 0.200 MB."
+    assert choose.SIZES_SAID not in answer.text
+
+
 # --- the front ----------------------------------------------------------------------------------
 
 

@@ -340,6 +340,17 @@ def test_ls_prints_one_row_per_run(distilled: Store, capsys: pytest.CaptureFixtu
     assert len(lines) == 1 + len(distilled.runs())
 
 
+def test_ls_and_count_give_deployed_sizes_beside_the_trained_ones(distilled: Store, capsys: pytest.CaptureFixture):
+    sizes = {"params", "params_deployed", "file_mb", "file_mb_deployed", "macs_image", "macs_deployed"}
+    assert lab(distilled, "ls", "--json") == OK
+    (listed,) = [row for row in json.loads(capsys.readouterr().out) if row["run"] == student(distilled).id]
+    assert sizes <= set(listed) and listed["params_deployed"] < listed["params"]
+    assert lab(distilled, "count", student(distilled).id, "--json") == OK
+    counted = json.loads(capsys.readouterr().out)[student(distilled).id]
+    assert counted["params_deployed"] == listed["params_deployed"] == counted["bytes_fp16_deployed"] / 2
+    assert counted["macs_deployed"] == listed["macs_deployed"] < counted["macs"]
+
+
 def test_ls_sorts_numbers_as_numbers_and_down_with_a_minus(distilled: Store, capsys: pytest.CaptureFixture):
     sorted_params = []
     for order in ("params", "-params"):

@@ -51,7 +51,8 @@ def test_an_impossible_shape_is_a_sentence() -> None:
 
 
 def test_half_precision_takes_two_bytes_a_parameter() -> None:
-    assert cost.bytes_fp16(DiTConfig()) == 2 * cost.of_config(DiTConfig())["params"]
+    found = cost.in_bytes(cost.of_config(DiTConfig()))
+    assert found["bytes_fp16"] == 2 * found["params"] and found["bytes_fp16_deployed"] == 2 * found["params_deployed"]
 
 
 @pytest.mark.parametrize(("time", "evaluations"), [(False, 1), (True, 8)])

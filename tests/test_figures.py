@@ -173,6 +173,8 @@ def test_the_hover_names_cost_speed_and_what_is_over() -> None:
     ]:
         assert part in text
     assert "nan" not in figures.hover(rows(latency_ms=np.nan, speed_up=np.nan, macs_m=np.nan).iloc[0].to_dict())
+    text = figures.hover(rows(params_trained_m=0.14, macs_trained_m=5.0).iloc[0].to_dict())
+    assert "0.100 M parameters (0.140 as trained)<br>5.00 M MACs<br>" in text
 
 
 def test_the_caption_says_every_condition_and_what_was_left_out() -> None:

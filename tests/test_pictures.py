@@ -107,6 +107,7 @@ def test_a_caption_says_only_what_is_known():
     assert figures.caption({"params": 1_100_000, "fd": float("nan"), "latency_ms": None}) == "1.10 M parameters"
     assert figures.caption({"params": 11_240, "fd": 2.96, "latency_ms": 0.84, "speed_up": 31.0}).split("\n") == [
         "11.2 k parameters", "FD 2.96", "0.84 ms", "31x as fast as its teacher"]  # fmt: skip
+    assert figures.caption({"params": 303_384, "params_deployed": 213_144}) == "0.21 M parameters (0.30 M as trained)"
     assert figures.caption({}) == ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import cost
 from lab.config import Recipe
 from lab.doctor import required
 from lab.methods import METHODS
@@ -68,6 +69,12 @@ def test_pyproject_reads_requirements_and_has_the_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
     assert set(project["project"]["optional-dependencies"]) == {"dev", "edge", "ray"}
+
+
+def test_committed_costs_are_those_of_the_closed_form_trained_and_deployed():
+    runs = Store(ROOT / "results").runs()
+    wrong = [run.id for run in runs if run.read("cost") and run.read("cost") != cost.of_run(run)]
+    assert runs and not wrong, f"{', '.join(wrong)}: cost.json is not what lab.cost.of_run gives"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.json")), ids=lambda p: p.name)

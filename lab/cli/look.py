@@ -65,7 +65,7 @@ def count(args: argparse.Namespace) -> Answer:
     for config in configs.values():
         if wrong := config.check():
             raise Usage("; ".join(wrong))
-    value = {name: cost.of_config(config) for name, config in configs.items()}
+    value = {name: cost.in_bytes(cost.of_config(config)) for name, config in configs.items()}
     rows = [{"net": name, **counted} for name, counted in value.items()]
     return Answer(value if args.runs else next(iter(value.values())), table_text(rows))
 
@@ -107,11 +107,11 @@ def ls(args: argparse.Namespace) -> Answer:
 
 # Options of `choose` that are fields of lab.choose.Budget (a test holds them to it), which needs pandas.
 BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "params_m": (positive, "largest number of parameters, in millions"),
+    "params_m": (positive, "largest number of parameters of what is shipped, in millions"),
     "latency_ms": (positive, "longest time for one batch, in milliseconds"),
     "memory_mb": (positive, "most memory of the device while it runs, in megabytes, as its reports say it"),
-    "file_mb": (positive, "largest file of weights, in megabytes"),
-    "macs_m": (positive, "most multiply-adds for one image, in millions"),
+    "file_mb": (positive, "largest file of the weights that are shipped, in megabytes"),
+    "macs_m": (positive, "most multiply-adds for one image by what is shipped, in millions"),
     "device": (str, "the device of the timings, as its reports name it (default: the most common)"),
     "runtime": (str, "eager, compiled, ...; default: the fastest for each student"),
     "batch": (count_of(1), "batch size of the timings (default 1)"),

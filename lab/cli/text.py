@@ -8,7 +8,8 @@ from typing import Any
 
 # The columns of a run that a person wants first.
 RUN_COLUMNS = ("label", "role", "state", "shape", "method", "params", "params_deployed", "file_mb",
-               "file_mb_deployed", "images", "fd", "kid", "class_accuracy")  # fmt: skip
+               "file_mb_deployed", "macs_image", "macs_deployed", "images", "fd", "kid",
+               "class_accuracy")  # fmt: skip
 
 
 def some(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

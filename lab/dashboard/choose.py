@@ -42,10 +42,12 @@ def figures_row(answer: Recommendation) -> None:
     for name in COSTS:
         if pick[name] is not None:
             title = COSTS[name].title
+            trained = choose.size_as_trained(pick, name)
             if name == "latency_ms":
                 guess = choose.is_estimate(pick)
                 title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
-            cells.append((title, COSTS[name].say(pick[name]), _limit(answer.budget, name)))
+            before = "" if trained is None else f", {number(trained)} as trained"
+            cells.append((title, COSTS[name].say(pick[name]), _limit(answer.budget, name) + before))
     if pick["speed_up"] is not None:
         cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms"))
     with st.grid(min_column_width=130):
@@ -126,8 +128,10 @@ def _strip(path: str, changed: int) -> Image.Image | None:
 LIMITS = {"params_m": ("Max parameters (M)", 0.05), "latency_ms": ("Max latency (ms)", 0.1),
           "memory_mb": ("Max memory (MB)", 10.0), "file_mb": ("Max file (MB)", 0.1),
           "macs_m": ("Max MACs (M)", 1.0)}  # fmt: skip
-HELP = {"memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
-        "file_mb": "The weights as they are stored. ", "macs_m": "Multiply-adds for one image. "}  # fmt: skip
+HELP = {"params_m": "Of what is shipped. ",
+        "memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
+        "file_mb": "The weights that are shipped, in half precision. ",
+        "macs_m": "Multiply-adds for one image by what is shipped. "}  # fmt: skip
 
 
 def controls(start: Budget) -> None:
@@ -138,6 +142,7 @@ def controls(start: Budget) -> None:
                 st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
                                 bind="query-params", placeholder="no limit",
                                 help=HELP.get(name, "") + "0 lifts the limit")  # fmt: skip
+        st.caption(choose.SIZES_SAID)
         with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
             st.selectbox("Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")
             frame.conditions_controls(view)

@@ -60,6 +60,12 @@ COLUMNS: dict[str, Any] = {
     "timing.build_ms": C.NumberColumn("Build (ms)", format="%.1f"),
     "timing.first_ms": C.NumberColumn("First (ms)", format="%.2f"),
     "memory.process_peak_mb": C.NumberColumn("Peak memory (MB)", format="%.0f"),
+    "params_m": C.NumberColumn("Parameters (M)", format="%.3f", help=choose.SIZES_SAID),
+    "params_trained_m": C.NumberColumn("as trained (M)", format="%.3f", help="Parameters before deployment"),
+    "file_mb": C.NumberColumn("File (MB)", format="%.3f", help="What is shipped, in half precision"),
+    "file_trained_mb": C.NumberColumn("File as trained (MB)", format="%.3f"),
+    "macs_m": C.NumberColumn("MACs per image (M)", format="%.1f", help=choose.SIZES_SAID),
+    "macs_trained_m": C.NumberColumn("MACs per image as trained (M)", format="%.1f"),
     "energy.mj_per_image": C.NumberColumn("Energy (mJ per image)", format="%.3f"),
     "provenance": C.TextColumn("Provenance"),
     "device": C.TextColumn("Device"),
@@ -193,6 +199,8 @@ def whole(row: pd.Series) -> None:
     st.subheader(f"{frame.plain(row['name'])}: grade {row['grade']}", anchor=False)
     st.markdown(f"{frame.plain(row['form'])} on {frame.plain(row['device'])}. {GRADES[row['grade']].capitalize()}."
                 + "".join(f"\n- {frame.plain(reason)}" for reason in row["grade_reasons"]))  # fmt: skip
+    if sizes := [choose.size_said(row, size) for size in choose.AS_TRAINED if pd.notna(row[size])]:
+        st.caption(frame.plain(f"{', '.join(sizes)}."))
     try:
         report = frame.store().report(row["report_id"])
     except LookupError as gone:
@@ -347,7 +355,7 @@ def size(rows: pd.DataFrame) -> None:
     st.plotly_chart(figures.size_and_time(table, by), key="size_chart", config={"displaylogo": False},
                     alt=f"Milliseconds against size of {len(table)} students")  # fmt: skip
     threads = "" if pd.isna(first["state.threads"]) else f", {choose.threads_said(first['state.threads'])}"
-    st.caption(frame.plain(f"{said}{threads}: {len(table)} one-step students, their size that of the finished network. "
+    st.caption(frame.plain(f"{said}{threads}: {len(table)} one-step students, their size that of the deployed form. "
                            "Where a condition is left open, it is the one of which most is known."))  # fmt: skip
     slow = table[table["than_size"] > compare.SLOWER]
     if len(table) and table["by_size"].isna().all():

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab import figures, jobs
+from lab import choose, figures, jobs
 from lab.config import DTYPES, FAMILIES, JSON, OPTIMIZERS, SCHEDULES, DiTConfig, Recipe, Use, config_to_json
 from lab.dashboard import frame, pictures
 from lab.results import Run, Store
@@ -36,7 +36,8 @@ COLUMNS: dict[str, Any] = {
     "data": C.TextColumn("Data"),
     "method": C.TextColumn("Method"),
     "shape": C.TextColumn("Shape"),
-    "params_m": C.NumberColumn("Parameters (M)", format="%.3f"),
+    "params_m": C.NumberColumn("Parameters (M)", format="%.3f", help=choose.SIZES_SAID),
+    "params_trained_m": C.NumberColumn("as trained (M)", format="%.3f", help="Parameters before deployment"),
     "fd": C.NumberColumn("FD", format="%.3f", help="Frechet distance; lower is better"),
     "kid": C.NumberColumn("KID", format="%.4f"),
     "fd_teacher": C.NumberColumn("FD to teacher", format="%.3f"),
@@ -46,8 +47,10 @@ COLUMNS: dict[str, Any] = {
     "done": C.ProgressColumn("Done", min_value=0, max_value=1, format="percent"),
     "images": C.NumberColumn("Images", format="localized"),
     "minutes": C.NumberColumn("Training (min)", format="%.1f"),
-    "file_mb": C.NumberColumn("File (MB)", format="%.2f"),
-    "macs_m": C.NumberColumn("MACs per image (M)", format="%.1f"),
+    "file_mb": C.NumberColumn("File (MB)", format="%.2f", help=choose.SIZES_SAID),
+    "file_trained_mb": C.NumberColumn("File as trained (MB)", format="%.2f"),
+    "macs_m": C.NumberColumn("MACs per image (M)", format="%.1f", help=choose.SIZES_SAID),
+    "macs_trained_m": C.NumberColumn("MACs per image as trained (M)", format="%.1f"),
     "lr": C.NumberColumn("Rate", format="%.2e"),
     "batch": C.NumberColumn("Batch"),
     "optimizer": C.TextColumn("Optimizer"),
@@ -59,7 +62,7 @@ COLUMNS: dict[str, Any] = {
     "error": C.TextColumn("Error", width="large"),
     "run": C.TextColumn("Id", width="large"),
 }
-FIRST = ["name", "state", "data", "method", "params_m", "fd", "done", "images", "minutes", "notes"]
+FIRST = ["name", "state", "data", "method", "params_m", "params_trained_m", "fd", "done", "images", "minutes", "notes"]
 STATES = ["running", "queued", "stale", "stopped", "failed", "done", "unreadable"]
 
 
@@ -75,8 +78,7 @@ def listed(table: pd.DataFrame, words: str, *, hidden: bool) -> pd.DataFrame:
     for word in words.lower().split():
         shown = shown[text[shown.index].str.contains(word, regex=False)]
     shown = shown.assign(
-        params_m=_numbers(shown, "params") / 1e6, macs_m=_numbers(shown, "macs_image") / 1e6, fd=_numbers(shown, "fd"),
-        minutes=_numbers(shown, "train_seconds") / 60,
+        **choose.shipped(shown), fd=_numbers(shown, "fd"), minutes=_numbers(shown, "train_seconds") / 60,
         done=(_numbers(shown, "step") / _numbers(shown, "steps")).clip(0, 1),
         rank=shown["state"].map({s: k for k, s in enumerate(STATES)}).fillna(len(STATES)),
     )  # fmt: skip

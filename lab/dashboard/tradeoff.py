@@ -15,8 +15,8 @@ ICON = ":material/scatter_plot:"
 URL = "/tradeoff"
 
 VIEWS = ("2-D", "3-D", "Table")
-COLUMNS = ("name", "method", "params_m", "macs_m", "file_mb", "latency_ms", "runtime", "grade", "speed_up",
-           *METRICS, "fd_low", "fd_high", "on_front", "run")  # fmt: skip
+COLUMNS = ("name", "method", *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "runtime", "grade",
+           "speed_up", *METRICS, "fd_low", "fd_high", "on_front", "run")  # fmt: skip
 
 
 def axes(rows: pd.DataFrame, names: str) -> list[str]:
@@ -167,5 +167,7 @@ if shape == "Table":
 out = choose.recommend(view.runs, view.reports, budget).left_out
 if apart:
     out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
+if shape == "Table" or {x, y, *z} & set(choose.AS_TRAINED):
+    out = [choose.SIZES_SAID, *out]
 st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
 frame.footer(table, choose.command(frame.all_runs(), view.reports, budget), "tradeoff")

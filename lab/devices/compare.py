@@ -36,16 +36,19 @@ CONDITIONS = {
     "workload.nfe": "evaluations", "runner.preset": "preset",
     "state.clocks_locked": "clocks fixed", "software.runtime_version": "runtime version",
 }  # fmt: skip
+# The sizes that a report says of the network as it was trained: column and unit.
+_SAID_SIZES = {"params_m": ("model.params", 1e6), "macs_m": ("model.macs", 1e6), "file_mb": ("model.file_mb", 1.0)}
 SLOWER = 1.10  # times what its size says, from which on a shape is named
 FEWEST_SHAPES = 3  # of different size, below which no line is drawn through them
 
 
 def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The reports with name, run and data of the run with their weights, device, runtime, form, low, high and off_*.
+    """The reports with name, run, data and the sizes (`choose.shipped`) of the run with their weights, device, runtime,
+    form, low, high and off_*.
 
     The form is runtime and precision, as far as they are known; the runtime says so where it ran on the GPU of a chip
     whose CPU bears the same name. Of weights that no run here has, the name is the
-    model's id, and run and data are "".
+    model's id, run and data are "", and the sizes are those that the report says.
     """
     found = reports.reset_index(drop=True)
     if found.empty:
@@ -57,7 +60,12 @@ def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     on_gpu = gpu.notna() & (gpu != found["device.name"])  # a card of its own is the device
     runtime = found["software.runtime"].replace("unknown", "") + np.where(on_gpu, " on GPU", "")
     mine = {name: weights.map(runs[name]).astype(object) for name in ("name", "run", "data")}
+    sizes = {name: weights.map(size) for name, size in choose.shipped(runs).items()}
+    for size, (column, unit) in _SAID_SIZES.items():
+        said = pd.to_numeric(choose.column_of(found, column), errors="coerce") / unit
+        sizes |= {name: sizes[name].fillna(said) for name in (size, choose.AS_TRAINED[size])}
     return found.assign(
+        **sizes,
         **{name: pd.to_numeric(choose.column_of(found, name), errors="coerce") for name in NUMBERS},
         name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),
         **{name: mine[name].where(mine[name].notna(), "").astype(str) for name in ("run", "data")},
@@ -180,7 +188,7 @@ def pays_said(row: Mapping[str, object]) -> str:
 
 # --- parameters lie -----------------------------------------------------------------------------
 
-SIZES = {"params_m": ("model.params", "M parameters"), "macs_m": ("model.macs", "M multiply-adds")}
+SIZES = {"params_m": "M parameters", "macs_m": "M multiply-adds"}  # of what is shipped, which is what is timed
 
 
 def card_for(cards: Iterable[Card], row: Mapping[str, object]) -> Card | None:
@@ -203,7 +211,7 @@ def sizes(rows: pd.DataFrame, by: str, card: Card | None) -> pd.DataFrame:
     found = []
     for row in best(rows, ["name"]).to_dict("records"):
         config = predict.config_in(row.get("model.config"))
-        size = {name: row[column] / 1e6 for name, (column, _) in SIZES.items()}
+        size = {name: row[name] for name in SIZES}
         if config is None or not size[by] > 0:
             continue
         entry = {"name": row["name"], "run": row["run"], "shape": config.shape, "ms": row["timing.p50"], **size}
@@ -233,8 +241,7 @@ def _power_law(x: pd.Series, y: pd.Series) -> np.ndarray:
 
 def slow_said(row: Mapping[str, object], by: str) -> str:
     """Why a shape of `sizes` takes longer than its size says, in a sentence."""
-    _, unit = SIZES[by]
-    said = f"{row['name']} takes {number(row['than_size'])} times what its {number(row[by])} {unit} say"
+    said = f"{row['name']} takes {number(row['than_size'])} times what its {number(row[by])} {SIZES[by]} say"
     if pd.isna(row["roofline"]):
         return said + "."
     cause = max(predict.CAUSES, key=lambda name: row[name])

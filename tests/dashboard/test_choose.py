@@ -62,6 +62,14 @@ def test_a_smaller_budget_changes_the_pick(demo: Store) -> None:
     assert "at most 0.12 M parameters" in text(at)
 
 
+def test_the_pick_s_sizes_are_those_of_the_deployed_form_with_the_trained_ones_beside_them(demo: Store) -> None:
+    at = page(params_m="0.3")
+    sizes = {m.label: (m.value, m.delta) for m in at.metric if m.label in ("Parameters", "File", "MACs per image")}
+    assert sizes["Parameters"][1].startswith("limit 0.3, 0.") and len(sizes) == 3
+    assert all(note.endswith(" as trained") for _, note in sizes.values())
+    assert "what is shipped: the deployed form" in text(at) and "as trained)" in text(at)
+
+
 def test_the_budget_is_read_from_the_url(demo: Store) -> None:
     at = page(params_m="0.12", percentile="p99")
     assert at.number_input(key="params_m").value == 0.12

@@ -66,6 +66,8 @@ def test_the_page_opens_with_a_chart_and_every_report_with_its_grade_and_why(dem
     assert (table["workload.batch"] == 1).all() and (table["workload.scope"] == "core").all()
     assert set(table["grade"]) == {"C"} and table["reasons"].str.contains("preset quick, not publishable").all()
     assert table["timing.p50"].is_monotonic_increasing
+    mine = table[table["name"] == LABEL]
+    assert (mine["params_m"] < mine["params_trained_m"]).all() and (mine["file_mb"] < mine["file_trained_mb"]).all()
     assert "of each condition the best graded, newest one" in text(at)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_selected_point_says_who_beats_it(demo: Store) -> None:
 def test_the_axes_can_be_changed(demo: Store) -> None:
     at = page(x="params_m", y="class_accuracy")
     assert at.selectbox(key="x").value == "params_m" and len(at.get("plotly_chart")) == 1
+
+
+@pytest.mark.parametrize(("x", "title"), [
+    ("params_m", "Parameters (M, as deployed)"), ("params_trained_m", "Parameters as trained (M)"),
+    ("file_trained_mb", "File as trained (MB)"), ("macs_m", "MACs per image (M, as deployed)"),
+])  # fmt: skip
+def test_sizes_can_be_drawn_as_deployed_and_as_trained(demo: Store, x: str, title: str) -> None:
+    at = page(x=x)
+    (chart,) = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
+    assert chart["layout"]["xaxis"]["title"]["text"] == title
+    assert (choose.SIZES_SAID in text(at)) == (x in choose.AS_TRAINED)
 
 
 @pytest.mark.parametrize("view, charts, tables", [("2-D", 1, 0), ("3-D", 4, 0), ("Table", 0, 1)])
