@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
+from plotly.subplots import make_subplots
 
 from lab import choose, jobs
 from lab.choose import METRICS, QUANTITIES, number
@@ -466,8 +467,8 @@ def timing_hover(row: Mapping[str, object]) -> str:
     lines += [f"{name} {number(ms)} ms" for name, ms in slow_end.items() if pd.notna(ms)]
     threads = f", {choose.threads_said(row['state.threads'])}" if pd.notna(row["state.threads"]) else ""
     lines.append(f"batch {row['workload.batch']:.0f}{threads}, {row['workload.scope']}")
-    lines.append(_safe(f"grade {row['grade']}: {'; '.join(row['grade_reasons'])}"))
-    return "<br>".join(lines)
+    lines.append(f"grade {row['grade']}:")
+    return "<br>".join([*lines, *(f"- {_safe(reason)}" for reason in row["grade_reasons"])])
 
 
 def over_time(samples_ns: Sequence[int], sessions: int = 1) -> go.Figure:
@@ -500,6 +501,81 @@ def over_time(samples_ns: Sequence[int], sessions: int = 1) -> go.Figure:
     figure.update_xaxes(title="calls that were kept, in order")
     figure.update_yaxes(title="milliseconds", range=[0, top])
     return figure.update_layout(template=TEMPLATE, height=320)
+
+
+ECDF_POINTS = 400
+# Column of a report's state without its .min, .mean and .max -> what it is called, and its unit.
+STATE = {"state.cpu_mhz": ("CPU", "MHz"), "state.gpu_mhz": ("GPU", "MHz"), "state.emc_mhz": ("Memory", "MHz"),
+         "state.temp_c": ("Temperature", "\N{DEGREE SIGN}C"), "state.power_w": ("Power", "W")}  # fmt: skip
+
+
+def ecdf(samples_ns: Mapping[str, Sequence[int]]) -> go.Figure:
+    """The share of a report's kept times that are at most so long, a curve for each name, with lines at p50, p90, p99.
+
+    A steady timing is a wall; a tail to the right is what p99 pays. Long series are thinned evenly in the share, with
+    their slowest times whole.
+    """
+    figure, slowest, fastest = go.Figure(), 0.0, math.inf
+    for k, (name, raw) in enumerate(samples_ns.items()):
+        ms = np.sort(np.asarray(raw, float)) / 1e6
+        if not len(ms):
+            continue
+        kept = np.unique(
+            np.r_[np.linspace(0, len(ms) - 1, ECDF_POINTS).astype(int), range(max(0, len(ms) - 50), len(ms))]
+        )
+        figure.add_scatter(
+            x=ms[kept], y=(kept + 1) / len(ms), mode="lines", name=_safe(name),
+            line=dict(shape="hv", width=2, color=COLOURS[k % len(COLOURS)], dash=LINES[k % len(LINES)]),
+            hovertemplate="%{y:.1%} within %{x:.4g} ms<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+        fastest, slowest = min(fastest, ms[0]), max(slowest, ms[-1])
+    for share in (0.5, 0.9, 0.99):
+        figure.add_hline(y=share, line=dict(color=GREY, width=1, dash="dot"), annotation_text=f"p{100 * share:.0f}",
+                         annotation_position="top left")  # fmt: skip
+    log = bool(slowest > 5 * fastest)
+    figure.update_xaxes(title="ms per call" + ", logarithmic" * log,
+                        **_axis(pd.DataFrame({"ms": [fastest, slowest]}), "ms", log=log))  # fmt: skip
+    figure.update_yaxes(title="share of the calls", tickformat=".0%", range=[0, 1.02])
+    return figure.update_layout(template=TEMPLATE, height=380, showlegend=True)
+
+
+def states(rows: pd.DataFrame) -> go.Figure | None:
+    """Clocks, temperature and power while each of a few reports was timed: from lowest to highest, a mark at the mean.
+
+    A strip for each quantity that some report knows; None where none knows any. Rows are those of `compare.named`.
+    """
+    known = [name for name in STATE if f"{name}.mean" in rows and rows[f"{name}.mean"].notna().any()]
+    if not known:
+        return None
+    labels = [label.replace("<br>", ", ") for label in timing_labels(rows)]
+    figure = make_subplots(rows=len(known), cols=1, vertical_spacing=0.5 / len(known),
+                           subplot_titles=[_state_title(rows, name) for name in known])  # fmt: skip
+    for at, name in enumerate(known, 1):
+        for k, (row, label) in enumerate(zip(rows.to_dict("records"), labels)):
+            low, mean, high = (row.get(f"{name}.{end}") for end in ("min", "mean", "max"))
+            if pd.isna(mean):
+                continue
+            word, unit = STATE[name]
+            figure.add_scatter(
+                x=[low, mean, high], y=[-k] * 3, mode="lines+markers", name=label, legendgroup=label,
+                showlegend=label not in {trace.name for trace in figure.data}, hoverinfo="text",
+                hovertext=f"<b>{label}</b><br>{word} {low:.4g} to {high:.4g} {unit}, mean {mean:.4g}",
+                line=dict(color=COLOURS[k % len(COLOURS)], width=3),
+                marker=dict(size=[9, 11, 9], color=COLOURS[k % len(COLOURS)], line=dict(width=2),
+                            symbol=["line-ns-open", SHAPES[k % len(SHAPES)], "line-ns-open"]),
+                row=at, col=1,
+            )  # fmt: skip
+    figure.update_yaxes(visible=False, range=[0.6 - len(rows), 0.6])
+    figure.update_layout(template=TEMPLATE, height=90 + len(known) * (52 + 16 * len(rows)), showlegend=True)
+    figure.update_layout(legend=dict(y=1 + 44 / figure.layout.height), margin=dict(t=64))
+    return figure.update_annotations(xanchor="left", x=0, font=dict(size=13, color=TEXT))
+
+
+def _state_title(rows: pd.DataFrame, name: str) -> str:
+    """CPU (MHz), Power (W, VDD_IN), ..."""
+    word, unit = STATE[name]
+    rail = _only(rows, "state.power_rail") if name == "state.power_w" else None
+    return _safe(f"{word} ({unit}{', ' + rail if rail else ''})")
 
 
 def stages(rows: pd.DataFrame) -> go.Figure:

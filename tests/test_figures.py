@@ -284,7 +284,7 @@ def test_timings_stand_below_each_other_the_fastest_first_with_their_interval() 
     assert list(drawn["a"].error_x.array) == pytest.approx([0.1, 0.1])
     assert list(figure.layout.yaxis.categoryarray)[-1].startswith("n0")
     assert drawn["a"].marker.color != drawn["b"].marker.color and drawn["a"].marker.symbol != drawn["b"].marker.symbol
-    assert "grade C: preset quick, not publishable" in drawn["b"].hovertext[0]
+    assert "grade C:<br>- preset quick, not publishable" in drawn["b"].hovertext[0]
 
 
 def test_what_is_doubtful_is_hollow_and_what_nobody_measured_says_so() -> None:
@@ -395,3 +395,25 @@ def test_no_figure_of_reports_needs_a_row() -> None:
 def test_a_student_s_name_in_a_figure_of_reports_is_text() -> None:
     figure = figures.latencies(timings(name="<a href='x'>y</a>"))
     assert "<a" not in figure.to_json().replace("\\u003c", "<")
+
+
+def test_the_ecdf_keeps_the_share_and_the_slowest_times_of_a_long_series() -> None:
+    raw = [1_000_000 + k for k in range(4000)] + [90_000_000]
+    (curve,) = figures.ecdf({"<b>a</b>": raw}).data
+    assert curve.name == "&lt;b&gt;a&lt;/b&gt;" and len(curve.x) <= figures.ECDF_POINTS + 50
+    assert curve.x[-1] == 90.0 and curve.y[-1] == 1.0 and curve.x[-2] < 1.01
+    middle = np.searchsorted(curve.y, 0.5)
+    assert curve.x[middle] == pytest.approx(1.002, abs=2e-5)
+    assert figures.ecdf({"a": raw}).layout.xaxis.type == "log"
+    assert figures.ecdf({"a": raw[:-1], "none": []}).layout.xaxis.type == "linear"
+
+
+def test_the_state_strips_show_what_reports_know_and_nothing_where_none_does() -> None:
+    frame = timings(2)
+    assert figures.states(frame) is None
+    frame = frame.assign(**{"state.cpu_mhz.min": [900, 1000.0], "state.cpu_mhz.mean": [1000, 1200.0],
+                            "state.cpu_mhz.max": [1100, 1500.0], "state.temp_c.min": [40.0, np.nan],
+                            "state.temp_c.mean": [45.0, np.nan], "state.temp_c.max": [50.0, np.nan]})  # fmt: skip
+    drawn = figures.states(frame)
+    assert [list(trace.x) for trace in drawn.data] == [[900, 1000, 1100], [1000, 1200, 1500], [40, 45, 50]]
+    assert [note.text for note in drawn.layout.annotations] == ["CPU (MHz)", "Temperature (\N{DEGREE SIGN}C)"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,9 @@ URL = "/devices"
 
 VIEWS = ("Timings", "Precisions", "Size", "Other devices", "Bring a report")
 ALL = "all"
-MOST = 2  # reports in full
+MOST = 6  # reports whose times are drawn into one chart
+IN_FULL = 2  # of them shown in full
+RUNNER = Path(compare.__file__).parent / "runner.py"
 MOST_ESTIMATED = 6  # students beside each other
 MOST_SAID = 3  # students whose parts get a sentence
 FIRST_CARDS = ("jetson-orin-nano-15w", "raspberry-pi-5")
@@ -43,7 +48,7 @@ C = st.column_config
 COLUMNS: dict[str, Any] = {
     "name": C.TextColumn("Student", pinned=True),
     "grade": C.TextColumn("Grade"),
-    "reasons": C.TextColumn("Why this grade", width="medium"),
+    "reasons": C.ListColumn("Why this grade", width="medium"),
     "timing.p50": C.NumberColumn("p50 (ms)", format="%.3f"),
     "low": C.NumberColumn("from", format="%.3f", help="95 % interval of the median"),
     "high": C.NumberColumn("to", format="%.3f", help="95 % interval of the median"),
@@ -135,7 +140,7 @@ def timings(rows: pd.DataFrame) -> None:
                         alt=f"Latencies of {len(drawn)} timings, the fastest by {percentile} first")  # fmt: skip
         st.caption(frame.plain(drawn_said(drawn, rows, percentile)))
         table = rows.sort_values(f"timing.{percentile}", kind="stable").reset_index(drop=True)
-        table["reasons"] = ["; ".join(reasons) for reasons in table["grade_reasons"]]
+        table["reasons"] = [list(reasons) for reasons in table["grade_reasons"]]
         columns = [c for c in COLUMNS if c in table and table[c].notna().any()]
         picked = st.dataframe(
             table[columns], hide_index=True, column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
@@ -147,15 +152,18 @@ def timings(rows: pd.DataFrame) -> None:
             st.session_state["picked_reports"] = places
             st.session_state["reports"] = table["report_id"].iloc[places].tolist()
     chosen = st.multiselect(
-        "In full: one report, or two against each other", everyone["report_id"].tolist(), key="reports",
-        max_selections=MOST, bind="query-params", placeholder="choose rows above, or reports here",
+        f"In full: one report, or two against each other; up to {MOST} in one chart", everyone["report_id"].tolist(),
+        key="reports", max_selections=MOST, bind="query-params", placeholder="choose rows above, or reports here",
     )  # fmt: skip
     found = everyone.set_index("report_id", drop=False).loc[chosen]
-    if len(found) == MOST:
+    if len(found) == 2:
         against(found)
-    for column, (_, row) in zip(st.columns(max(1, len(found)), gap="medium"), found.iterrows()):
-        with column:
-            whole(row)
+    if len(found):
+        spread(found)
+    if len(found) <= IN_FULL:
+        for column, (_, row) in zip(st.columns(max(1, len(found)), gap="medium"), found.iterrows()):
+            with column:
+                whole(row)
     if len(found):
         st.markdown("**Cold and warm**")
         st.plotly_chart(figures.stages(found), key="stages_chart", config={"displaylogo": False},
@@ -192,6 +200,27 @@ def against(found: pd.DataFrame) -> None:
         st.caption("They share every condition, so the ratio is that of two moments of one thing.")
     st.caption("The interval is what the two medians' 95 % intervals allow together. Two reports are two moments of a "
                "machine: `lab.bench.compare` times two networks in turns.")  # fmt: skip
+
+
+def spread(found: pd.DataFrame) -> None:
+    """How the single times of some reports are spread, and the state of their machines meanwhile."""
+    raw = {}
+    for label, report_id in zip(figures.timing_labels(found), found["report_id"]):
+        with contextlib.suppress(LookupError):  # gone since the table was read
+            raw[html.unescape(label.replace("<br>", ", "))] = (
+                frame.store().report(report_id)["timing"].get("samples_ns")
+            )
+    if kept := {label: samples for label, samples in raw.items() if samples}:
+        st.markdown("**How the single times are spread**")
+        st.plotly_chart(figures.ecdf(kept), key="ecdf_chart", config={"displaylogo": False},
+                        alt=f"Share of the calls within a time, of {len(kept)} reports")  # fmt: skip
+        st.caption("A steady timing is a wall; a step to the right is other work on the machine, or a lower clock.")
+    if silent := len(found) - len(kept):
+        st.caption(f"{silent} of {len(found)} chosen reports keep no single times, so they are not in such a chart.")
+    if (drawn := figures.states(found)) is not None:
+        st.markdown("**Clocks, temperature and power meanwhile**")
+        st.plotly_chart(drawn, key="states_chart", config={"displaylogo": False},
+                        alt="Lowest, mean and highest clocks, temperature and power of the chosen reports")  # fmt: skip
 
 
 def whole(row: pd.Series) -> None:
@@ -502,19 +531,29 @@ def keep(reports: list[dict[str, Any]]) -> None:
 
 
 def guide(runs: pd.DataFrame) -> None:
-    """The way from a student to a report of a board, in three steps with their commands."""
+    """The way from a student to a report of a board, in steps with their commands."""
     students = runs[runs["state"].eq("done") & runs["family"].eq("dit") & ~runs["time"]] if len(runs) else runs
     run = students["run"].iloc[0] if len(students) else "RUN"
     if students.empty:
         st.markdown("**0. A student to time.** There is none yet; this makes a small one on the embedded digits.")
         frame.show_command(frame.FIRST_RUN)
-    st.markdown("**1. Here: pack a student** for the board (jetson, rpi or cpu); the page Export does the same.")
+    st.markdown("**1. Here: pack a student** for the board (jetson, rpi or cpu). The zip holds its networks, the "
+                "images that they must draw, and runner.py, which times them.")  # fmt: skip
     frame.show_command(f"python -m lab pack {run} --target jetson --out student.zip")
-    st.markdown("**2. On the board: run it.** It needs Python 3.10 and one of onnxruntime, torch or trtexec. README.md "
-                "in the zip says how to set power mode and clocks.")  # fmt: skip
-    st.code("unzip student.zip -d student && cd student && python3 runner.py --preset publishable", language="bash",
-            wrap_lines=True)  # fmt: skip
-    st.markdown("**3. Here again: import the report**, below or in a terminal.")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.page_link(
+            "lab/dashboard/export.py", label="Make the pack on the page Export", icon=":material/deployed_code:"
+        )
+        st.download_button("Download runner.py to read it", RUNNER.read_bytes, "runner.py", "text/x-python",
+                           on_click="ignore", key="get_runner", icon=":material/download:",
+                           help="One file of the standard library; it runs inside a pack")  # fmt: skip
+    st.markdown("**2. On the board: unpack it and read README.md**, which says how to set power mode and clocks. It "
+                "needs Python 3.10 and one of onnxruntime, torch or trtexec, and sends nothing anywhere.")  # fmt: skip
+    st.code("unzip student.zip -d student && cd student", language="bash", wrap_lines=True)
+    st.markdown("**3. On the board: time it.** A first look takes seconds with --preset quick; grades A and B need "
+                "publishable, some minutes on a quiet board.")  # fmt: skip
+    st.code("python3 runner.py --preset publishable", language="bash", wrap_lines=True)
+    st.markdown("**4. Here again: import the report**, below or in a terminal.")
     frame.show_command("python -m lab import report-*.json")
     st.caption("This machine itself is timed by `python -m lab bench`.")
 
@@ -524,8 +563,9 @@ def bring() -> None:
     with st.form("bring", clear_on_submit=True):
         st.file_uploader("Reports that runner.py wrote", type="json", accept_multiple_files=True, key="brought")
         st.form_submit_button("Check, grade and keep", on_click=take, icon=":material/upload_file:")
-    for kind, said in st.session_state.get("arrivals", []):
-        {"error": st.error, "warning": st.warning, "success": st.success}[kind](frame.plain(said))
+    for kind, lines in st.session_state.get("arrivals", []):
+        said = "\n".join([frame.plain(lines[0]), "", *(f"- {frame.plain(line)}" for line in lines[1:])])
+        {"error": st.error, "warning": st.warning, "success": st.success}[kind](said)
     st.caption("A report that was throttled, swapped or drew wrong images is kept, graded D with the reason, and no "
                "recommendation rests on it. A report that is here already is no change. Of several files all are kept, "
                "or none.")  # fmt: skip
@@ -537,18 +577,18 @@ def take() -> None:
     try:
         found = import_contents([(file.name, file.getvalue()) for file in files], frame.store())
     except (OSError, ValueError) as error:
-        st.session_state["arrivals"] = [("error", line) for line in str(error).splitlines()]
+        st.session_state["arrivals"] = [("error", line.split("; ")) for line in str(error).splitlines()]
         return
     said = []
     for arrival in found:
         report, weak = arrival.report, arrival.grade.letter in choose.WEAK
         ms, device = report["timing"]["p50"], report["device"]["name"]
-        what = f"{arrival.file}: {ms:g} ms p50 on {device}, grade {arrival.grade}"
         state = "kept" if arrival.new else "it is here already, nothing changed"
         end = "; left out of recommendations" if arrival.left_out else ""
         whose = f"; it joins {arrival.run}" if arrival.run else "; no run here has these weights, so it joins none yet"
-        said.append(("warning" if weak else "success", f"{what}; {state}{end}{whose}."))
-    st.session_state["arrivals"] = said or [("error", "No file was chosen.")]
+        what = f"{arrival.file}: {ms:g} ms p50 on {device}; {state}{end}{whose}. Grade {arrival.grade.letter}:"
+        said.append(("warning" if weak else "success", [what, *arrival.grade.reasons]))
+    st.session_state["arrivals"] = said or [("error", ["No file was chosen."])]
 
 
 # --- the page -----------------------------------------------------------------------------------

@@ -64,7 +64,9 @@ def test_the_page_opens_with_a_chart_and_every_report_with_its_grade_and_why(dem
     assert names(at) >= {"eager fp32", "compiled fp32"}
     table = at.dataframe[0].value
     assert (table["workload.batch"] == 1).all() and (table["workload.scope"] == "core").all()
-    assert set(table["grade"]) == {"C"} and table["reasons"].str.contains("preset quick, not publishable").all()
+    assert set(table["grade"]) == {"C"} and all(
+        "preset quick, not publishable" in reasons for reasons in table["reasons"]
+    )
     assert table["timing.p50"].is_monotonic_increasing
     mine = table[table["name"] == LABEL]
     assert (mine["params_m"] < mine["params_trained_m"]).all() and (mine["file_mb"] < mine["file_trained_mb"]).all()
@@ -149,6 +151,22 @@ def test_a_report_need_not_know_its_number_of_threads(store: Store) -> None:
     page()
 
 
+def test_chosen_reports_share_a_chart_of_their_times_and_strips_of_their_machines_state(store: Store, run: Run) -> None:
+    chosen = []
+    for k, ms in enumerate([1.0, 2.0, 3.0]):
+        plain = changed(report(run, ms=ms, samples_ns=[round(ms * 1e6) + j for j in range(200)]),
+                        state__cpu_mhz={"min": 900.0, "mean": 1000.0 + k, "max": 1100.0})  # fmt: skip
+        add_report(store, plain)
+        chosen.append(plain["report_id"])
+    at = page(reports=[*chosen, next(r for r in store.reports()["report_id"] if r not in chosen)])
+    spread, state = (next(c for c in charts(at) if words in c["layout"]["yaxis"].get("title", {}).get("text", "")
+                          or words in json.dumps(c["layout"].get("annotations")))
+                     for words in ("share of the calls", "CPU (MHz)"))  # fmt: skip
+    assert len(spread["data"]) == len(state["data"]) == 3
+    assert "1 of 4 chosen reports keep no single times" in text(at)
+    assert not at.metric  # more than two are not shown in full
+
+
 def test_a_report_without_single_times_says_so(demo: Store) -> None:
     assert "keeps no single times" in text(page(reports=demo.reports()["report_id"].iloc[0]))
 
@@ -178,7 +196,7 @@ def test_a_doubtful_report_is_kept_shown_hollow_and_named(store: Store, run: Run
     add_report(store, report(run, ms=0.05, throttled=True))
     at = page()
     table = at.dataframe[0].value
-    assert table["grade"].iloc[0] == "D" and "the device was throttled" in table["reasons"].iloc[0]
+    assert table["grade"].iloc[0] == "D" and "the device was throttled" in list(table["reasons"].iloc[0])
     assert "No recommendation rests on D" in text(at)
 
 
@@ -358,8 +376,8 @@ def test_a_report_is_uploaded_graded_kept_and_seen(store: Store, run: Run) -> No
     plain = changed(report(run, ms=4.0, device="my board"), device__family="jetson", state__power_mode="15W")
     at = brought(page(devices="Bring a report"), ("orin.json", json.dumps(plain).encode()))
     (said,) = [e.value.replace("\\", "") for e in at.success]
-    assert said.startswith("orin.json: 4 ms p50 on my board, grade C: preset quick")
-    assert said.endswith(f"; kept; it joins {LABEL}.")
+    assert said.startswith(f"orin.json: 4 ms p50 on my board; kept; it joins {LABEL}. Grade C:\n")
+    assert "\n- preset quick, not publishable" in said
     assert store.report(plain["report_id"])["provenance"] == "imported"
     assert "my board, 15W" in at.selectbox(key="device").options
     again = brought(at, ("orin.json", json.dumps(plain).encode()))
@@ -370,7 +388,7 @@ def test_a_throttled_report_is_kept_but_graded_down(store: Store, run: Run) -> N
     plain = report(run, ms=4.0, device="my board", throttled=True)
     at = brought(page(devices="Bring a report"), ("hot.json", json.dumps(plain).encode()))
     said = at.warning[0].value.replace("\\", "")
-    assert "grade D: the device was throttled" in said and "left out of recommendations" in said
+    assert said.endswith("Grade D:\n\n- the device was throttled") and "left out of recommendations" in said
     assert store.report(plain["report_id"])
 
 
@@ -390,11 +408,17 @@ def test_no_file_is_said(demo: Store) -> None:
     assert at.error[0].value == "No file was chosen\\."
 
 
-def test_the_way_to_a_report_is_three_commands(demo: Store) -> None:
+def test_the_way_to_a_report_is_in_order_with_the_runner_to_read(demo: Store) -> None:
     at = page(devices="Bring a report")
     commands = [c.value for c in at.code]
     assert "python -m lab pack fashion-mnist-d" in commands[0] and "--target jetson" in commands[0]
-    assert "python3 runner.py --preset publishable" in commands[1] and "python -m lab import " in commands[2]
+    assert commands[1].startswith("unzip student.zip") and commands[2] == "python3 runner.py --preset publishable"
+    assert "python -m lab import " in commands[3]
+    said = text(at)
+    steps = [said.index(f"**{k}. ") for k in range(1, 5)]
+    assert steps == sorted(steps)
+    assert "Download runner.py to read it" in [b.label for b in at.get("download_button")]
+    assert at.get("page_link")
 
 
 def test_without_a_report_the_guide_and_what_is_known_elsewhere_stand_there(untimed: Store) -> None:
