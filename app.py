@@ -17,7 +17,8 @@ PAGES = Path(__file__).parent / "lab" / "dashboard"
 CONSTANTS = ("TITLE", "ORDER", "ICON", "URL")
 
 
-def constants(path: Path) -> dict[str, str | int] | None:
+@st.cache_data(max_entries=64, show_spinner=False)
+def constants(path: Path, changed: int) -> dict[str, str | int] | None:
     """A page's TITLE, ORDER, ICON and URL; None for a file that is not a page."""
     found = {}
     for node in ast.parse(path.read_text()).body:
@@ -28,7 +29,7 @@ def constants(path: Path) -> dict[str, str | int] | None:
 
 def pages() -> list[st.Page]:
     """The pages, by ORDER."""
-    listed = [(found, path) for path in PAGES.glob("*.py") if (found := constants(path))]
+    listed = [(found, path) for path in PAGES.glob("*.py") if (found := constants(path, path.stat().st_mtime_ns))]
     listed.sort(key=lambda pair: (pair[0]["ORDER"], pair[1].name))
     return [st.Page(path, title=c["TITLE"], icon=c["ICON"], default=c["URL"] == "/", url_path=c["URL"].strip("/"))
             for c, path in listed]  # fmt: skip
@@ -40,7 +41,8 @@ def by_its_name(first: st.Page) -> st.Page:
     def lead_there() -> None:
         st.switch_page(first, query_params={key: st.query_params.get_all(key) for key in st.query_params})
 
-    name = next(path.stem for path in PAGES.glob("*.py") if (c := constants(path)) and c["URL"] == "/")
+    of = {path: constants(path, path.stat().st_mtime_ns) for path in PAGES.glob("*.py")}
+    name = next(path.stem for path, found in of.items() if found and found["URL"] == "/")
     return st.Page(lead_there, title=first.title, url_path=name, visibility="hidden")
 
 
@@ -48,8 +50,9 @@ st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wi
 shown = pages()
 page = st.navigation([*shown, by_its_name(next(p for p in shown if p.url_path == ""))])
 st.session_state.pop("footer", None)
-try:
-    page.run()
-finally:  # also where a page ends itself by st.stop
-    frame.draw_footer()
-    frame.sidebar()
+with frame.one_look():
+    try:
+        page.run()
+    finally:  # also where a page ends itself by st.stop
+        frame.draw_footer()
+        frame.sidebar()

@@ -186,6 +186,7 @@ class Recommendation:
     marginal: pd.DataFrame = field(default_factory=pd.DataFrame)  # what one step more or less of each limit changes
     misses: pd.DataFrame = field(default_factory=pd.DataFrame)  # where nothing fits: the nearest per limit
     left_out: list[str] = field(default_factory=list)
+    everyone: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `with_latency`; not part of the JSON
 
     @property
     def text(self) -> str:
@@ -195,7 +196,8 @@ class Recommendation:
         return "\n".join(line for line in lines if line)
 
     def to_json(self) -> dict[str, JSON]:
-        plain = dataclasses.asdict(self)
+        plain = dataclasses.asdict(dataclasses.replace(self, everyone=pd.DataFrame()))
+        del plain["everyone"]
         for name in ("candidates", "marginal", "misses"):
             plain[name] = [_plain(row) for _, row in getattr(self, name).iterrows()]
         return plain
@@ -363,7 +365,7 @@ def _comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """The students among the rows of `with_latency` that share the budget's protocol."""
     same = (protocols(frame, budget.metric) == (budget.protocol or None)) & ~frame["hide"]
     frame = frame[same & _students(frame)].reset_index(drop=True)
-    frame["why_not"] = [_why_not(row, budget) for row in frame.to_dict("records")]
+    frame["why_not"] = _why_not(frame, budget)
     frame["fits"] = frame["why_not"] == ""
     return frame
 
@@ -486,11 +488,15 @@ def front(frame: pd.DataFrame, minimise: Sequence[str], maximise: Sequence[str] 
     values = np.column_stack(
         [frame[c].to_numpy(float) for c in minimise] + [-frame[c].to_numpy(float) for c in maximise]
     )
-    known = ~np.isnan(values).any(1)
-    on = known.copy()
-    for k in np.flatnonzero(known):
-        beaten_by = (values[known] <= values[k]).all(1) & (values[known] < values[k]).any(1)
-        on[k] = not beaten_by.any()
+    on = ~np.isnan(values).any(1)
+    known = np.flatnonzero(on)
+    kept, count = np.empty_like(values[known]), 0
+    # Sorted so, no row is beaten by a later one, and who is beaten is so by one of the front: that alone is looked at.
+    for k in known[np.lexsort(values[known].T[::-1])]:
+        before = kept[:count]
+        on[k] = not ((before <= values[k]).all(1) & (before < values[k]).any(1)).any()
+        if on[k]:
+            kept[count], count = values[k], count + 1
     return pd.Series(on, index=frame.index)
 
 
@@ -622,18 +628,19 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
     budget = settle(table, reports, budget)
     rows = with_latency(table, reports, budget)
     found = _best_first(_comparable(rows, budget), budget)
-    left_out = _left_out(table, reports, budget, found)
+    left_out = left_out_of(table, reports, budget, found)
     if found.empty:
         reason = f"No student is measured by {budget.metric} yet." if not budget.protocol else (
             f"No student is measured by the protocol {budget.protocol}.")  # fmt: skip
-        return Recommendation(budget, found, headline="Nothing to choose from.", reason=reason, left_out=left_out)
+        return Recommendation(budget, found, headline="Nothing to choose from.", reason=reason, left_out=left_out,
+                              everyone=rows)  # fmt: skip
     fitting = found[found.fits]
     best = _plain(found.iloc[0])
     if fitting.empty:
         misses = _misses(found, budget)
         return Recommendation(
             budget, found, best=best, teacher=_teacher(rows, budget, best), headline=f"Nothing fits {budget.said}.",
-            reason=" ".join(misses["sentence"]), misses=misses, left_out=left_out,
+            reason=" ".join(misses["sentence"]), misses=misses, left_out=left_out, everyone=rows,
         )  # fmt: skip
     pick = _plain(fitting.iloc[0])
     teacher = _teacher(rows, budget, pick)
@@ -648,6 +655,7 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
         loses=" ".join(filter(None, [_loses(pick, best, teacher, budget), images_said(pick)])),
         sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick)])),
         bend=_bend(bent, pick, cost, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
+        everyone=rows,
     )  # fmt: skip
 
 
@@ -877,25 +885,30 @@ def _fits(frame: pd.DataFrame, limits: dict[str, float]) -> pd.Series:
     return kept
 
 
-def _why_not(row: dict[str, JSON], budget: Budget) -> str:
-    """The limits that a row breaks, in words; "" where it fits."""
-    said = []
+def _why_not(frame: pd.DataFrame, budget: Budget) -> list[str]:
+    """The limits that each row breaks, in words; "" where it fits."""
+    said: list[list[str]] = [[] for _ in range(len(frame))]
     for name, limit in budget.limits.items():
-        if pd.isna(row[name]):
-            said.append(f"{COSTS[name].title.lower()} not known")
-        elif row[name] > limit:
-            said.append(f"{number(row[name])} {COSTS[name].unit} is above {limit:g}")
-    return ", ".join(said)
+        for parts, value in zip(said, frame[name].tolist()):
+            if math.isnan(value):
+                parts.append(f"{COSTS[name].title.lower()} not known")
+            elif value > limit:
+                parts.append(f"{number(value)} {COSTS[name].unit} is above {limit:g}")
+    return [", ".join(parts) for parts in said]
 
 
 def _teacher(rows: pd.DataFrame, budget: Budget, student: dict[str, JSON]) -> dict[str, JSON] | None:
     """The row of a student's own teacher, if the store has it measured alike."""
-    rows = rows[(rows["run"] == student["teacher_run"]) & (protocols(rows, budget.metric) == budget.protocol)]
+    rows = rows[rows["run"] == student["teacher_run"]]
+    rows = rows[protocols(rows, budget.metric) == budget.protocol]
     return _plain(rows.iloc[0]) if len(rows) else None
 
 
-def _left_out(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found: pd.DataFrame) -> list[str]:
-    """What is not compared and why, each a sentence with a count and names."""
+def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, found: pd.DataFrame) -> list[str]:
+    """What is not compared and why, each a sentence with a count and names; `found` are the candidates of a settled
+    budget.
+    """
+    table = complete(table)
     students = table[_students(table)]
     said_by = protocols(students, budget.metric)
     said = [

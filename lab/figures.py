@@ -43,6 +43,13 @@ TEMPLATE = go.layout.Template(
 )  # fmt: skip
 
 MOST_NAMES = 8  # beside markers; the rest is in the hover box
+MANY = 300  # points from which on all but the front are drawn by WebGL, without their intervals
+# What a hover box says of a row; the whole row of thousands would take as long as the rest of the chart.
+_HOVERED = (
+    "name", "shape", "method", "fd", "fd_low", "fd_high", "class_accuracy", "class_accuracy_low", "class_accuracy_high",
+    *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "percentile", "runtime", "timed_dtype", "grade",
+    "provenance", "speed_up", "why_not",
+)  # fmt: skip
 RING = 12  # pixels by which the mark of the pick is larger than its point
 GUESS = "estimated"
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
@@ -74,17 +81,21 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     named = _named(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed, limit=limit,
                    heights=[] if teacher is None else teacher[y], log_x=log_x, log_y=log_y)  # fmt: skip
     beside = {run: place for run, place in named.items() if run not in ringed}  # of the others a ring bears the name
+    many = len(shown) > MANY
+
+    def points(rows: pd.DataFrame, **how: object) -> None:
+        before = pd.Series(many, index=rows.index) & ~rows.index.isin(line.index)
+        _points(figure, rows[before], x, y, labels=labels, many=True, **how)
+        _points(figure, rows[~before], x, y, labels=labels, showlegend=not before.any(), **how)
+
     for k, method in enumerate(methods):
         mine, shape, colour = shown["method"] == method, SHAPES[k % len(SHAPES)], COLOURS[k % len(COLOURS)]
-        _points(figure, shown[fits & ~guess & mine], x, y, name=method, shape=shape, colour=colour, labels=labels,
-                named=beside)  # fmt: skip
-        _points(figure, shown[fits & guess & mine], x, y, name=f"{method}, {GUESS}", shape=f"{shape}-open-dot",
-                colour=colour, labels=labels, named=beside)  # fmt: skip
+        points(shown[fits & ~guess & mine], name=method, shape=shape, colour=colour, named=beside)
+        points(shown[fits & guess & mine], name=f"{method}, {GUESS}", shape=f"{shape}-open-dot", colour=colour,
+               named=beside)  # fmt: skip
         over = f"{method}, over the budget"
-        _points(figure, shown[~fits & ~guess & mine], x, y, name=over, shape=f"{shape}-open", colour=GREY,
-                labels=labels)  # fmt: skip
-        _points(figure, shown[~fits & guess & mine], x, y, name=f"{over}, {GUESS}", shape=f"{shape}-open-dot",
-                colour=GREY, labels=labels)  # fmt: skip
+        points(shown[~fits & ~guess & mine], name=over, shape=f"{shape}-open", colour=GREY)
+        points(shown[~fits & guess & mine], name=f"{over}, {GUESS}", shape=f"{shape}-open-dot", colour=GREY)
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
@@ -201,19 +212,28 @@ def hover(row: dict[str, object]) -> str:
 
 
 def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shape: str, colour: str,
-            labels: Mapping[str, str], named: Mapping[str, str] | None = None) -> None:  # fmt: skip
+            labels: Mapping[str, str], named: Mapping[str, str] | None = None, many: bool = False,
+            showlegend: bool = True) -> None:  # fmt: skip
+    """One trace of a chart; by WebGL if they are `many`, then without names and intervals."""
     if rows.empty:
         return
     named = named or {}
-    figure.add_scatter(
-        x=rows[x], y=rows[y], mode="markers+text", name=name, customdata=rows[["run"]].to_numpy(),
-        text=[labels[run] if run in named else "" for run in rows["run"]],
-        textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
-        hovertext=[hover(row) for row in rows.to_dict("records")], hoverinfo="text", error_y=_bars(rows, y, colour),
-        error_x=_bars(rows, "latency", colour, x) if name.endswith(GUESS) and x == "latency_ms" else None,
+    shared = dict(
+        x=rows[x], y=rows[y], name=name, legendgroup=name, showlegend=showlegend, customdata=rows[["run"]].to_numpy(),
+        hovertext=[hover(row) for row in rows[[c for c in _HOVERED if c in rows]].to_dict("records")], hoverinfo="text",
         marker=dict(symbol=shape, color=colour, size=_sizes(rows), opacity=1 if colour != GREY else 0.7,
                     line=dict(width=1.5 if "open" in shape else 0.5, color=colour)),
-        selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)),
+        selected=dict(marker=dict(opacity=1)),
+    )  # fmt: skip
+    if many:
+        figure.add_scattergl(mode="markers", unselected=dict(marker=dict(opacity=0.5)), **shared)
+        return
+    figure.add_scatter(
+        mode="markers+text", text=[labels[run] if run in named else "" for run in rows["run"]],
+        textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
+        error_y=_bars(rows, y, colour),
+        error_x=_bars(rows, "latency", colour, x) if name.endswith(GUESS) and x == "latency_ms" else None,
+        unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)), **shared,
     )  # fmt: skip
 
 

@@ -126,6 +126,12 @@ def test_equal_points_share_the_front_and_a_missing_value_is_not_on_it() -> None
     assert choose.front(frame, ["a", "b"]).tolist() == [True, True, False]
 
 
+def test_the_front_does_not_depend_on_the_order_of_rows() -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).integers(0, 6, (200, 3)), columns=["a", "b", "c"])
+    shuffled = frame.sample(frac=1, random_state=1)
+    assert choose.front(shuffled, ["a"], ["b", "c"]).sort_index().equals(choose.front(frame, ["a"], ["b", "c"]))
+
+
 def test_a_front_of_two_thousand_is_found_whole() -> None:
     t = np.linspace(0, 1, 2000)
     assert choose.front(pd.DataFrame({"a": t, "b": 1 - t}), ["a", "b"]).all()

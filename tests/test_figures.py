@@ -417,3 +417,16 @@ def test_the_state_strips_show_what_reports_know_and_nothing_where_none_does() -
     drawn = figures.states(frame)
     assert [list(trace.x) for trace in drawn.data] == [[900, 1000, 1100], [1000, 1200, 1500], [40, 45, 50]]
     assert [note.text for note in drawn.layout.annotations] == ["CPU (MHz)", "Temperature (\N{DEGREE SIGN}C)"]
+
+
+def test_thousands_of_points_are_one_webgl_trace_and_only_the_front_has_names_and_intervals() -> None:
+    k = np.arange(2000)
+    frame = rows(2000, latency_ms=0.2 + 0.001 * k, fd=np.where(k % 100 == 0, 3.0, 3.5) - 0.001 * k)
+    frame = frame.assign(fd_low=frame["fd"] - 0.1, fd_high=frame["fd"] + 0.1)
+    drawn = [trace for trace in figures.tradeoff(frame, "latency_ms", "fd").data if trace.name == "pairs"]
+    (many,) = [trace for trace in drawn if trace.type == "scattergl"]
+    (front,) = [trace for trace in drawn if trace.type == "scatter"]
+    assert len(many.x) + len(front.x) == 2000 and len(front.x) <= 20
+    assert many.mode == "markers" and many.error_y.array is None and len(front.error_y.array) == len(front.x)
+    assert any(front.text) and (many.legendgroup, front.showlegend) == (front.legendgroup, False)
+    assert {trace.type for trace in figures.tradeoff(frame.head(200), "latency_ms", "fd").data} == {"scatter"}

@@ -148,6 +148,12 @@ def controls(start: Budget) -> None:
             frame.conditions_controls(view)
 
 
+@st.cache_data(max_entries=16, ttl=frame.RECHECK_S, show_spinner=False)
+def suggested_limits(stamp: int, data: str, conditions: Budget, _runs: pd.DataFrame, _reports: pd.DataFrame) -> Budget:
+    """Limits to begin with: they follow from the data and the conditions, not from what is typed into the limits."""
+    return choose.start(_runs, _reports, conditions)
+
+
 def follow(start: Budget) -> None:
     """Suggested limits that nobody changed follow the data: those of another data set may fit nothing."""
     of = (start.protocol, start.device, start.metric)
@@ -162,8 +168,7 @@ def follow(start: Budget) -> None:
 def chart(answer: Recommendation) -> None:
     """Quality against latency, or against parameters where nothing is timed, with its conditions."""
     rows, metric = answer.candidates, answer.budget.metric
-    everyone = choose.with_latency(view.runs, view.reports, answer.budget)
-    teacher = everyone[everyone["run"] == (answer.teacher or {}).get("run")]
+    teacher = answer.everyone[answer.everyone["run"] == (answer.teacher or {}).get("run")]
     x = choose.against(rows)
     drawn = figures.tradeoff(
         rows, x, metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
@@ -189,9 +194,10 @@ if view.measured.empty:
         "python -m lab ls\npython -m lab eval RUN",
     )
 
-metrics = [m for m in METRICS if m in view.measured and view.measured[m].notna().any()]
+measured = view.measured
+metrics = [m for m in METRICS if m in measured and measured[m].notna().any()]
 conditions = frame.conditions(view, frame.held("metric", metrics))
-suggested = choose.start(view.runs, view.reports, conditions)
+suggested = suggested_limits(view.stamp, view.data, conditions, view.runs, view.reports)
 follow(suggested)
 asked = {name: frame.held_number(name, getattr(suggested, name)) or None for name in COSTS}
 answer = choose.recommend(view.runs, view.reports, dataclasses.replace(conditions, **asked))

@@ -11,12 +11,13 @@ and never reads the results folder's tables itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,35 @@ def clear() -> None:
     _blocks.clear()
 
 
+@contextlib.contextmanager
+def one_look() -> Iterator[None]:
+    """While it lasts the folders' names and times are read once: a page asks for them several times, and there are
+    thousands.
+    """
+    st.session_state["stamps"] = {}
+    try:
+        yield
+    finally:
+        st.session_state.pop("stamps", None)
+
+
+def _once(look: Callable[..., int]) -> Callable[..., int]:
+    """A stamp that is taken once in `one_look`, and outside of it each time."""
+
+    @functools.wraps(look)
+    def looked(*of: Path | str) -> int:
+        kept = st.session_state.get("stamps")
+        if kept is None:
+            return look(*of)
+        key = (look.__name__, *map(str, of))
+        if key not in kept:
+            kept[key] = look(*of)
+        return kept[key]
+
+    return looked
+
+
+@_once
 def _stamp(root: Path, folder: str) -> int:
     """Of names and times of a folder's entries. Files are replaced whole, which touches the folder they are in.
 
@@ -116,6 +146,7 @@ def _stamp(root: Path, folder: str) -> int:
     return hash(tuple(found))
 
 
+@_once
 def _exports(root: Path) -> int:
     """Of names and times of the runs' exported files, of which reports say how far their images are off."""
     found = []
@@ -140,6 +171,7 @@ class View:
     device: str  # "" while nothing is timed
     runs: pd.DataFrame  # the data set's runs but for hidden ones, measured or not, teachers too
     reports: pd.DataFrame  # of every device
+    stamp: int  # another one where the results folder is another or has changed
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -156,7 +188,9 @@ def view() -> View:
     data, protocol, device = (held(key, options[key]) for key in ("data", "protocol", "device"))
     if not runs.empty:
         runs = runs[runs["data"] == data].reset_index(drop=True)
-    return View(store=store(), data=data, protocol=protocol, device=device, runs=runs, reports=reports)
+    root = store().root
+    stamp = hash((str(root), _stamp(root, "runs"), _stamp(root, "devices"), _exports(root)))
+    return View(store=store(), data=data, protocol=protocol, device=device, runs=runs, reports=reports, stamp=stamp)
 
 
 def sidebar() -> None:

@@ -114,11 +114,12 @@ with switches:
     log_x = st.toggle("Logarithmic x", value=True, key="log_x", bind="query-params")
     log_y = st.toggle("Logarithmic y", key="log_y", bind="query-params")
 
+out = choose.left_out_of(view.runs, view.reports, budget, rows)
 found, rows = len(rows), split(rows, [x, y, *z])
 apart = found - len(rows)
 rows["on_front"] = choose.front_of(rows, x, y)
-everyone = choose.with_latency(view.measured, view.reports, budget)
-teacher = everyone[everyone["run"].isin(rows["teacher_run"].dropna())]
+measured = view.measured
+teacher = choose.with_latency(measured[measured["run"].isin(rows["teacher_run"].dropna())], view.reports, budget)
 try:
     if shape == "2-D":
         chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y)
@@ -164,7 +165,6 @@ except ValueError as mixed:
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
 if shape == "Table":
     st.dataframe(table, hide_index=True, key="tradeoff_table", alt="Every student with its costs and qualities")
-out = choose.recommend(view.runs, view.reports, budget).left_out
 if apart:
     out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
 if shape == "Table" or {x, y, *z} & set(choose.AS_TRAINED):

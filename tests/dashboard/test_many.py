@@ -54,6 +54,18 @@ def test_a_page_of_two_thousand_runs_opens(name: str, many: Store, monkeypatch: 
         assert len(at.dataframe[0].value) == len(many.runs())
 
 
+def test_a_page_looks_at_the_folder_once(many: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LAB_RESULTS", str(many.root))
+    looked, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(Path(path).name) or scandir(path))
+    at = AppTest.from_file(str(APP), default_timeout=120)
+    at.run()
+    assert not at.exception
+    looked.clear()
+    at.run()
+    assert sorted(name for name in looked if name in ("runs", "devices")) == ["devices", "runs", "runs"]  # and exports
+
+
 def test_a_run_that_is_written_changed_or_gone_shows_at_once_among_them(many: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LAB_RESULTS", str(many.root))
     at = AppTest.from_file(str(APP), default_timeout=120)
