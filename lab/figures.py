@@ -2,7 +2,8 @@
 
 Colour is never alone: the marker's shape says the method too, its area the parameters, and a hollow grey
 marker what does not fit. A latency that nobody measured is hollow with a dot, has its interval and is called
-estimated. Values measured under different conditions are refused, not drawn.
+estimated; one that others published or that is graded D is hollow and says so. Values measured under different
+conditions are refused, not drawn.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     if len(line) > 1:
         figure.add_scatter(x=line[x], y=line[y], mode="lines", name="front", hoverinfo="skip",
                            line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
-    guess = _guessed(shown) & pd.Series("latency_ms" in (x, y), index=shown.index)
+    doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
+    guess = doubt == GUESS
     methods = sorted(frame["method"].unique())
     labels, ringed = _labels(shown, guess), {pick: RING, knee: RING + 6}
     named = _named(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed, limit=limit,
@@ -90,12 +92,11 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
 
     for k, method in enumerate(methods):
         mine, shape, colour = shown["method"] == method, SHAPES[k % len(SHAPES)], COLOURS[k % len(COLOURS)]
-        points(shown[fits & ~guess & mine], name=method, shape=shape, colour=colour, named=beside)
-        points(shown[fits & guess & mine], name=f"{method}, {GUESS}", shape=f"{shape}-open-dot", colour=colour,
-               named=beside)  # fmt: skip
-        over = f"{method}, over the budget"
-        points(shown[~fits & ~guess & mine], name=over, shape=f"{shape}-open", colour=GREY)
-        points(shown[~fits & guess & mine], name=f"{over}, {GUESS}", shape=f"{shape}-open-dot", colour=GREY)
+        for why, hollow in HOLLOW.items():
+            rows, ending = shown[mine & (doubt == why)], f", {why}" if why else ""
+            points(rows[fits[rows.index]], name=method + ending, shape=shape + hollow, colour=colour, named=beside)
+            points(rows[~fits[rows.index]], name=f"{method}, over the budget{ending}", colour=GREY,
+                   shape=shape + (hollow or "-open"))  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
@@ -120,8 +121,13 @@ def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None
     more = [c for c in (x, y, z) if QUANTITIES[c].more_is_better]
     on = choose.front(shown, [c for c in (x, y, z) if c not in more], more)
     figure = go.Figure()
-    for rows, name, colour, shape in [(shown[on], "on the front", COLOURS[0], "circle"),
-                                      (shown[~on], "beaten by another", GREY, "circle-open")]:  # fmt: skip
+    doubt = _doubt(shown).ne("") & ("latency_ms" in (x, y, z))
+    kinds = [(shown[on & ~doubt], "on the front", COLOURS[0], "circle"),
+             (shown[~on & ~doubt], "beaten by another", GREY, "circle-open")]  # fmt: skip
+    if doubt.any():  # few shapes are known here
+        kinds += [(shown[on & doubt], "on the front, not measured or graded D", COLOURS[0], "diamond-open"),
+                  (shown[~on & doubt], "beaten, not measured or graded D", GREY, "diamond-open")]  # fmt: skip
+    for rows, name, colour, shape in kinds:
         figure.add_scatter3d(
             x=rows[x], y=rows[y], z=rows[z], mode="markers+text" if len(rows) <= 20 else "markers", name=name,
             text=[_safe(n) for n in rows["name"]], textfont=dict(size=11), customdata=rows[["run"]].to_numpy(),
@@ -241,6 +247,19 @@ def _sizes(rows: pd.DataFrame) -> np.ndarray:
     """Marker diameters whose area grows with the parameters, between 9 and 26 pixels."""
     params = rows["params_m"].fillna(0.1).to_numpy(float)
     return np.clip(22 * np.sqrt(np.maximum(params, 0)), 9, 26)
+
+
+# Why a latency is drawn hollow, and by which marker; the sidebar of the pages says the same.
+HOLLOW = {"": "", "graded D": "-open", "published": "-open", GUESS: "-open-dot"}
+
+
+def _doubt(rows: pd.DataFrame) -> pd.Series:
+    """A key of HOLLOW for each row: whose latency it is, where it was not measured or is graded D."""
+    grade = rows["grade"] if "grade" in rows else pd.Series("", index=rows.index)
+    origin = rows["provenance"] if "provenance" in rows else pd.Series("measured", index=rows.index)
+    said = [GUESS if p == "estimated" else "published" if p == "published" else "graded D" if g == "D" else ""
+            for p, g in zip(origin, grade)]  # fmt: skip
+    return pd.Series(said, index=rows.index, dtype=object)
 
 
 def _guessed(rows: pd.DataFrame) -> pd.Series:
@@ -551,10 +570,13 @@ def ecdf(samples_ns: Mapping[str, Sequence[int]]) -> go.Figure:
         fastest, slowest = min(fastest, ms[0]), max(slowest, ms[-1])
     for share in (0.5, 0.9, 0.99):
         figure.add_hline(y=share, line=dict(color=GREY, width=1, dash="dot"), annotation_text=f"p{100 * share:.0f}",
-                         annotation_position="top left")  # fmt: skip
+                         annotation_position="bottom right")  # fmt: skip
     log = bool(slowest > 5 * fastest)
     figure.update_xaxes(title="ms per call" + ", logarithmic" * log,
                         **_axis(pd.DataFrame({"ms": [fastest, slowest]}), "ms", log=log))  # fmt: skip
+    if figure.data:  # room beside the first and the last step
+        ends = [0.96 * fastest, 1.04 * slowest]
+        figure.update_xaxes(range=np.log10(ends).tolist() if log else ends)
     figure.update_yaxes(title="share of the calls", tickformat=".0%", range=[0, 1.02])
     return figure.update_layout(template=TEMPLATE, height=380, showlegend=True)
 
@@ -568,7 +590,9 @@ def states(rows: pd.DataFrame) -> go.Figure | None:
     if not known:
         return None
     labels = [label.replace("<br>", ", ") for label in timing_labels(rows)]
-    figure = make_subplots(rows=len(known), cols=1, vertical_spacing=0.5 / len(known),
+    strip, gap = 14 + 18 * len(rows), 62  # pixels; in the gap stand ticks and the next title
+    total = len(known) * strip + (len(known) - 1) * gap
+    figure = make_subplots(rows=len(known), cols=1, vertical_spacing=gap / total,
                            subplot_titles=[_state_title(rows, name) for name in known])  # fmt: skip
     for at, name in enumerate(known, 1):
         for k, (row, label) in enumerate(zip(rows.to_dict("records"), labels)):
@@ -586,8 +610,9 @@ def states(rows: pd.DataFrame) -> go.Figure | None:
                 row=at, col=1,
             )  # fmt: skip
     figure.update_yaxes(visible=False, range=[0.6 - len(rows), 0.6])
-    figure.update_layout(template=TEMPLATE, height=90 + len(known) * (52 + 16 * len(rows)), showlegend=True)
-    figure.update_layout(legend=dict(y=1 + 44 / figure.layout.height), margin=dict(t=64))
+    top, bottom = 40 + 22 * len(rows), 36  # the legend may take a line for each report
+    figure.update_layout(template=TEMPLATE, height=total + top + bottom, showlegend=True,
+                         margin=dict(l=8, r=8, t=top, b=bottom), legend=dict(y=1 + 34 / total))  # fmt: skip
     return figure.update_annotations(xanchor="left", x=0, font=dict(size=13, color=TEXT))
 
 

@@ -430,3 +430,15 @@ def test_thousands_of_points_are_one_webgl_trace_and_only_the_front_has_names_an
     assert many.mode == "markers" and many.error_y.array is None and len(front.error_y.array) == len(front.x)
     assert any(front.text) and (many.legendgroup, front.showlegend) == (front.legendgroup, False)
     assert {trace.type for trace in figures.tradeoff(frame.head(200), "latency_ms", "fd").data} == {"scatter"}
+
+
+def test_a_latency_that_is_not_sound_is_hollow_and_named_in_two_and_three_dimensions() -> None:
+    frame = rows(4, provenance=["measured", "measured", "published", "estimated"], grade=["C", "D", "E", "F"])
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd"))
+    symbols = {name: drawn[name].marker.symbol for name in drawn if name.startswith("pairs")}
+    assert symbols == {"pairs": "circle", "pairs, graded D": "circle-open", "pairs, published": "circle-open",
+                       "pairs, estimated": "circle-open-dot"}  # fmt: skip
+    assert len(traces(figures.tradeoff(frame, "params_m", "fd"))["pairs"].x) == 4
+    solid = traces(figures.tradeoff_3d(frame, "latency_ms", "fd", "params_m"))
+    assert len(solid["on the front"].x) == 1 and len(solid["on the front, not measured or graded D"].x) == 3
+    assert solid["on the front, not measured or graded D"].marker.symbol == "diamond-open"

@@ -46,8 +46,9 @@ def figures_row(answer: Recommendation) -> None:
             if name == "latency_ms":
                 guess = choose.is_estimate(pick)
                 title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
-            before = "" if trained is None else f", {number(trained)} as trained"
-            cells.append((title, COSTS[name].say(pick[name]), _limit(answer.budget, name) + before))
+            # There is room for one note, and the limits stand right below.
+            note = _limit(answer.budget, name) if trained is None else f"trained {number(trained)}"
+            cells.append((title, COSTS[name].say(pick[name]), note))
     if pick["speed_up"] is not None:
         cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms"))
     with st.grid(min_column_width=130):
@@ -71,21 +72,29 @@ def marginal(answer: Recommendation) -> None:
         st.caption("Set a limit to see what raising or lowering it would buy.")
         return
     metric, now = short(answer.budget.metric), answer.pick[answer.budget.metric]
+    named = names_of(answer)
     rows = [
         (f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)} {row.note}".rstrip(),
-         row.name_, f"{number(row.value)} ({row.value - now:+.2g})")
-        for row in answer.marginal.rename(columns={"name": "name_"}).itertuples()
+         named[row.run], f"{number(row.value)} ({row.value - now:+.2g})")
+        for row in answer.marginal.itertuples()
     ]  # fmt: skip
     frame.small_table(["If you", "you ship", metric], rows)
+
+
+def names_of(answer: Recommendation) -> dict[str, str]:
+    """Run -> its name, with a sign where its latency was not measured."""
+    found = answer.candidates
+    return dict(zip(found["run"], frame.unmeasured(found["name"], found["provenance"])))
 
 
 def misses(answer: Recommendation) -> None:
     """Per limit the student that comes nearest."""
     st.subheader("Nearest misses", anchor=False)
+    named = names_of(answer)
     rows = [
-        (COSTS[row.limit].title, COSTS[row.limit].say(row.allowed), COSTS[row.limit].say(row.needed), row.name_,
+        (COSTS[row.limit].title, COSTS[row.limit].say(row.allowed), COSTS[row.limit].say(row.needed), named[row.run],
          number(row.value))
-        for row in answer.misses.dropna(subset=["run"]).rename(columns={"name": "name_"}).itertuples()
+        for row in answer.misses.dropna(subset=["run"]).itertuples()
     ]  # fmt: skip
     if rows:
         frame.small_table(["Limit", "allowed", "needed", "nearest", short(answer.budget.metric)], rows)

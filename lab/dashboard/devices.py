@@ -143,7 +143,8 @@ def timings(rows: pd.DataFrame) -> None:
         table["reasons"] = [list(reasons) for reasons in table["grade_reasons"]]
         columns = [c for c in COLUMNS if c in table and table[c].notna().any()]
         picked = st.dataframe(
-            table[columns], hide_index=True, column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
+            table[columns].assign(name=frame.unmeasured(table["name"], table["provenance"])), hide_index=True,
+            column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
             key="timings_table", height=min(36 * (len(table) + 1) + 2, 400), alt="Every report under these conditions",
         )  # fmt: skip
         # Rows picked in the table go into the box below, which the URL keeps.
@@ -180,6 +181,8 @@ def drawn_said(drawn: pd.DataFrame, rows: pd.DataFrame, percentile: str) -> str:
         said.append(f"{len(drawn) - known} know no {percentile}, so they are not drawn.")
     if drawn["grade"].isin(figures.DOUBTFUL).any():
         said.append("Hollow markers: graded D, or not measured here.")
+    if rows["provenance"].isin(("published", "estimated")).any():
+        said.append(f"In the table {frame.UNMEASURED}.")
     weak = sorted(set(rows["grade"]) & set(choose.WEAK))
     if weak:
         said.append(f"No recommendation rests on {', '.join(weak)} unless one is asked for.")

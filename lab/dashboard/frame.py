@@ -362,6 +362,17 @@ def hatched(names: pd.Series, states: pd.Series) -> pd.Series:
     return names.where(states == "done", HATCH + " " + names)
 
 
+def unmeasured(names: pd.Series, provenance: pd.Series) -> pd.Series:
+    """Names in a table of timings, with the sign of `PROVENANCE` where a figure was not measured: others published it,
+    or it is estimated.
+    """
+    signs = provenance.map({word: sign for sign, word, _ in PROVENANCE if word in ("published", "estimated")})
+    return names.where(signs.isna(), signs.astype(str) + " " + names)
+
+
+UNMEASURED = "; ".join(f"{sign} {word}" for sign, word, _ in PROVENANCE if word in ("published", "estimated"))
+
+
 # --- small things -------------------------------------------------------------------------------
 
 

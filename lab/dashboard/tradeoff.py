@@ -164,7 +164,12 @@ except ValueError as mixed:
     st.warning(frame.plain(str(mixed)), icon=":material/block:")
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
 if shape == "Table":
-    st.dataframe(table, hide_index=True, key="tradeoff_table", alt="Every student with its costs and qualities")
+    shown = table.assign(name=frame.unmeasured(table["name"], rows["provenance"].reindex(table.index)))
+    titles = {c: st.column_config.Column(f"{q.title} ({q.unit})" if q.unit else q.title) for c, q in QUANTITIES.items()}
+    st.dataframe(shown, hide_index=True, column_config=titles, key="tradeoff_table",
+                 alt="Every student with its costs and qualities")  # fmt: skip
+    if rows["provenance"].isin(("published", "estimated")).any():
+        st.caption(f"Latencies: {frame.UNMEASURED}.")
 if apart:
     out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
 if shape == "Table" or {x, y, *z} & set(choose.AS_TRAINED):

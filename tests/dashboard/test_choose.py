@@ -65,8 +65,8 @@ def test_a_smaller_budget_changes_the_pick(demo: Store) -> None:
 def test_the_pick_s_sizes_are_those_of_the_deployed_form_with_the_trained_ones_beside_them(demo: Store) -> None:
     at = page(params_m="0.3")
     sizes = {m.label: (m.value, m.delta) for m in at.metric if m.label in ("Parameters", "File", "MACs per image")}
-    assert sizes["Parameters"][1].startswith("limit 0.3, 0.") and len(sizes) == 3
-    assert all(note.endswith(" as trained") for _, note in sizes.values())
+    assert len(sizes) == 3 and all(note.startswith("trained ") for _, note in sizes.values())
+    assert all(float(note.split()[1]) > float(value.split()[0]) for value, note in sizes.values())
     assert "what is shipped: the deployed form" in text(at) and "as trained)" in text(at)
 
 
@@ -209,6 +209,7 @@ def test_estimates_are_used_where_asked_for_and_never_look_measured(
     assert "ms p50 estimated" in text(at) and "nobody has timed it there" in text(at)
     (chart,) = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
     assert "pairs, estimated" in {trace.get("name") for trace in chart["data"]}
+    assert "| \N{CIRCLED DOT OPERATOR} " in text(page(**board | {"params_m": "0.1"}, estimated="true"))
     assert "--device 'Raspberry Pi 5'" in at.code[0].value and at.code[0].value.endswith("--estimated")
 
 

@@ -200,6 +200,18 @@ def test_a_doubtful_report_is_kept_shown_hollow_and_named(store: Store, run: Run
     assert "No recommendation rests on D" in text(at)
 
 
+def test_a_published_timing_bears_its_sign_in_the_table(store: Store, run: Run) -> None:
+    plain = changed(report(run, ms=0.01), provenance="published", source={"citation": "somebody"})
+    add_report(store, plain)
+    at = page()
+    names = at.dataframe[0].value.set_index("report_id")["name"]
+    assert (
+        names.pop(plain["report_id"]) == f"\N{WHITE CIRCLE} {LABEL}"
+        and not names.str.startswith("\N{WHITE CIRCLE}").any()
+    )
+    assert "In the table \N{WHITE CIRCLE} published" in text(at)
+
+
 def test_two_thousand_reports_are_shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from lab.dashboard import frame
 

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import add_student
+from conftest import changed
+from dashboard.conftest import LABEL, add_report, add_student, report
 from streamlit.testing.v1 import AppTest
 
 from lab import choose
@@ -80,6 +81,21 @@ def test_without_timings_the_three_axes_still_differ(untimed: Store) -> None:
 def test_the_table_is_best_first_and_marks_the_front(demo: Store) -> None:
     shown = page(view="Table").dataframe[0].value
     assert shown["fd"].is_monotonic_increasing and shown["on_front"].any() and not shown["on_front"].all()
+
+
+def test_a_student_whose_latency_was_published_bears_its_sign_in_the_table(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=3)
+    plain = changed(report(store.get(LABEL), ms=0.01, runtime="tensorrt"), provenance="published",
+                    source={"citation": "somebody"})  # fmt: skip
+    add_report(store, plain)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    assert LABEL in set(page(view="Table").dataframe[0].value["name"])
+    at = page(view="Table")
+    at.toggle(key="weak").set_value(True).run()
+    assert f"\N{WHITE CIRCLE} {LABEL}" in set(at.dataframe[0].value["name"])
+    assert "Latencies: \N{WHITE CIRCLE} published" in text(at)
 
 
 def test_values_of_two_teachers_are_refused_with_a_sentence(
