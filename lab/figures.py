@@ -179,7 +179,8 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
     """How a figure's values were measured, in sentences, with what was left out and why."""
     said = [f"{METRICS[metric].title}: {p}." for p in sorted(set(choose.protocols(frame, metric)) - {""})]
     if f"{metric}_low" in frame and frame[f"{metric}_low"].notna().any():
-        said[-1:] = [said[-1][:-1] + "; bars are 95 % intervals."] if said else []
+        bars = "bars, of the front alone, are" if len(frame) > MANY else "bars are"
+        said[-1:] = [f"{said[-1][:-1]}; {bars} 95 % intervals."] if said else []
     timed = frame.dropna(subset=["latency_ms"]) if "latency_ms" in frame else frame.iloc[:0]
     if len(timed):
         threads = _counts(timed["threads"].dropna().map(choose.threads_said).astype(str))
@@ -231,8 +232,11 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
                     line=dict(width=1.5 if "open" in shape else 0.5, color=colour)),
         selected=dict(marker=dict(opacity=1)),
     )  # fmt: skip
-    if many:
-        figure.add_scattergl(mode="markers", unselected=dict(marker=dict(opacity=0.5)), **shared)
+    if many:  # small and pale, so that where they crowd it shows, and the front stands out
+        shared["marker"] |= dict(
+            size=0.6 * _sizes(rows), opacity=0.4, line=dict(width=1 if "open" in shape else 0, color=colour)
+        )
+        figure.add_scattergl(mode="markers", unselected=dict(marker=dict(opacity=0.2)), **shared)
         return
     figure.add_scatter(
         mode="markers+text", text=[labels[run] if run in named else "" for run in rows["run"]],

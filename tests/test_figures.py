@@ -428,6 +428,8 @@ def test_thousands_of_points_are_one_webgl_trace_and_only_the_front_has_names_an
     (front,) = [trace for trace in drawn if trace.type == "scatter"]
     assert len(many.x) + len(front.x) == 2000 and len(front.x) <= 20
     assert many.mode == "markers" and many.error_y.array is None and len(front.error_y.array) == len(front.x)
+    assert "bars, of the front alone, are 95 % intervals" in figures.conditions(frame)
+    assert max(many.marker.size) < max(front.marker.size) and many.marker.opacity < front.marker.opacity
     assert any(front.text) and (many.legendgroup, front.showlegend) == (front.legendgroup, False)
     assert {trace.type for trace in figures.tradeoff(frame.head(200), "latency_ms", "fd").data} == {"scatter"}
 
