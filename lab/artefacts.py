@@ -24,16 +24,18 @@ from lab.deploy import Deployed
 from lab.results import Run, now, read_json, write_json
 from lab.weights import load_student, sha256, spec_of_run
 
-FORMAT = 2  # raised when the same weights give other files
+FORMAT = 3  # raised when the same weights give other files
 FACTS = "artefact.json"
 Images = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # z, y -> images
 
 
 def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed, ImageSpec, Path], None],
-           open: Callable[[Path], Images], versions: Mapping[str, str], force: bool = False) -> Path:  # fmt: skip
+           open: Callable[[Path], Images], versions: Mapping[str, str], more: Mapping[str, JSON] | None = None,
+           force: bool = False) -> Path:  # fmt: skip
     """The folder of a run's files for a runtime and precision, made where it is missing or stale.
 
-    `write` puts the files into a folder, `open` makes images with them. Raises LookupError for a run
+    `write` puts the files into a folder, `open` makes images with them; `more` is kept with what is known of them.
+    Raises LookupError for a run
     without weights, ValueError for a network without a deployed form.
     """
     spec, digest = spec_of_run(run), run.read("student")["weights_sha256"]
@@ -53,7 +55,7 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed,
             "format": FORMAT, "run": run.id, "runtime": runtime, "precision": precision, "weights_sha256": digest,
             "files": files, "bytes": sum(f["bytes"] for f in files.values()), "seconds": round(seconds, 3),
             "created_utc": now(), "versions": dict(versions), "config": config_to_json(net.config),
-            "spec": asdict(spec) | {"class_names": list(spec.class_names)},
+            "spec": asdict(spec) | {"class_names": list(spec.class_names)}, **(more or {}),
         }  # fmt: skip
         write_json(made / FACTS, facts)  # what `open` reads
         write_json(made / FACTS, facts | distances(run, spec, open(made)))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab import diffusion
+from lab import int8
 from lab.config import unknown
 from lab.data import ImageSpec
 from lab.deploy import PER_BLOCK, Deployed, DeployedBlock
@@ -39,10 +39,8 @@ KEPT_FLOAT = ("embed", "head")
 LOOKUP = "table.rows"  # the node that takes a class's rows from the table; some quantisers would coarsen it, too
 BLOCK_SIZE = 32  # weights that share a scale in 4-bit
 # Without instructions for int8 (VNNI) a processor adds pairs of products in 16 bits, which products of 8 bits overflow:
-# the images are then wrong by a fifth of their range. Weights of 7 bits never do, and lose a tenth of what int8 loses.
-SEVEN_BITS = {"reduce_range": True}
-# Noise on which int8 is calibrated: no sheet, measurement or training pair draws these seeds.
-CALIBRATION_SEED, CALIBRATION_IMAGES = 500_000, 256
+# the images are then wrong by a fifth of their range. Weights of 7 bits never do.
+SEVEN_BITS, SEVEN_BITS_TOP = {"reduce_range": True}, 64  # onnxruntime's whole numbers are then -64 to 64
 
 
 # --- the graph ----------------------------------------------------------------------------------
@@ -205,7 +203,7 @@ def to_onnx(net: Deployed, spec: ImageSpec, path: Path, precision: str = "fp32")
 
     fp32; fp16 (inside, with casts at both ends); int8 (weights per channel, activations by their
     range at run time); int8-static (ranges from calibration on noise, as QDQ nodes); w4a32 (weights
-    in 4 bits, blocks of 32). Raises ValueError for another one.
+    in 4 bits, blocks of 32). Both int8 forms are of lab/int8.py. Raises ValueError for another one.
     """
     if precision not in PRECISIONS:
         raise ValueError(unknown("precision of an ONNX file", precision, PRECISIONS))
@@ -222,7 +220,7 @@ def _int8(net: Deployed, spec: ImageSpec) -> ModelProto:
     model = _to_quantise(net, spec, gemm=False)
     return _through_file(lambda out: quantize_dynamic(
         model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept_float(model), **SEVEN_BITS,
+        nodes_to_exclude=kept_in_int8(model), **SEVEN_BITS,
     ))  # fmt: skip
 
 
@@ -236,7 +234,7 @@ def _int8_static(net: Deployed, spec: ImageSpec) -> ModelProto:
     model, noise = _to_quantise(net, spec, gemm=True), _Calibration(spec, net.config.num_classes)
     return _through_file(lambda out: quantize_static(
         model, out, noise, quant_format=QuantFormat.QDQ, op_types_to_quantize=["Gemm"], per_channel=True,
-        weight_type=QuantType.QInt8, activation_type=QuantType.QInt8, nodes_to_exclude=kept_float(model),
+        weight_type=QuantType.QInt8, activation_type=QuantType.QInt8, nodes_to_exclude=kept_in_int8(model),
         calibrate_method=CalibrationMethod.MinMax, **SEVEN_BITS,
         # Left in floating point, an output is one pass less and no loss: what follows a product is no product.
         extra_options={"ActivationSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Gemm"]},
@@ -259,8 +257,11 @@ PRECISIONS: dict[str, Callable[[Deployed, ImageSpec], ModelProto]] = {
 
 
 def _to_quantise(net: Deployed, spec: ImageSpec, *, gemm: bool) -> ModelProto:
-    """The float32 graph with the mark of onnxruntime's pre-processing, which would find nothing to simplify in it."""
-    model = graph_of(net, spec, gemm=gemm)
+    """The float32 graph of the network prepared for int8.
+
+    With the mark of onnxruntime's pre-processing, which would find nothing to simplify in it.
+    """
+    model = graph_of(int8.prepared(net, spec, SEVEN_BITS_TOP), spec, gemm=gemm)
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     return model
 
@@ -270,6 +271,12 @@ def kept_float(model: ModelProto) -> list[str]:
     constants = {value.name for value in model.graph.initializer}
     return [n.name for n in model.graph.node
             if n.op_type in ("MatMul", "Gemm") and (n.name in KEPT_FLOAT or n.input[1] not in constants)]  # fmt: skip
+
+
+def kept_in_int8(model: ModelProto) -> list[str]:
+    """Every product but those that int8.py prepares."""
+    layers = tuple(f".{layer}" for layer in int8.LAYERS)
+    return [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and not n.name.endswith(layers)]
 
 
 def _through_file(quantise: Callable[[str], None]) -> ModelProto:
@@ -282,10 +289,8 @@ def _through_file(quantise: Callable[[str], None]) -> ModelProto:
 
 
 def calibration(spec: ImageSpec, num_classes: int, batch: int = 32) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of noise and drawn classes under the graph's input names, on seeds of their own."""
-    for start in range(0, CALIBRATION_IMAGES, batch):
-        seeds = range(CALIBRATION_SEED + start, CALIBRATION_SEED + start + batch)
-        z, y = diffusion.noise_of(seeds, spec.shape, num_classes)
+    """The batches of int8.calibration under the graph's input names."""
+    for z, y in int8.calibration(spec, num_classes, batch):
         yield {NOISE: z.numpy()} | ({} if y is None else {CLASSES: y.numpy()})
 
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from conftest import TINY_STUDENT
 
-from lab import experiment
-from lab.config import Recipe, Use
+from lab import cost, deploy, experiment, int8
+from lab.config import DiTConfig, Recipe, Use
 from lab.devices import runner
 from lab.results import Store, read_json
 
@@ -164,3 +164,12 @@ def test_measure_leaves_reports_and_parts_of_every_student(
     assert set(reports["software.runtime"]) == {"eager"} and set(reports["workload.nfe"]) == {1, 8}
     assert list((measured.root / "devices" / "blocks").rglob("*.json"))
     assert measure.main() == 0 and len(measured.reports()) == len(reports)
+
+
+def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:
+    forms, net = benchmark("int8").FORMS, deploy.Deployed(DiTConfig())
+    macs, product = cost.deployed(net.config)["macs_deployed"], net.config.tokens * 64**2
+    assert forms["plain"].share(net) == 4 * 12 * product / macs
+    assert forms["no-last"].share(net) == forms["no-first"].share(net) == 3 * 12 * product / macs
+    assert forms["prepared"].share(net) == int8.share(net.config) == 4 * 8 * product / macs
+    assert forms["no-first"].coarse(net)[:2] == ["blocks.1.attn.qkv", "blocks.1.attn.proj"]

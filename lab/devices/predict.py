@@ -144,7 +144,7 @@ def _operations(config: DiTConfig, B: int, of_weight: float, of_value: float, co
         yield once(f"{name}.norm2", 2 * tokens)
         yield product(f"{name}.mlp", B * N, D, M)
         yield once(f"{name}.mlp", 2 * B * N * M)  # GELU
-        yield product(f"{name}.mlp", B * N, M, D)
+        yield product(f"{name}.mlp", B * N, M, D, kept=of_weight == 1)  # lab/int8.py leaves it in floating point
         yield once(f"{name}.sum2", 3 * tokens)
     yield once("head", 2 * tokens)
     yield product("head", B * N, D, outputs, kept=True)

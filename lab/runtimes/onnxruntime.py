@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab import artefacts, deploy, export
+from lab import artefacts, deploy, export, int8
 from lab.config import NetConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
@@ -95,7 +95,8 @@ class OnnxRuntime:
                 export.to_onnx(net, spec, folder / FILE, precision)
 
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions,
+        more = {"int8_macs": int8.share(run.recipe.student)} if precision in ("int8", "int8-static") else {}
+        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions, more=more,
                                 open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lab import artefacts, deploy, export
+from lab import artefacts, deploy, export, int8
 from lab.config import NetConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
@@ -98,12 +98,14 @@ class OpenVino:
             versions |= {"nncf": _nncf().__version__}
 
         def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
+            net = int8.prepared(net, spec, export.SEVEN_BITS_TOP) if precision == "int8" else net
             graph = export.graph_of(net, spec, open_gelu=open_gelu())
             model = openvino.Core().read_model(graph.SerializeToString())
             model = _int8(model, net, spec) if precision == "int8" else model
             openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 
-        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions,
+        more = {"int8_macs": int8.share(run.recipe.student)} if precision == "int8" else {}
+        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions, more=more,
                                 open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
@@ -131,13 +133,41 @@ def _nncf() -> Any:
 
 
 def _int8(model: Any, net: Deployed, spec: ImageSpec) -> Any:
-    """Post-training quantisation of the products with weights, but those that see pixels."""
+    """Post-training quantisation of the products that int8.py prepares."""
     nncf = _nncf()
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     batches = list(export.calibration(spec, net.config.num_classes))
-    kept = export.kept_float(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
-    seven_bits = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)  # as export.SEVEN_BITS
-    return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), model_type=nncf.ModelType.TRANSFORMER,
-                         ignored_scope=nncf.IgnoredScope(names=kept), advanced_parameters=seven_bits)  # fmt: skip
+    kept = export.kept_in_int8(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
+    ready = nncf.AdvancedQuantizationParameters(  # smoothed and rounded it is already
+        overflow_fix=nncf.OverflowFix.ENABLE, disable_bias_correction=True,
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
+        # Left alone, it takes the mean of the batches' extremes and cuts rare patches off.
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+    )  # fmt: skip
+    model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches),
+                          model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=kept),
+                          advanced_parameters=ready)  # fmt: skip
+    _give_weights(model, net)
+    return model
+
+
+def _give_weights(model: Any, net: Deployed) -> None:
+    """Put the network's own whole numbers and steps where NNCF rounded them once more, to steps of 1/63.5."""
+    from openvino import opset13
+
+    for op in model.get_ops():
+        path = op.get_friendly_name().split(".")  # blocks, index, part, layer
+        if op.get_type_name() != "MatMul" or path[-1] not in int8.LAYERS:
+            continue
+        weight = getattr(net.blocks[int(path[1])], path[-1]).weight.T
+        step = weight.abs().amax(0, keepdim=True).clamp_min(1e-12) / export.SEVEN_BITS_TOP
+        scaled = op.input(1).get_source_output().get_node()  # whole numbers -> Convert -> times the step
+        whole, by = (scaled.input(i).get_source_output().get_node() for i in (0, 1))
+        assert whole.get_type_name() == "Convert" and by.get_type_name() == "Constant", op.get_friendly_name()
+        given = opset13.constant((weight / step).round().to(torch.int8).numpy())
+        whole.input(0).replace_source_output(given.output(0))
+        scaled.input(1).replace_source_output(opset13.constant(step.numpy()).output(0))
 
 
 RUNTIME = OpenVino()

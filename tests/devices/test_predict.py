@@ -51,7 +51,8 @@ def test_weights_are_read_once_whatever_the_batch_and_shrink_with_the_precision(
     in_blocks = 4 * 12 * 64**2
     pixels = 2 * 16 * 64  # embedding and head, which stay in floating point
     assert weights[1, "fp32"] == weights[16, "fp32"] == 4 * (in_blocks + pixels) == 2 * weights[1, "fp16"]
-    assert weights[1, "int8"] == in_blocks + 4 * pixels
+    kept = 4 * 4 * 64**2  # the MLPs' second products, too
+    assert weights[1, "int8"] == in_blocks - kept + 4 * (kept + pixels)
 
 
 def test_the_parts_together_are_the_whole() -> None:
