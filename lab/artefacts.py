@@ -30,12 +30,12 @@ Images = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # z, y -> images
 
 
 def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed, ImageSpec, Path], None],
-           open: Callable[[Path], Images], versions: Mapping[str, str], more: Mapping[str, JSON] | None = None,
-           force: bool = False) -> Path:  # fmt: skip
+           open: Callable[[Path], Images], versions: Mapping[str, str],
+           more: Callable[[Path], Mapping[str, JSON]] = lambda folder: {}, force: bool = False) -> Path:  # fmt: skip
     """The folder of a run's files for a runtime and precision, made where it is missing or stale.
 
-    `write` puts the files into a folder, `open` makes images with them; `more` is kept with what is known of them.
-    Raises LookupError for a run
+    `write` puts the files into a folder, `open` makes images with them; what `more` says of
+    them is kept, too. Raises LookupError for a run
     without weights, ValueError for a network without a deployed form.
     """
     spec, digest = spec_of_run(run), run.read("student")["weights_sha256"]
@@ -55,7 +55,7 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed,
             "format": FORMAT, "run": run.id, "runtime": runtime, "precision": precision, "weights_sha256": digest,
             "files": files, "bytes": sum(f["bytes"] for f in files.values()), "seconds": round(seconds, 3),
             "created_utc": now(), "versions": dict(versions), "config": config_to_json(net.config),
-            "spec": asdict(spec) | {"class_names": list(spec.class_names)}, **(more or {}),
+            "spec": asdict(spec) | {"class_names": list(spec.class_names)}, **more(made),
         }  # fmt: skip
         write_json(made / FACTS, facts)  # what `open` reads
         write_json(made / FACTS, facts | distances(run, spec, open(made)))

@@ -83,14 +83,14 @@ class Deployed(nn.Module):
     def patches(self, z: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, C*p*p)."""
         p, side = self.config.patch, self.config.image_size // self.config.patch
-        x = z.view(len(z), -1, side, p, side, p).permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(len(z), side * side, -1)
+        x = z.view(z.shape[0], -1, side, p, side, p).permute(0, 2, 4, 1, 3, 5)
+        return x.reshape(z.shape[0], side * side, -1)
 
     def image(self, x: Tensor) -> Tensor:
         """(B, N, p*p*C) -> (B, C, H, W)."""
         p, side = self.config.patch, self.config.image_size // self.config.patch
-        x = x.view(len(x), side, side, p, p, -1).permute(0, 5, 1, 3, 2, 4)
-        return x.reshape(len(x), -1, side * p, side * p)
+        x = x.view(x.shape[0], side, side, p, p, -1).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(x.shape[0], -1, side * p, side * p)
 
 
 def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -251,6 +251,15 @@ def _w4a32(net: Deployed, spec: ImageSpec) -> ModelProto:
     return quantiser.model.model
 
 
+def opsets(path: Path) -> dict[str, int]:
+    """Which versions of which operator sets an ONNX file asks for; ai.onnx is the common one."""
+    import onnx
+
+    model = onnx.load(path)
+    used = {node.domain for node in model.graph.node}
+    return {opset.domain or "ai.onnx": opset.version for opset in model.opset_import if opset.domain in used}
+
+
 PRECISIONS: dict[str, Callable[[Deployed, ImageSpec], ModelProto]] = {
     "fp32": graph_of, "fp16": _fp16, "int8": _int8, "int8-static": _int8_static, "w4a32": _w4a32,
 }  # fmt: skip

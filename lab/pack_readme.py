@@ -30,6 +30,29 @@ def trtexec(file: str, shape: Sequence[int], *, classes: bool) -> tuple[str, str
     return f"trtexec --onnx={file} --stronglyTyped {rest}", f"trtexec --onnx={file} {rest}"
 
 
+COREML_NOTE = ("Written after the documentation of Core ML Tools 8 and newer, whose reader of torch.export is in beta; "
+               "it was not tried here, where the package is missing.")  # fmt: skip
+
+
+def coreml(shape: Sequence[int], *, classes: bool) -> str:
+    """Python that makes a Core ML package for one image (C, H, W) of a model.pt2, and draws with it on a Mac."""
+    z, y = f"torch.zeros(1, {', '.join(map(str, shape))})", ", torch.tensor([0])" if classes else ","
+    given = '{"z": np.random.randn(*z.shape).astype(np.float32)'
+    given += ', "y": np.array([0], np.int32)}' if classes else "}"
+    return f"""import coremltools as ct  # 8.0 or newer; converting works on Linux, too
+import numpy as np
+import torch
+
+network = torch.export.load("model.pt2").module()  # your own file only: the format can carry code
+z = {z}
+program = torch.export.export(network, (z{y})).run_decompositions({{}})  # one image: Core ML likes shapes fixed
+model = ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17,
+                   compute_precision=ct.precision.FLOAT32)  # FLOAT16 for the Neural Engine: then compare the images
+model.save("student.mlpackage")
+print(model.predict({given}))  # on a Mac
+"""
+
+
 def _jetson(facts: Mapping[str, Any]) -> str:
     reference = facts["reference"]
     ten, eleven = trtexec("model-fp16.onnx", reference["z"]["shape"][1:], classes="y" in reference)

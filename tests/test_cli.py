@@ -430,16 +430,24 @@ def test_export_says_where_how_large_and_how_far_off(distilled: Store, capsys: p
     assert lab(distilled, "export", student(distilled).id, *options, "--json") == OK
     exact, coarse = json.loads(capsys.readouterr().out)
     assert Path(exact["folder"]) == student(distilled).path / "export" / "onnxruntime-fp32"
-    assert exact["bytes"] == (Path(exact["folder"]) / "model.onnx").stat().st_size > coarse["bytes"] > 0
+    assert exact["bytes"] == (Path(exact["folder"]) / "model.onnx").stat().st_size and coarse["bytes"] > 0
     assert exact["max_abs"] < 1e-5 and coarse["precision"] == "int8"
+    assert exact["opset"] == {"ai.onnx": 20, "com.microsoft": 1} and 0 < coarse["int8_macs"] < 1
     assert lab(distilled, "export", student(distilled).id, *options) == OK
     assert "int8" in capsys.readouterr().out
+
+
+def test_a_program_of_torch_export_is_a_file_like_the_others(distilled: Store, capsys: pytest.CaptureFixture):
+    assert lab(distilled, "export", student(distilled).id, "--runtime", "torch-export", "--json") == OK
+    (made,) = json.loads(capsys.readouterr().out)
+    assert set(made["files"]) == {"model.pt2", "README.md"} and made["max_abs"] < 1e-5
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["tiny"], "only a DiT has a deployed form"),
+        (["d2w16h2p4", "--runtime", "torch-export", "--precision", "int8"], "torch-export has none of the precisions"),
         (["d2w16h2p4", "--runtime", "eager"], "there is nothing to export"),
         (["d2w16h2p4", "--runtime", "onyx"], "unknown runtime 'onyx'"),
         (["d2w16h2p4", "--precision", "fp7"], "has none of the precisions fp7"),

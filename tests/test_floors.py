@@ -15,7 +15,7 @@ FLOORS: dict[int, list[str]] = {
     5: ["lab.experiment", "lab.sweep", "lab.doctor"],
     4: ["lab.train", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
         "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
-    3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.artefacts"],
+    3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
     2: ["lab.teachers", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.figures", "lab.sheets", "lab.jobs",

@@ -192,9 +192,12 @@ def _timing(report: Mapping[str, Any], store: Store) -> dict[str, Any]:
 def add_export(commands: Any) -> None:
     made = command(commands, export, "make the files that a runtime reads, and say how far their images are off",
                     "export d4w64h4p4 --runtime onnxruntime --precision fp32,int8",
-                    "export d4w64h4p4 --runtime openvino --precision int8 --json", takes="RUN")  # fmt: skip
+                    "export d4w64h4p4 --runtime openvino --precision int8 --json",
+                    "export d4w64h4p4 --runtime torch-export", takes="RUN")  # fmt: skip
     made.add("run", metavar="RUN", help="an id, a start of one or a label of a one-step student")
-    made.add("--runtime", type=list_of(str), default=("onnxruntime",), help="comma separated (default onnxruntime)")
+    made.add("--runtime", type=list_of(str), default=("onnxruntime",),
+             help="onnxruntime, openvino, packed, or torch-export (a .pt2 to hand on), comma separated "
+                  "(default onnxruntime)")  # fmt: skip
     made.add("--precision", type=list_of(str), default=("fp32",),
              help="fp32, fp16, bf16, int8, int8-static, w4a32, comma separated; "
                   "each runtime takes those it has (default fp32)")  # fmt: skip
@@ -203,16 +206,24 @@ def add_export(commands: Any) -> None:
 
 
 def export(args: argparse.Namespace) -> Answer:
-    from lab import artefacts, bench, runtimes
+    from lab import artefacts, bench, program, runtimes
+
+    def maker(name: str) -> Any:
+        return program.TARGET if name == program.NAME else runtimes.get(name)
 
     store = open_store(args)
     found = get_run(store, args.run)
     with as_usage():
-        forms = bench.forms_of(args.runtime, args.precision)
+        timed = [name for name in args.runtime if name != program.NAME]
+        forms = bench.forms_of(timed, args.precision) if timed else []
+        if len(timed) < len(args.runtime):
+            if program.PRECISIONS[0] not in args.precision:
+                raise Usage(f"{program.NAME} has none of the precisions {', '.join(args.precision)}; it has fp32")
+            forms.append((program.NAME, program.PRECISIONS[0]))
         for name in args.runtime:
-            if not runtimes.get(name).exports:
+            if not maker(name).exports:
                 raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
-            if why := runtimes.get(name).refuses(found.recipe.student):
+            if why := maker(name).refuses(found.recipe.student):
                 raise Usage(f"{found.label}: {why}")
     if args.dry_run:
         return would([
@@ -220,7 +231,7 @@ def export(args: argparse.Namespace) -> Answer:
              "would": "nothing, it is there" if not args.force and artefacts.fresh(found, name, precision)
              else "make it"} for name, precision in forms
         ])  # fmt: skip
-    made = [runtimes.get(name).export(found, precision, force=args.force) for name, precision in forms]
+    made = [maker(name).export(found, precision, force=args.force) for name, precision in forms]
     value = [{"folder": str(path), **artefacts.read(path)} for path in made]
     return Answer(value, table_text([_artefact(facts) for facts in value]))
 
@@ -230,6 +241,7 @@ def _artefact(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "runtime": facts["runtime"], "precision": facts["precision"], "bytes": facts["bytes"],
         "largest": facts["max_abs"], "mean": facts["mean_abs"], "perceptual": facts["perceptual"],
+        "opset": ", ".join(f"{name} {version}" for name, version in facts.get("opset", {}).items()),
         "seconds": facts["seconds"], "folder": facts["folder"],
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from lab import choose, jobs
 from lab.choose import number
 from lab.dashboard import frame
 from lab.devices import compare
-from lab.pack_readme import trtexec
+from lab.pack_readme import COREML_NOTE, coreml, trtexec
 from lab.results import Run
 
 TITLE = "Export"
@@ -24,11 +24,12 @@ ORDER = 60
 ICON = ":material/deployed_code:"
 URL = "/export"
 
-# Of lab.runtimes and lab.pack, which need torch; a test holds them equal.
+# Of lab.runtimes, lab.program and lab.pack, which need torch; a test holds them equal.
 FORMS = {
     "onnxruntime": ("fp32", "fp16", "int8", "int8-static", "w4a32"),
     "openvino": ("fp32", "bf16", "int8"),
     "packed": ("ternary",),
+    "torch-export": ("fp32",),
 }
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # to OpenVINO, whose files of fp32 and bf16 are the same
 TARGETS = {
@@ -37,7 +38,8 @@ TARGETS = {
 }  # fmt: skip
 SAID = {
     "fp32": "float32", "fp16": "float16 inside the file, casts at both ends", "bf16": "computed in bfloat16",
-    "int8": "8-bit weights and activations", "int8-static": "8 bits, ranges of activations fixed beforehand",
+    "int8": "8-bit weights and activations but for what GELU gives",
+    "int8-static": "the same, ranges of activations fixed beforehand",
     "w4a32": "4-bit weights, computed in float32", "ternary": "weights of three values, four to a byte",
 }  # fmt: skip
 GREY_LEVELS = 127.5  # of a distance in [-1, 1]
@@ -90,8 +92,16 @@ def parity(artefact: Mapping[str, Any]) -> None:
         f"{equal} Of {artefact['images']} images on the common noises, against the finished network in float32, values "
         f"in [-1, 1]" + (f"; perceptual by {by}" if (by := artefact.get("perceptual_by")) else "") + ". "
         f"Weights {artefact['weights_sha256'][:12]}, made {artefact['created_utc'][:10]}"
-        + (f" with {versions}." if versions else ".")
+        + (f" with {versions}." if versions else ".") + also(artefact)
     ))  # fmt: skip
+
+
+def also(artefact: Mapping[str, Any]) -> str:
+    """What a file of this kind says more: the operators that it asks for, how much of it is of 8 bits."""
+    opsets = [f"{name} {version}" for name, version in artefact.get("opset", {}).items()]
+    said = f" ONNX opset {' and '.join(opsets)}." if opsets else ""
+    share = artefact.get("int8_macs")
+    return said + (f" {share:.0%} of the multiply-adds are of 8 bits." if share else "")
 
 
 def downloads(folder: Path, files: Mapping[str, Any]) -> None:
@@ -162,6 +172,9 @@ def folded(run: Run, artefact: Mapping[str, Any] | None) -> None:
 def known_times(run: Run, runtime: str, precision: str) -> None:
     """What is known of this form's speed, and the command that finds out."""
     st.subheader("How fast is it?", anchor=False)
+    if runtime == "torch-export":
+        st.caption("A program to hand on is not run here: time what was made of it, where it runs.")
+        return
     rows = compare.named(view.reports, frame.all_runs())
     rows = compare.at(rows, run=run.id, software__runtime=runtime, model__precision=precision) if len(rows) else rows
     if len(rows):
@@ -203,6 +216,13 @@ def python_code(runtime: str, precision: str, shape: tuple[int, int, int], class
 def usage(run: Run, runtime: str, precision: str, shape: tuple[int, int, int], classes: bool) -> None:
     """Ready commands for the file."""
     st.subheader("Use it", anchor=False)
+    if runtime == "torch-export":
+        z = f"torch.randn(1, {', '.join(map(str, shape))})"
+        st.code('import torch\n\nnetwork = torch.export.load("model.pt2").module()  # load no strangers\' files\n'
+                f"image = network({z}{', torch.tensor([0])' if classes else ''})", language="python")  # fmt: skip
+        st.markdown(f"For iPhone and Mac, by Core ML Tools. {COREML_NOTE}")
+        st.code(coreml(shape, classes=classes), language="python", wrap_lines=True)
+        return
     if runtime == "packed":
         st.code("import lab\n\nfrom lab import runtimes\n\n"
                 f'packed = runtimes.get("packed")\nsession = packed.open(packed.export(lab.load("{run.id}").run))',

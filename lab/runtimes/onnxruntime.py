@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lab import artefacts, deploy, export, int8
-from lab.config import NetConfig
+from lab.config import JSON, NetConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
 from lab.results import Run, write_whole
@@ -95,7 +95,11 @@ class OnnxRuntime:
                 export.to_onnx(net, spec, folder / FILE, precision)
 
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-        more = {"int8_macs": int8.share(run.recipe.student)} if precision in ("int8", "int8-static") else {}
+
+        def more(folder: Path) -> dict[str, JSON]:
+            share = {"int8_macs": int8.share(run.recipe.student)} if precision in ("int8", "int8-static") else {}
+            return share | {"opset": export.opsets(folder / FILE)}
+
         return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions, more=more,
                                 open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
 

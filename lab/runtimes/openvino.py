@@ -105,7 +105,8 @@ class OpenVino:
             openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 
         more = {"int8_macs": int8.share(run.recipe.student)} if precision == "int8" else {}
-        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions, more=more,
+        return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions,
+                                more=lambda folder: more,
                                 open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",

@@ -18,7 +18,7 @@ from dashboard.conftest import add_report, report
 from devices.conftest import finished
 from streamlit.testing.v1 import AppTest
 
-from lab import jobs, pack, runtimes
+from lab import jobs, pack, program, runtimes
 from lab.results import Run, Store
 from lab.runtimes import openvino
 
@@ -88,6 +88,18 @@ def test_a_file_that_is_there_shows_how_equal_it_is(store: Store) -> None:
     assert "No pixel of an 8-bit image can differ by more than one level. Of 64 images" in text(at)
     assert downloads(at)[0].startswith("model.onnx (")
     assert at.code[0].value.endswith("--runtime onnxruntime --precision fp32")
+
+
+def test_the_operator_sets_of_a_file_stand_beside_it(store: Store) -> None:
+    assert "ONNX opset ai.onnx 20 and com.microsoft 1." in text(page())
+
+
+def test_a_program_of_torch_export_comes_with_the_way_to_core_ml(store: Store) -> None:
+    at = page(export_runtime="torch-export")
+    assert "was not tried here" in text(at) and "is not run here" in text(at)
+    (code,) = [c.value for c in at.code if "coremltools" in c.value]
+    assert "torch.zeros(1, 1, 8, 8)" in code and '"y": np.array([0], np.int32)' in code
+    assert not [c.value for c in at.code if "lab bench" in c.value]
 
 
 def test_the_graph_is_counted_and_listed_in_order(store: Store) -> None:
@@ -255,6 +267,7 @@ def test_the_forms_and_targets_of_the_page_are_those_of_the_lab() -> None:
     source = Path(spec.origin).read_text().split("# --- a command at work")[0]
     exec(compile(source, spec.origin, "exec"), names)
     known = {name: runtime.precisions for name, runtime in runtimes.RUNTIMES.items() if runtime.exports}
+    known[program.NAME] = program.PRECISIONS
     assert names["FORMS"] == known and names["HINTS"] == openvino.HINTS
     assert set(names["TARGETS"]) == set(pack.TARGETS)
     assert set(names["SAID"]) == {p for precisions in known.values() for p in precisions}
