@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +18,7 @@ from torch import Tensor
 from lab import artefacts, deploy, export
 from lab.config import NetConfig, unknown
 from lab.data import ImageSpec
+from lab.devices import predict
 from lab.results import Run
 from lab.teachers import EdmTeacher
 from lab.weights import load_student, spec_of_run
@@ -125,6 +130,58 @@ def check_threads(threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     return threads or torch.get_num_threads()
+
+
+# --- the parts of a call ---
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a call's time goes by a runtime's own account, medians of several calls."""
+
+    seconds: dict[str, float]  # of every part of the net, in order and named as in bench.steps
+    whole: float  # seconds of a call that nobody watches, taken in turns with those that are
+
+    @classmethod
+    def of(cls, config: NetConfig, calls: Sequence[Iterable[tuple[str, float]]], whole: Sequence[float]) -> Parts:
+        """From (name, seconds) of every operation of each call, in the order in which they ran.
+
+        An operation that the runtime made itself, and so has no name of the graph's, stands under the part of the
+        next one that has; only the table, which may be read at any time, is passed over.
+        """
+        found: dict[str, list[float]] = {name: [] for name in predict.work(config).parts()}
+        for operations in calls:
+            sums, before = dict.fromkeys(found, 0.0), 0.0
+            for name, seconds in operations:
+                part = part_of(name)
+                if part is None:
+                    before += seconds
+                elif part == "table":
+                    sums[part] += seconds
+                else:
+                    sums[part] += seconds + before
+                    before = 0.0
+            sums["head"] += before
+            for name, seconds in sums.items():
+                found[name].append(seconds)
+        return cls({name: statistics.median(v) for name, v in found.items()}, statistics.median(whole))
+
+
+HALVES = {"attn": ("norm1", "attention", "sum1"), "mlp": ("norm2", "mlp", "sum2")}
+ENDS = {"table": "table", "z": "embed", "patches": "embed", "embed": "embed", "positions": "embed",
+        "final": "head", "head": "head", "image": "head"}  # fmt: skip
+
+
+def part_of(name: str) -> str | None:
+    """The part of the net that an operation of export.graph_of belongs to, whatever a runtime appends to its name."""
+    if not (at := re.match(r"blocks\.(\d+)\.(attn|mlp)\.(\w+?)(_q|_quant)?\b(\.in)?", name)):
+        return ENDS.get(re.split(r"[._/]", name)[0])
+    norm, middle, end = HALVES[at[2]]
+    if at[3] in ("norm", "scale", "shift", "rows"):
+        middle = norm
+    elif at[3] in ("gate", "tokens", "sum") and not at[5]:
+        middle = end
+    return f"blocks.{at[1]}.{middle}"
 
 
 class FileSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import importlib.util
 import json
 import shutil
@@ -17,12 +18,13 @@ import pytest
 import torch
 from conftest import TINY_STUDENT
 
-from lab import artefacts, diffusion, experiment, runtimes
+from lab import artefacts, bench, diffusion, experiment, runtimes
 from lab.bench import TOLERANCES
 from lab.config import DiTConfig
 from lab.results import Run, Store
 from lab.runtimes import Session
 from lab.runtimes import openvino as openvino_file
+from lab.runtimes.base import Parts, part_of
 from lab.teachers import EdmTeacher
 from lab.weights import load_student, save_student, spec_of_run
 
@@ -255,6 +257,48 @@ def test_bf16_by_openvino_is_refused_where_the_processor_has_none(runs: dict[str
     with pytest.raises(LookupError, match="bf16 of runtime openvino needs a processor that computes in bf16"):
         runtimes.get("openvino").export(runs["student"], "bf16")
     assert not (runs["student"].path / "export" / "openvino-bf16").exists()
+
+
+@pytest.mark.parametrize("form", [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("onnxruntime", "int8-static"),
+                                  ("openvino", "fp32"), ("openvino", "int8")], ids="-".join)  # fmt: skip
+def test_the_parts_of_a_call_are_those_of_eager_and_together_the_call(
+    form: tuple[str, str], runs: dict[str, Run]
+) -> None:
+    name, precision = form
+    for run in (runs["student"], runs["unconditional"]):
+        opened(form, run)  # skips where it is not here
+        z, y = inputs(run, 64)
+        y = y if run.recipe.student.num_classes else None
+        folder = artefacts.folder_of(run, name, precision)
+        of_runtime = importlib.import_module(f"lab.runtimes.{name}")
+        found = of_runtime.parts(folder, z, y, precision=precision, threads=1, calls=20)
+        eager = runtimes.get("eager").open(run.path)
+        said = [part for part, _ in bench.steps(eager.net, *eager.place(z, y))]
+        assert list(found.seconds) == said and min(found.seconds.values()) >= 0
+        assert 0.3 * found.whole < sum(found.seconds.values()) < 2.5 * found.whole  # watching takes time, too
+        assert min(found.seconds[f"blocks.0.{half}"] for half in ("attention", "mlp", "norm1", "sum2")) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("blocks.3.attn.shift_q", "blocks.3.norm1"), ("blocks.0.attn.tokens.in", "blocks.0.attention"),
+        ("blocks.0.attn.tokens", "blocks.0.sum1"), ("blocks.12.mlp.fc1/MatMulAddFusion", "blocks.12.mlp"),
+        ("blocks.1.attn.qkv_quant", "blocks.1.attention"), ("blocks.1.mlp.fc2.+", "blocks.1.mlp"),
+        ("positions.+", "embed"), ("table.split", "table"), ("image.tiled", "head"), ("MVN_91", None),
+    ],
+)  # fmt: skip
+def test_a_name_of_the_graph_says_its_part_whatever_a_runtime_appends(name: str, part: str | None) -> None:
+    assert part_of(name) == part
+
+
+def test_an_operation_without_a_name_of_ours_stands_under_the_part_that_follows() -> None:
+    config = DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)
+    call = {"embed": 1.0, "MVN_1": 2.0, "table.rows": 4.0, "blocks.0.attn.shift": 8.0, "head.+": 16.0, "x": 32.0}
+    found = Parts.of(config, [call.items()], [64.0])
+    assert {k: v for k, v in found.seconds.items() if v} == {
+        "table": 4.0, "embed": 1.0, "blocks.0.norm1": 10.0, "head": 48.0}  # fmt: skip
+    assert found.whole == 64.0
 
 
 # --- files ---
