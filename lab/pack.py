@@ -28,8 +28,8 @@ from lab.results import Run, write_whole
 from lab.runtimes import RUNTIMES
 from lab.weights import load_student, spec_of_run
 
-# Which ONNX files a device gets. TensorRT reads int8 only with its ranges fixed beforehand; for CPUs
-# ranges found at run time are nearer to the images and about as fast.
+# Which ONNX files a device gets. TensorRT reads int8 only with its ranges fixed beforehand; on CPUs ranges found at
+# run time cut nothing off, are as near to the images and about as fast.
 TARGETS = {
     "cpu": ("fp32", "fp16", "int8"),
     "jetson": ("fp32", "fp16", "int8-static"),
