@@ -121,11 +121,9 @@ def blocks(net: Deployed, spec: ImageSpec, coarse: list[str]) -> Callable:
 
 
 def by_nncf(net: Deployed, spec: ImageSpec, coarse: list[str], *, as_it_comes: bool) -> Callable:
-    import openvino
-
-    nncf = openvino_file._nncf()
+    nncf, core = openvino_file._nncf(), openvino_file.core()
     plain = export.graph_of(net, spec, open_gelu=openvino_file.open_gelu())
-    model = openvino.Core().read_model(plain.SerializeToString())
+    model = core.read_model(plain.SerializeToString())
     if as_it_comes:
         kept = export.kept_float(plain) + [export.LOOKUP] * bool(net.config.num_classes)
         batches = list(export.calibration(spec, net.config.num_classes))
@@ -135,7 +133,7 @@ def by_nncf(net: Deployed, spec: ImageSpec, coarse: list[str], *, as_it_comes: b
                                   overflow_fix=nncf.OverflowFix.ENABLE))  # fmt: skip
     else:
         model = openvino_file._int8(model, net, spec)
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda z, y: compiled({"z": z} | ({} if y is None else {"y": y}))["image"]
 
 

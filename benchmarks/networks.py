@@ -18,6 +18,7 @@ from lab.devices import runner
 from lab.experiment import commit
 from lab.models.dit import DiT
 from lab.results import Run, Store
+from lab.runtimes.openvino import core
 from lab.weights import is_whole, save_student
 
 SHAPES = {
@@ -68,12 +69,11 @@ def onnxruntime_call(graph: bytes, batch: int, threads: int) -> Callable[[], np.
 def openvino_call(graph: bytes, batch: int, threads: int) -> Callable[[], np.ndarray]:
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(graph)
+    model = core().read_model(graph)
     model.reshape({name: list(value.shape) for name, value in inputs(batch).items()})
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
                 "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request = core().compile_model(model, "CPU", settings).create_infer_request()
     for name, value in inputs(batch).items():
         request.set_tensor(name, openvino.Tensor(value))
 

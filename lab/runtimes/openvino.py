@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,18 @@ FILE, WEIGHTS = "model.xml", "model.bin"
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8 stands in the graph; the rest of it is float32
 
 
+@functools.cache
+def core() -> Any:
+    """This process's one openvino.Core.
+
+    A Core sets the thread's stack for signal handlers aside and puts back the one before when it goes. Of two that
+    overlap, the second puts back the first one's, which is gone: the next Ctrl-C would be a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoSession(FileSession):
     weights = WEIGHTS
     builds = True
@@ -30,8 +43,7 @@ class OpenVinoSession(FileSession):
         import openvino
 
         super().__init__(runtime, folder, device=device, threads=threads, precision=precision)
-        self.core = openvino.Core()
-        self.model = self.core.read_model(folder / FILE)
+        self.model = core().read_model(folder / FILE)
         self.version = openvino.__version__
         self.precision = precision
         self.settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(self.threads),
@@ -53,7 +65,7 @@ class OpenVinoSession(FileSession):
         shapes = {name: list(tensor.shape) for name, tensor in inputs[0].items()}
         model = self.model.clone()
         model.reshape(shapes)
-        compiled = self.core.compile_model(model, "CPU", self.settings)
+        compiled = core().compile_model(model, "CPU", self.settings)
         # A hint is no order: without bfloat16 instructions the plugin takes float32 and says so here alone.
         if (took := compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != HINTS[self.precision]:
             raise LookupError(f"{self.precision} of runtime openvino needs a processor that computes in "
@@ -101,7 +113,7 @@ class OpenVino:
         def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
             net = int8.prepared(net, spec, export.SEVEN_BITS_TOP) if precision == "int8" else net
             graph = export.graph_of(net, spec, open_gelu=open_gelu())
-            model = openvino.Core().read_model(graph.SerializeToString())
+            model = core().read_model(graph.SerializeToString())
             model = _int8(model, net, spec) if precision == "int8" else model
             openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 

@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -250,9 +252,32 @@ def test_openvino_computes_in_the_precision_that_is_reported_or_refuses(
         session(*inputs(runs["student"], 2))
 
 
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from lab import bench, runtimes
+backend, folder = runtimes.get("openvino"), Path(sys.argv[1])
+first = backend.open(folder, threads=1)
+second = backend.open(folder, threads=1)
+for session in (first, second):
+    session.build(session.place(*bench.fixed_inputs(session, 1)))
+del first, session
+del second
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_two_networks_of_openvino_is_handled(runs: dict[str, Run]) -> None:
+    pytest.importorskip("openvino")
+    folder = runtimes.get("openvino").export(runs["student"], "fp32")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, folder], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_bf16_by_openvino_is_refused_where_the_processor_has_none(runs: dict[str, Run]) -> None:
-    openvino = pytest.importorskip("openvino")
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    pytest.importorskip("openvino")
+    if "BF16" in openvino_file.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor computes in bfloat16")
     with pytest.raises(LookupError, match="bf16 of runtime openvino needs a processor that computes in bf16"):
         runtimes.get("openvino").export(runs["student"], "bf16")
