@@ -155,7 +155,8 @@ def test_measure_leaves_reports_and_parts_of_every_student(
     some = {name: runtime for name, runtime in measure.runtimes.RUNTIMES.items() if name in ("eager", "packed")}
     monkeypatch.setattr(measure.runtimes, "RUNTIMES", some)
     argv = ["measure.py", "--results", str(measured.root), "--batch", "1", "--block-batch", "1", "--threads", "1",
-            "--seconds", "0.02", "--out", str(tmp_path / "predict.json")]  # fmt: skip
+            "--seconds", "0.02", "--steps", "forms,best,others,blocks,predict",
+            "--out", str(tmp_path / "predict.json")]  # fmt: skip
     monkeypatch.setattr("sys.argv", [*argv, "--dry-run"])
     assert measure.main() == 0 and measured.reports().empty
     monkeypatch.setattr("sys.argv", argv)
