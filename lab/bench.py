@@ -17,7 +17,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,7 @@ from lab.devices.runner import Comparison, Preset
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
-from lab.runtimes.base import TorchSession, check_threads
+from lab.runtimes.base import check_threads
 
 SCOPES = ("core", "e2e")
 SOLVER = "dpmpp2m-8"
@@ -75,16 +74,6 @@ def call_of(session: Session, scope: str, batch: int) -> Callable[[], object]:
         return _uint8(session.fetch(session.run(session.place(noise, y))))
 
     return image
-
-
-@torch.inference_mode()
-def launched(session: TorchSession, inputs: tuple[Any, ...]) -> torch.Tensor:
-    """`session.run` that on a GPU does not wait for the end of the work."""
-    z, y = inputs
-    if session.teacher is not None:
-        return session.teacher.sample(z, y).images
-    with torch.autocast(session.device.type, torch.bfloat16) if "autocast" in session.flags else nullcontext():
-        return session.net(z, y) if session.deployed else session.net(z, None, y)
 
 
 def _cuda(session: Session) -> torch.device | None:
@@ -139,7 +128,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         cuda = _cuda(session)
         # From noise to an image is the host's time alone.
         events = runner.CudaEvents(torch, cuda) if cuda and scope == "core" else None
-        timed = runner.time_calls((lambda: launched(session, inputs)) if events else call, chosen, before,
+        timed = runner.time_calls((lambda: session.launch(inputs)) if events else call, chosen, before,
                                   events=events)  # fmt: skip
         peak_mb = runner.process_peak_mb()
         allocator_mb = round(torch.cuda.max_memory_allocated(cuda) / 1e6, 3) if cuda else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,33 @@ def taught(taught_root: Path, tmp_path: Path) -> Store:
 
     shutil.copytree(taught_root, tmp_path / "taught")
     return Store(tmp_path / "taught")
+
+
+class CudaEvent:
+    """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: object) -> None:
+        self.at = time.perf_counter_ns()
+
+    def synchronize(self) -> None:
+        """Nothing: the CPU has done its work already."""
+
+    def elapsed_time(self, end: CudaEvent) -> float:
+        return (end.at - self.at) / 2e6
+
+
+@pytest.fixture
+def torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a timing asks of torch.cuda, on a machine without it; gives what was asked."""
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Event", CudaEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 2_500_000)
+    return asked
 
 
 def changed(report: dict[str, Any], **changes: Any) -> dict[str, Any]:

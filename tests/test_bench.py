@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,22 +122,6 @@ def test_a_machine_with_a_rail_tells_energy_gross_and_net_of_idle(
                                 "mj_per_image_net": pytest.approx(3 * ms, abs=1e-6), "rail": "VDD_IN"}  # fmt: skip
 
 
-class Event:
-    """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
-
-    def __init__(self, *, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self, stream: object) -> None:
-        self.at = time.perf_counter_ns()
-
-    def synchronize(self) -> None:
-        """Nothing: the CPU has done its work already."""
-
-    def elapsed_time(self, end: Event) -> float:
-        return (end.at - self.at) / 2e6
-
-
 class OnGpu(TorchSession):
     """A session that takes this CPU for a GPU once its inputs are placed."""
 
@@ -155,17 +138,12 @@ class GpuRuntime(Eager):
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def gpu(monkeypatch: pytest.MonkeyPatch, torch_cuda: list[str]) -> list[str]:
     """A stand-in for torch's GPU behind runtime eager; gives what was asked of it."""
-    asked: list[str] = []
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 2_500_000)
     monkeypatch.setattr(bench, "reference", lambda run, session, batch, device, solver: session(
         *bench.fixed_inputs(session, batch)))  # fmt: skip
     monkeypatch.setitem(runtimes.RUNTIMES, "eager", GpuRuntime())
-    return asked
+    return torch_cuda
 
 
 @pytest.mark.parametrize("name", ["student", "tiny"])
@@ -184,13 +162,6 @@ def test_from_noise_to_image_is_timed_by_the_host_alone_on_a_gpu_too(
 ) -> None:
     timing = bench.measure(student, store, scope="e2e", preset=BRIEF)["timing"]
     assert timing["clock"] == "wall_sync" and "wall" not in timing and len(gpu) >= 6
-
-
-@pytest.mark.parametrize(("name", "precision"), [("student", "fp32"), ("student", "bf16"), ("tiny", "fp32")])
-def test_what_is_timed_on_a_gpu_draws_what_the_session_draws(trained: Store, name: str, precision: str) -> None:
-    session = runtimes.get("eager").open(trained.get(name).path, precision=precision, solver="heun-2")
-    inputs = session.place(*bench.fixed_inputs(session, 2))
-    assert torch.equal(bench.launched(session, inputs), session.run(inputs))
 
 
 class Broken(TorchSession):

@@ -6,7 +6,8 @@ import contextlib
 import importlib.util
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,7 +145,7 @@ class Parts:
 
     @classmethod
     def of(cls, config: NetConfig, calls: Sequence[Iterable[tuple[str, float]]], whole: Sequence[float]) -> Parts:
-        """From (name, seconds) of every operation of each call, in the order in which they ran.
+        """From (name, seconds) of every operation of each call, in the order in which they ran, warm-up left out.
 
         An operation that the runtime made itself, and so has no name of the graph's, stands under the part of the
         next one that has; only the table, which may be read at any time, is passed over.
@@ -165,6 +166,16 @@ class Parts:
             for name, seconds in sums.items():
                 found[name].append(seconds)
         return cls({name: statistics.median(v) for name, v in found.items()}, statistics.median(whole))
+
+
+def in_turns(plain: Session, watched: Session, z: np.ndarray, y: np.ndarray | None, calls: int
+             ) -> Iterator[tuple[float, Any]]:  # fmt: skip
+    """Seconds of a call that nobody watches and what the watched one gave, `calls` times after a tenth as warm-up."""
+    inputs, same = watched.place(z, y), plain.place(z, y)
+    for _ in range(max(3, calls // 10) + calls):
+        start = time.perf_counter()
+        plain.run(same)
+        yield time.perf_counter() - start, watched.run(inputs)
 
 
 HALVES = {"attn": ("norm1", "attention", "sum1"), "mlp": ("norm2", "mlp", "sum2")}
@@ -266,13 +277,16 @@ class TorchSession:
         """Nothing: eager torch has no engine."""
 
     @torch.inference_mode()
-    def run(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
+    def launch(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
+        """`run` that on a GPU does not wait for the end of the work."""
         z, y = inputs
         if self.teacher is not None:
-            image = self.teacher.sample(z, y).images
-        else:
-            with self._autocast():
-                image = self.net(z, y) if self.deployed else self.net(z, None, y)
+            return self.teacher.sample(z, y).images
+        with self._autocast():
+            return self.net(z, y) if self.deployed else self.net(z, None, y)
+
+    def run(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
+        image = self.launch(inputs)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":

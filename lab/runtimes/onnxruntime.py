@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lab.config import JSON, NetConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
 from lab.results import Run, write_whole
-from lab.runtimes.base import FileSession, Parts, check_precision, missing_packages
+from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
 FILE = "model.onnx"
 ERRORS_ONLY = 3  # of its log
@@ -118,23 +117,17 @@ class OnnxRuntime:
 def parts(folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None, precision: str = "fp32",
           calls: int = 50) -> Parts:  # fmt: skip
     """Where the time of drawing these images goes, by its own profiler, which counts in whole microseconds."""
-    warmup, whole = max(3, calls // 10), []
     with tempfile.TemporaryDirectory() as made:
         session = OnnxSession(RUNTIME, folder, device="cpu", threads=threads, precision=precision,
                               profile=Path(made) / "profile")  # fmt: skip
         plain = RUNTIME.open(folder, threads=threads, precision=precision)
-        inputs, same = session.place(z, y), plain.place(z, y)
-        for _ in range(warmup + calls):
-            start = time.perf_counter()
-            plain.run(same)
-            whole.append(time.perf_counter() - start)
-            session.run(inputs)
+        whole = [seconds for seconds, _ in in_turns(plain, session, z, y, calls)]
         events = json.loads(Path(session.session.end_profiling()).read_text())
     ran = [(e["name"].removesuffix("_kernel_time"), e["dur"] / 1e6) for e in sorted(events, key=lambda e: e["ts"])
            if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]  # fmt: skip
-    each = len(ran) // (warmup + calls)
-    return Parts.of(session.config, [ran[i * each : (i + 1) * each] for i in range(warmup, warmup + calls)],
-                    whole[warmup:])  # fmt: skip
+    each = len(ran) // len(whole)
+    found = [ran[i * each : (i + 1) * each] for i in range(len(whole))]
+    return Parts.of(session.config, found[-calls:], whole[-calls:])
 
 
 RUNTIME = OnnxRuntime()

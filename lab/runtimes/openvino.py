@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from lab.config import NetConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
 from lab.results import Run
-from lab.runtimes.base import FileSession, Parts, check_precision, missing_packages
+from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
 FILE, WEIGHTS = "model.xml", "model.bin"
 # Said for float32, too: left alone, the CPU plugin takes bfloat16 wherever the processor has it.
@@ -190,18 +189,13 @@ def parts(folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | N
 
     An operation counts for the part whose name the runtime gave it when it joined several.
     """
-    warmup, whole, found = max(3, calls // 10), [], []
     session = RUNTIME.open(folder, threads=threads, precision=precision)
     session.settings["PERF_COUNT"] = "YES"
-    plain = RUNTIME.open(folder, threads=threads, precision=precision)
-    inputs, same = session.place(z, y), plain.place(z, y)
-    for _ in range(warmup + calls):
-        start = time.perf_counter()
-        plain.run(same)
-        whole.append(time.perf_counter() - start)
-        request = session.run(inputs)
+    plain, whole, found = RUNTIME.open(folder, threads=threads, precision=precision), [], []
+    for seconds, request in in_turns(plain, session, z, y, calls):
+        whole.append(seconds)
         found.append([(op.node_name, op.real_time.total_seconds()) for op in request.get_profiling_info()])
-    return Parts.of(session.config, found[warmup:], whole[warmup:])
+    return Parts.of(session.config, found[-calls:], whole[-calls:])
 
 
 RUNTIME = OpenVino()

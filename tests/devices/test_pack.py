@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import weakref
 import zipfile
 from pathlib import Path
@@ -315,22 +314,6 @@ def test_what_is_bound_lives_until_the_network_has_run(scope: str, unpacked: Pat
     assert set(found.session.inputs) == {"z", "y"} and found.session.gone == []
 
 
-class Event:
-    """An event of torch.cuda that tells half of the host's time, so that a report's two clocks can be told apart."""
-
-    def __init__(self, *, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self, stream: object) -> None:
-        self.at = time.perf_counter_ns()
-
-    def synchronize(self) -> None:
-        """Nothing: the CPU has done its work already."""
-
-    def elapsed_time(self, end: Event) -> float:
-        return (end.at - self.at) / 2e6
-
-
 class OnGpu(runner.Torch):
     """torch that takes this CPU for a GPU."""
 
@@ -346,16 +329,11 @@ class OnGpu(runner.Torch):
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def gpu(monkeypatch: pytest.MonkeyPatch, torch_cuda: list[str]) -> list[str]:
     """A stand-in for torch's GPU; gives what was asked of it."""
-    asked: list[str] = []
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: asked.append("synchronize"))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: 2_500_000)
     monkeypatch.setitem(runner.RUNTIMES, "torch", OnGpu)
     monkeypatch.setattr(runner, "Torch", OnGpu)
-    return asked
+    return torch_cuda
 
 
 def test_torch_on_a_gpu_reports_both_clocks_and_waits_in_no_timed_call(unpacked: Path, gpu: list[str]) -> None:
