@@ -53,6 +53,8 @@ st.session_state.pop("footer", None)
 with frame.one_look():
     try:
         page.run()
-    finally:  # also where a page ends itself by st.stop
+    except frame.Ended:
+        pass
+    finally:  # also where a page fails
         frame.draw_footer()
         frame.sidebar()

@@ -611,7 +611,7 @@ if rows.empty:
     guide(view.runs)
     bring()
     elsewhere(view.runs)
-    st.stop()
+    frame.end()
 
 frame.footer(rows, "python -m lab bench --batch 1,16,64 --runtime eager,compiled", "devices")
 shown = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="devices", bind="query-params",
@@ -624,7 +624,7 @@ if shown in VIEWS[:3]:
         st.caption(frame.plain(f"Device: {view.device}."))
     if here.empty:
         st.info("No report of this device for this data set; the sidebar chooses another one.")
-        st.stop()
+        frame.end()
     {VIEWS[0]: timings, VIEWS[1]: precisions, VIEWS[2]: size}[shown](here)
 elif shown == VIEWS[3]:
     elsewhere(view.runs)

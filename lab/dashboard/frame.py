@@ -20,6 +20,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -317,7 +318,7 @@ def icon() -> Image.Image:
 def footer(data: pd.DataFrame, command: str, name: str) -> None:
     """What every page ends with: its link, its data as files called `name`, and the command that gives the same.
 
-    A page says it once, wherever it knows its data; app.py draws it last, also where the page ends by st.stop.
+    A page says it once, wherever it knows its data; app.py draws it last, also where the page ends early.
     """
     st.session_state["footer"] = (data, command, name)
 
@@ -391,7 +392,16 @@ def empty(what: str, command: str) -> None:
     """Say what is missing and the command that makes it, then end the page."""
     st.info(what, icon=":material/hourglass_empty:")
     show_command(command)
-    st.stop()
+    end()
+
+
+class Ended(Exception):
+    """A page has said all that it can; app.py catches it and draws what stands around every page."""
+
+
+def end() -> NoReturn:
+    """End the page here. After st.stop a browser would be sent no footer and no sidebar either."""
+    raise Ended
 
 
 def show_command(command: str) -> None:

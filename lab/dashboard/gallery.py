@@ -252,7 +252,7 @@ chosen = st.multiselect(
 )  # fmt: skip
 if not chosen:
     st.info("Choose at least one model.")
-    st.stop()
+    frame.end()
 rows = table.set_index("name", drop=False).loc[chosen]
 runs = [Run(view.store.root / "runs" / r) for r in rows["run"]]
 frame.footer(rows, "\n".join(f"python -m lab sample {run.id} --out {run.id}.png" for run in runs), "gallery")
@@ -333,7 +333,7 @@ def _shot(row: dict[str, object], run: Run, shots: list[tuple[int, Path]], momen
 
 if mode == "learn":
     learn()
-    st.stop()
+    frame.end()
 
 
 def without(order: str) -> None:
@@ -394,7 +394,7 @@ if values is not None and order != NEAR_REAL:
 if mode == "nearest":
     if not any(beside):
         without(NEAR_REAL)
-        st.stop()
+        frame.end()
     columns, tiles = with_nearest(columns, beside, places[:count], [neighbours_command(run) for run in runs])
     lines = [[tiles * k + j for k in line for j in range(tiles)] for line in lines]
     told = next(n for n in beside if n)
@@ -410,7 +410,7 @@ if mode == "difference":
 if mode in ("swipe", "blink"):
     if len(columns) < 2:
         st.info("Swipe and blink need two models; choose one more above.")
-        st.stop()
+        frame.end()
     with st.container(horizontal=True):
         # Blind, they go by their letters, and under other keys: a name in the URL would tell.
         options, prefix = ([c.title[0] for c in columns], "blind_") if blind else (chosen, "")

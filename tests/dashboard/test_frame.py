@@ -43,6 +43,11 @@ def test_a_page_that_ends_early_has_its_footer_too(demo: Store) -> None:
     assert labels(page("gallery", gallery="learn"))[-1] == "Parquet"
 
 
+def test_no_page_ends_by_st_stop_after_which_a_browser_is_sent_nothing_more() -> None:
+    for path in [APP, *Path(frame.__file__).parent.glob("*.py")]:
+        assert "st.stop()" not in path.read_text(), path.name
+
+
 def test_an_empty_page_offers_no_data_and_not_that_of_the_page_before(nothing: Store) -> None:
     assert labels(page("choose")) == []
 

@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -113,6 +114,20 @@ def another_answer(page: Page, than: str) -> str:
     page.locator(HEADLINE).filter(has_text=re.compile(rf"^\s*Ship (?!{re.escape(than)}\s*$)")).wait_for()
     settled(page)
     return answer(page)
+
+
+# --- around every page ---
+
+
+def test_a_page_that_ends_early_has_its_sidebar(browser: BrowserContext, store: Store, tmp_path: Path):
+    from benchmarks.pages import ROOT, served
+
+    shutil.copytree(store.root, tmp_path / "untimed", ignore=shutil.ignore_patterns("devices"))
+    with served(ROOT / "app.py", tmp_path / "untimed") as address, tab(browser) as page:
+        page.goto(f"{address}/devices")
+        settled(page)
+        page.get_by_text("No device report yet").wait_for()
+        page.locator("[data-testid=stSidebar]").get_by_text("Data set").wait_for()
 
 
 # --- choosing -----------------------------------------------------------------------------------
