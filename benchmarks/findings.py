@@ -132,13 +132,15 @@ def latency(store: Store) -> list[str]:
     found = read_json(store.root / "benchmarks" / "latency.json")
     if not found:
         return []
-    said, rows = found["summary"], []
+    said, coarse, rows = found["summary"], found["summary"]["distance"], []
     for one in said["batch1"]:
-        exact, right = one["fastest_fp32"], one["fastest_right"]
-        rows.append([_turned(one["shape"]), f"{one['threads']}", *(_times(best) for best in (exact, right))])
+        bests = [one["fastest_fp32"], one["plain_fp32"]] + [one["fastest_right"]] * bool(coarse)
+        rows.append([_turned(one["shape"]), f"{one['threads']}", *map(_times, bests)])
+    head = ["depth x width", "threads", "in float32", "torch's own ONNX export, not folded"]
+    head += ["any form of equal distance"] * bool(coarse)
     lines = ["**On this machine's CPU**, one image, random weights: how many times as fast as diffusers' eager DiT of "
-             f"the same shape. ({found['machine']['device']['name']}; `python benchmarks/latency.py`)", "",
-             *markdown(["depth x width", "threads", "in float32", "any form of equal distance"], rows)]  # fmt: skip
+             f"the same shape. ({found['machine']['device']['name']}; `python benchmarks/latency.py "
+             f"--seconds {found['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
     shares = [f"{_turned(one['shape'])} {one['precision']} {one['best']['of_peak']:.0%} "
               f"({one['best']['form'].split()[0]})"
               for one in said["batch16"] if one["best"] and one["threads"] == 2]  # fmt: skip
