@@ -9,7 +9,7 @@ best      of each of those networks, one image at a time, the fastest form and n
           right, in floating point and, where it is faster, in a coarse precision; publishable (--best-batch for more)
 others    all other committed students by the two runtimes that were fastest in float32; quick
 blocks    every student part by part beside what the machine allows (results/devices/blocks)
-inside    students on the front part by part, as onnxruntime and OpenVINO tell it (results/benchmarks/inside.json)
+inside    students on the front part by part, as onnxruntime and OpenVINO tell it (results/devices/blocks, too)
 predict   how well the roofline foretells students that it was not fitted on (results/benchmarks/predict.json)
 
 What has a report of this machine under the same conditions is not timed again. Precisions without instructions on this
@@ -19,7 +19,6 @@ machine are left out with a sentence.
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 import statistics
 import sys
@@ -29,13 +28,13 @@ from pathlib import Path
 
 import pandas as pd
 import predict as held_out
-from networks import commit, front, machine, one_step, teachers
+from networks import front, one_step, teachers
 from tqdm.auto import tqdm
 
 from lab import bench, choose, runtimes
 from lab.devices import predict, report, runner
 from lab.devices.runner import Preset
-from lab.results import Run, Store, now, read_json, write_json
+from lab.results import Run, Store
 
 STEPS = ("forms", "best", "others", "blocks", "inside", "predict")
 INSIDE = [(name, precision) for name in ("onnxruntime", "openvino") for precision in ("fp32", "int8")]
@@ -232,30 +231,22 @@ def blocks(store: Store, args: argparse.Namespace) -> list[tuple[Run, int, int]]
     return [(run, batch, threads) for batch in args.block_batch for threads in args.threads for run in one_step(store)]
 
 
-def inside(store: Store, args: argparse.Namespace, left: Left, calls: int) -> None:
-    """Parts of the students on the front by each runtime's own account; the file is whole after every row."""
-    conditions, before = {"machine": machine(), "calls": calls}, read_json(args.inside_out)
-    same = isinstance(before, dict) and all(before.get(k) == v for k, v in conditions.items())
-    rows = before["rows"] if same else []
+def inside(store: Store, args: argparse.Namespace, left: Left, calls: int, *, quiet: bool = True) -> None:
+    """Parts of the students on the front by each runtime's own account."""
     jobs = list(itertools.product(front(store), args.block_batch, args.threads, INSIDE))
     for run, batch, threads, (name, precision) in tqdm(jobs, desc="inside", unit="forms"):
-        key = {"run": run.id, "weights_sha256": run.read("student")["weights_sha256"], "runtime": name,
-               "precision": precision, "batch": batch, "threads": threads}  # fmt: skip
-        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+        if why := runtimes.RUNTIMES[name].missing():
+            left.add(why)
             continue
-        try:
-            backend = runtimes.get(name)
-            folder = backend.export(run, precision)
-        except LookupError as why:
-            left.add(str(why))
-            continue
-        if args.seconds is None and not runner.wait_until_quiet():
-            raise runner.Refused("the machine is busy, so that no times would be kept")
-        inputs = bench.fixed_inputs(backend.open(folder, precision=precision), batch)
-        parts = importlib.import_module(f"lab.runtimes.{name}").parts
-        found = parts(folder, *inputs, threads=threads, precision=precision, calls=calls)
-        rows.append(key | {"whole_s": found.whole, "parts_s": found.seconds, "commit": commit(), "made": now()})
-        write_json(args.inside_out, conditions | {"rows": rows})
+        if quiet:
+            wait()
+        bench.keep_blocks(run, store, runtime=name, precision=precision, batch=batch, threads=threads, calls=calls)
+
+
+def wait() -> None:
+    """Until the last timing's own load has gone; raises Refused where that is not all of it."""
+    if not runner.wait_until_quiet():
+        raise runner.Refused("the machine is busy, so that no times would be kept")
 
 
 def predicted(store: Store, out: Path) -> None:
@@ -300,7 +291,6 @@ def main() -> int:
     made.add_argument("--threads", type=numbers, default=[1, 2])
     made.add_argument("--seconds", type=float, help="of each timing, instead of the presets': for a look only")
     made.add_argument("--out", type=Path, default=Path("results/benchmarks/predict.json"), help="of step predict")
-    made.add_argument("--inside-out", type=Path, default=Path("results/benchmarks/inside.json"), help="of step inside")
     made.add_argument("--dry-run", action="store_true", help="say what there is to do")
     args = made.parse_args()
     if unknown := [step for step in args.steps if step not in STEPS]:
@@ -321,11 +311,11 @@ def main() -> int:
                 do(list(wanted[step]()), store, step, left)
             elif step == "blocks":
                 for run, batch, threads in tqdm(blocks(store, args), desc=step, unit="students"):
-                    if s is None and not runner.wait_until_quiet():  # the last one's own load goes in a moment
-                        raise runner.Refused("the machine is busy, so that no times would be kept")
+                    if s is None:
+                        wait()
                     bench.keep_blocks(run, store, batch=batch, threads=threads, calls=200 if s is None else 3)
             elif step == "inside":
-                inside(store, args, left, calls=200 if s is None else 3)
+                inside(store, args, left, calls=200 if s is None else 3, quiet=s is None)
             else:
                 predicted(store, args.out)
         except runner.Refused as error:

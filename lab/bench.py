@@ -35,7 +35,7 @@ from lab.devices.runner import Comparison, Preset
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
-from lab.runtimes.base import check_threads
+from lab.runtimes.base import Tells, check_threads
 
 SCOPES = ("core", "e2e")
 SOLVER = "dpmpp2m-8"
@@ -92,12 +92,12 @@ def _uint8(image: np.ndarray) -> np.ndarray:
 
 def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, threads: int | None = None,
             scope: str = "core", preset: str | Preset = "quick", device: str = "cpu", precision: str = "fp32",
-            solver: str = SOLVER) -> dict[str, JSON]:  # fmt: skip
+            solver: str = SOLVER, ambient: float | None = None) -> dict[str, JSON]:  # fmt: skip
     """Time a finished run and store the report, which it gives.
 
-    threads None = as many as torch takes now. Raises ValueError for a wrong name, LookupError for a
-    run without weights or a runtime that is not here, Refused for a publishable preset while the
-    machine is busy, TooLarge for a batch that does not fit in the memory that is free.
+    threads None = as many as torch takes now; ambient: the room's temperature in degrees Celsius. Raises ValueError
+    for a wrong name, LookupError for a run without weights or a runtime that is not here, Refused for a publishable
+    preset while the machine is busy, TooLarge for a batch that does not fit in the memory that is free.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -133,7 +133,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         peak_mb = runner.process_peak_mb()
         allocator_mb = round(torch.cuda.max_memory_allocated(cuda) / 1e6, 3) if cuda else None
         image = session.fetch(session.run(inputs))
-    state = timed.state | {"threads": session.threads, "idle_power_w": idle}
+    state = timed.state | {"threads": session.threads, "idle_power_w": idle, "ambient_c": ambient}
     cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}
     memory = {
         "method": "ru_maxrss of the lab's own process, torch and all, since "
@@ -244,8 +244,8 @@ def checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str
 
 def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eager",), batches: Sequence[int] = (1,),
           threads: Sequence[int | None] = (None,), scopes: Sequence[str] = ("core",), preset: str | Preset = "quick",
-          device: str = "cpu", precisions: Sequence[str] = ("fp32",), solver: str = SOLVER, force: bool = False
-          ) -> list[dict[str, JSON]]:  # fmt: skip
+          device: str = "cpu", precisions: Sequence[str] = ("fp32",), solver: str = SOLVER, force: bool = False,
+          ambient: float | None = None) -> list[dict[str, JSON]]:  # fmt: skip
     """Time every combination that has no report of this machine yet, with a progress bar; gives the new reports.
 
     Left out are precisions that a runtime does not have and networks that it can't run (a denoiser has
@@ -265,7 +265,7 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
             if chosen.name == "publishable":
                 runner.wait_until_quiet()  # the last timing's own load is still in the average
             try:
-                new.append(measure(**vars(timing), store=store, preset=chosen, solver=solver))
+                new.append(measure(**vars(timing), store=store, preset=chosen, solver=solver, ambient=ambient))
             except runner.TooLarge as error:
                 too_large = error
                 bar.write(f"{timing.run.label} by {timing.runtime} is left out: {error}", file=sys.stderr)
@@ -542,6 +542,7 @@ class Blocks:
     batch: int
     precision: str
     threads: int
+    version: str  # of the runtime
 
     @property
     def of_roofline(self) -> float:
@@ -549,49 +550,60 @@ class Blocks:
         return float(self.table["roofline_ms"].sum()) / self.whole_ms
 
 
-def blocks(run: Run, *, batch: int = 1, threads: int | None = None, precision: str = "fp32", calls: int = 200,
-           beside: Card | None = None) -> Blocks:  # fmt: skip
-    """Time every part of a student's deployed net (runtime eager) inside whole calls, beside what the card allows.
+def blocks(run: Run, *, runtime: str = "eager", batch: int = 1, threads: int | None = None, precision: str = "fp32",
+           calls: int = 200, beside: Card | None = None) -> Blocks:  # fmt: skip
+    """Time every part of a student's deployed net inside whole calls, beside what the card allows.
 
-    The card is measured anew unless one is given to stand `beside`. Raises ValueError for a denoiser or
-    an unknown precision, LookupError for a run without weights.
+    Eager is timed part by part; other runtimes say it themselves, and join parts. The card is measured anew unless one
+    is given to stand `beside`. Raises ValueError for a denoiser, an unknown precision or a runtime that does not tell
+    its parts, LookupError for a run without weights or a runtime that is not here.
     """
     _sha256(run)
     if why := deploy.refusal(run.recipe.student):
         raise ValueError(why)
     if batch < 1 or calls < 1:
         raise ValueError(f"batch and calls must be at least 1, got {batch} and {calls}")
-    session = runtime_of("eager").open(run.path, threads=threads, precision=precision)
+    backend = runtime_of(runtime)
+    if not (isinstance(backend, Tells) or backend.name == "eager"):
+        raise ValueError(f"runtime {runtime} does not tell how long each part takes")
+    path = backend.export(run, precision)
+    session = backend.open(path, threads=threads, precision=precision)
     ceiling = beside or card(session.threads)
     with session, torch.inference_mode():
-        inputs = session.place(*fixed_inputs(session, batch))
-        names, times, whole = _timed_parts(session, inputs, calls)
-    medians = np.median(times, axis=0) / 1e6
-    rows = [_roofline(name, float(ms), ceiling, session.config, batch, precision) for name, ms in zip(names, medians)]
+        inputs = fixed_inputs(session, batch)
+        if isinstance(backend, Tells):
+            found = backend.parts(path, *inputs, threads=session.threads, precision=precision, calls=calls)
+            times, whole_ms = {name: 1e3 * seconds for name, seconds in found.seconds.items()}, 1e3 * found.whole
+        else:
+            names, each, whole = _timed_parts(session, session.place(*inputs), calls)
+            times = dict(zip(names, (np.median(each, axis=0) / 1e6).tolist()))
+            whole_ms = float(np.median(whole)) / 1e6
+    rows = [_roofline(name, ms, ceiling, session.config, batch, precision) for name, ms in times.items()]
     table = pd.DataFrame(rows)
     table.insert(2, "share", table["ms"] / table["ms"].sum())
-    return Blocks(table, float(np.median(whole)) / 1e6, ceiling, batch, precision, session.threads)
+    return Blocks(table, whole_ms, ceiling, batch, precision, session.threads, session.version)
 
 
-def keep_blocks(run: Run, store: Store, *, batch: int = 1, threads: int | None = None, precision: str = "fp32",
-                calls: int = 200, force: bool = False) -> dict[str, JSON]:  # fmt: skip
+def keep_blocks(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, threads: int | None = None,
+                precision: str = "fp32", calls: int = 200, force: bool = False) -> dict[str, JSON]:  # fmt: skip
     """`blocks` of a run beside this machine's card, kept in the store if the machine is quiet.
 
     What is there of these weights is given back, unless it is of fewer calls. A plain file, so that pages show it
     without torch: Store.blocks().
     """
     count, device = check_threads(threads), device_facts("cpu")
-    words = [run.id[-8:], "eager", precision, f"b{batch}", f"t{count}",
+    words = [run.id[-8:], runtime, precision, f"b{batch}", f"t{count}",
              hashlib.sha256(f"{device['name']} {_sha256(run)}".encode()).hexdigest()[:12]]  # fmt: skip
     known = None if force else store.read_blocks("-".join(words))
     if known is not None and known.get("calls", 0) >= calls:
         return known
     before = _before()  # our own work, the card's too, is a load
-    found = blocks(run, batch=batch, threads=count, precision=precision, calls=calls, beside=card_here(store, count))
+    found = blocks(run, runtime=runtime, batch=batch, threads=count, precision=precision, calls=calls,
+                   beside=card_here(store, count))  # fmt: skip
     config = config_to_json(run.recipe.student)
     kept = {
         "schema": BLOCKS_SCHEMA, "created_utc": now(), "device": device,
-        "software": {"runtime": "eager", "runtime_version": torch.__version__},
+        "software": {"runtime": runtime, "runtime_version": found.version},
         "state": {"threads": count, "load_avg": before.load},
         "model": {"model_id": run.id, "config": config, "weights_sha256": _sha256(run), "precision": precision},
         "workload": {"scope": "core", "batch": batch, "nfe": 1}, "calls": calls,
@@ -645,8 +657,8 @@ def _roofline(name: str, ms: float, card: Card, config: Any, batch: int, precisi
     memory = moved / card.bandwidth / 1e6
     roof = max(arithmetic, memory)
     limit = "arithmetic" if arithmetic > memory else "memory"
-    return {"part": name, "ms": ms, "flops": flops, "bytes": moved, "of_peak": arithmetic / ms,
-            "of_bandwidth": memory / ms, "roofline_ms": roof,
+    return {"part": name, "ms": ms, "flops": flops, "bytes": moved, "of_peak": arithmetic / ms if ms else None,
+            "of_bandwidth": memory / ms if ms else None, "roofline_ms": roof,
             "limit": "overhead" if roof < OVERHEAD * ms else limit}  # fmt: skip
 
 

@@ -76,7 +76,7 @@ FLOATING = ("fp32", "tf32", "fp16", "bf16")
 EXACT = ("fp32", "tf32")  # of any other precision it must be known how far its images are off
 COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32", "ternary")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
-WEAK = ("D", "E", "F")  # grades: unstable, published by others, estimated
+WEAK = ("D", "E", "F")  # grades: in doubt, published by others, estimated
 ESTIMATED = "F"
 
 # What `Store.table()` lacks while no run has it: column -> value.
@@ -105,6 +105,10 @@ _TIMED = [
     "latency_high",
     "runtime",
     "timed_dtype",
+    "latency_p90",
+    "latency_cv",
+    "timings",
+    "unsteady",
     "grade",
     "provenance",
     "device",
@@ -137,7 +141,7 @@ class Budget:
     percentile: str = "p50"
     metric: str = "fd"
     protocol: str | None = None  # as `protocols` says it
-    weak: bool = False  # also use timings that were throttled or are of grade D or E
+    weak: bool = False  # also use timings that were throttled or are of grade D or E, not only those that vary
     estimated: bool = False  # also use estimates (grade F), for networks that were not timed
 
     def __post_init__(self) -> None:
@@ -290,6 +294,8 @@ def devices(reports: pd.DataFrame) -> pd.Series:
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
     processor (CPU or GPU) the best graded, newest; then the fastest of those within the budget's memory, if any is.
+    `timings` is how many there are of that form and grade, and latency_low and latency_high span them all: on a shared
+    machine two medians lie further apart than the error of either.
 
     An estimate stands only for a network that was not timed.
     """
@@ -303,6 +309,8 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "latency_low": [pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
         "runtime": here["software.runtime"].replace("unknown", ""), "timed_dtype": here["model.precision"],
+        "latency_p90": column_of(here, "timing.p90"), "latency_cv": column_of(here, "timing.cv"),
+        "unsteady": _unsteady(here),
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
@@ -314,6 +322,11 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     form = ["weights_sha256", "runtime", "timed_dtype", "gpu"]
+    alike = found.groupby([*form, "grade"])
+    found["timings"] = alike["latency_ms"].transform("size")
+    for end, of in [("latency_low", "min"), ("latency_high", "max")]:
+        own = found[end].where(found["timings"] == 1, found[end].fillna(found["latency_ms"]))
+        found[end] = own.groupby([found[key] for key in (*form, "grade")]).transform(of)
     found = found.sort_values("grade", kind="stable").drop_duplicates(form)
     found["over"] = False if budget.memory_mb is None else ~found["memory_mb"].le(budget.memory_mb)
     return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[_TIMED]
@@ -462,8 +475,20 @@ def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     """Which reports can be trusted. A wrong image is never allowed: it makes an engine fast and useless."""
     right = column_of(reports, "checks.output_ok").ne(False)
     guess = _estimated(reports)
-    weak = column_of(reports, "state.throttled").eq(True) | column_of(reports, "grade").isin(WEAK) & ~guess
-    return right & ~_blind(reports) & (~weak | budget.weak) & (~guess | budget.estimated)
+    return right & ~_blind(reports) & (~weak(reports) | guess | budget.weak) & (~guess | budget.estimated)
+
+
+def weak(reports: pd.DataFrame) -> pd.Series:
+    """Which reports no recommendation rests on unasked: throttled ones and grades D, E and F.
+
+    A D for its times' variation alone is not among them (report.Grade.unsteady); the answer says how much it varies.
+    """
+    graded = column_of(reports, "grade").isin(WEAK) & ~_unsteady(reports)
+    return column_of(reports, "state.throttled").eq(True) | graded
+
+
+def _unsteady(reports: pd.DataFrame) -> pd.Series:
+    return column_of(reports, "unsteady").eq(True)
 
 
 def _blind(reports: pd.DataFrame) -> pd.Series:
@@ -653,7 +678,7 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
         headline=f"Ship {pick['name']}: {facts(pick, budget)}.",
         reason=_reason(fitting, found, budget),
         loses=" ".join(filter(None, [_loses(pick, best, teacher, budget), images_said(pick)])),
-        sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick)])),
+        sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick), _varies(pick)])),
         bend=_bend(bent, pick, cost, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
         everyone=rows,
     )  # fmt: skip
@@ -801,6 +826,19 @@ def _guessed(pick: dict[str, JSON]) -> str:
     return f"Its latency is an estimate{between} (grade {ESTIMATED}): nobody has timed it there."
 
 
+def _varies(pick: dict[str, JSON]) -> str:
+    """How far to trust the latency of a timing whose calls differ much; "" of a steady one."""
+    if not pick.get("unsteady"):
+        return ""
+    said = f"Its time varies by {pick['latency_cv']:.0%} from call to call (grade {pick['grade']})"
+    if pick.get("latency_p90") is not None:
+        said += f": one in ten takes {number(pick['latency_p90'])} ms or more"
+    if pick["timings"] > 1 and pick.get("latency_low") is not None:
+        said += (f"; the medians of {pick['timings']:.0f} timings lie between {number(pick['latency_low'])} and "
+                 f"{number(pick['latency_high'])} ms")  # fmt: skip
+    return said + "."
+
+
 def _cheapness(frame: pd.DataFrame) -> pd.Series:
     """Latency where all have one, else parameters."""
     return frame["latency_ms"] if frame["latency_ms"].notna().all() else frame["params_m"]
@@ -931,7 +969,7 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
         guess, blind = _estimated(here), ~broken & _blind(here)
         said.append(_counted(whose[blind], "timing", "of a precision whose loss of images nobody measured"))
         unsound = ~broken & ~blind & ~_sound(here, budget)
-        said.append(_counted(whose[unsound & ~guess], "timing", "throttled or of grade D or E"))
+        said.append(_counted(whose[unsound & ~guess], "timing", "throttled or of grade D or E for more than variation"))
         said.append(_counted(whose[unsound & guess], "estimate", "that nobody measured"))
         silent = guess & ~unsound & ~blind & here[f"timing.{budget.percentile}"].isna()
         said.append(_counted(whose[silent], "estimate", f"of p50, which says nothing about {budget.percentile}"))

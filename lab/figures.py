@@ -650,19 +650,20 @@ def stages(rows: pd.DataFrame) -> go.Figure:
 def precisions(rows: pd.DataFrame) -> go.Figure:
     """Rows of `compare.precisions`: a bar per precision, a group per runtime, with 95 % intervals.
 
-    Bars with lines across are of precisions that do not pay or are not shown to.
+    Bars with lines across are of precisions that do not pay or are not shown to, hollow ones were estimated.
     """
     figure = go.Figure()
     known = list(dict.fromkeys(rows["model.precision"]))
     for k, precision in enumerate(known):
         mine = rows[rows["model.precision"] == precision]
-        spread = mine.rename(columns={"low": "p50_low", "high": "p50_high"})
+        spread, colour = mine.rename(columns={"low": "p50_low", "high": "p50_high"}), COLOURS[k % len(COLOURS)]
         figure.add_bar(
             x=mine["runtime"], y=mine["timing.p50"], name=precision, textposition="auto",
-            text=[number(v) for v in mine["timing.p50"]],
+            text=[number(v) + " estimated" * g for v, g in zip(mine["timing.p50"], _guessed(mine))],
             hovertext=[timing_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
             error_y=_bars(spread, "p50", GREY, "timing.p50"),
-            marker=dict(color=COLOURS[k % len(COLOURS)],
+            marker=dict(color=["rgba(0,0,0,0)" if g else colour for g in _guessed(mine)],
+                        line=dict(color=colour, width=1.5),
                         pattern=dict(shape=["/" if v in UNPAID else "" for v in mine["verdict"]])),
         )  # fmt: skip
     figure.update_yaxes(title="milliseconds per call, p50", rangemode="tozero")

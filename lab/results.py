@@ -369,7 +369,8 @@ class Store:
     def reports(self) -> pd.DataFrame:
         """One row per device report (lab/devices/device_report.v1.json), flattened with dots, with its grade.
 
-        `grade` is A to F and `grade_reasons` a tuple of clauses; both are computed here, never read. `artefact.*` is
+        `grade` is A to F, `grade_reasons` a tuple of clauses and `unsteady` true of a D for its times' variation alone;
+        all are computed here, never read. `artefact.*` is
         what is known of the files that were timed (artefact.json): their images' distance from the network's own.
         """
         return self.read_reports()[0]
@@ -438,11 +439,11 @@ class Store:
 
 
 def report_row(report: Mapping[str, JSON]) -> dict[str, JSON]:
-    """A device report flattened with dots, with its grade and the reasons of it."""
+    """A device report flattened with dots, with its grade, the reasons of it and whether it is unsteady alone."""
     from lab.devices.report import grade
 
     found = grade(report)
-    return _flat(report) | {"grade": found.letter, "grade_reasons": found.reasons}
+    return _flat(report) | {"grade": found.letter, "grade_reasons": found.reasons, "unsteady": found.unsteady}
 
 
 @functools.lru_cache(maxsize=_KEPT_ROWS)

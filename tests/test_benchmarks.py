@@ -169,21 +169,22 @@ def test_measure_leaves_reports_and_parts_of_every_student(
     assert measure.main() == 0 and len(measured.reports()) == len(reports)
 
 
-def test_what_is_known_of_the_inside_of_a_runtime_is_not_measured_again(
+def test_the_inside_of_a_runtime_is_kept_beside_the_parts_of_eager(
     benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    measure, networks = benchmark("measure"), benchmark("networks")
-    run = networks.random_run(Store(tmp_path / "results"), DiTConfig(image_size=28, depth=1, width=16, heads=2))
+    measure, networks, store = benchmark("measure"), benchmark("networks"), Store(tmp_path / "results")
+    run = networks.random_run(store, DiTConfig(image_size=28, depth=1, width=16, heads=2))
     monkeypatch.setattr(measure, "front", lambda store: [run])
     monkeypatch.setattr(measure, "INSIDE", [("onnxruntime", "fp32")])
-    args = Namespace(inside_out=tmp_path / "inside.json", block_batch=[1, 2], threads=[1], seconds=0.1)
-    measure.inside(Store(tmp_path / "results"), args, measure.Left(), 2)
-    rows = read_json(args.inside_out)["rows"]
-    assert [row["batch"] for row in rows] == [1, 2] and "blocks.0.attention" in rows[0]["parts_s"]
-    monkeypatch.setattr(measure.importlib, "import_module", lambda name: pytest.fail("measured again"))
-    measure.inside(Store(tmp_path / "results"), args, measure.Left(), 2)
-    assert read_json(args.inside_out)["rows"] == rows
+    monkeypatch.setattr(measure.bench, "_was_quiet", lambda before: True)
+    args = Namespace(block_batch=[1, 2], threads=[1])
+    measure.inside(store, args, measure.Left(), 2, quiet=False)
+    table = store.blocks()
+    assert set(table["workload.batch"]) == {1, 2} and set(table["software.runtime"]) == {"onnxruntime"}
+    assert table["ms"].ge(0).all() and "blocks.0.attention" in set(table["part"])
+    monkeypatch.setattr(measure.bench, "blocks", lambda *_, **__: pytest.fail("measured again"))
+    measure.inside(store, args, measure.Left(), 2, quiet=False)
 
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:

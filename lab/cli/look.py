@@ -134,7 +134,8 @@ def add_choose(commands: Any) -> None:
     )
     for name, (kind, about) in BUDGET_OPTIONS.items():
         made.add(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
-    made.add("--weak", action="store_true", default=None, help="also use timings that throttled or are of grade D or E")
+    made.add("--weak", action="store_true", default=None,
+             help="also use timings that throttled or are of grade D (for more than variation) or E")  # fmt: skip
     made.add("--estimated", action="store_true", default=None, help="also use estimates, where there is no timing")
 
 

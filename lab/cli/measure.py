@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -155,6 +156,16 @@ def add_bench(commands: Any) -> None:
     made.add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
     made.add("--threads", type=list_of(count_of(1)), default=(None,),
              help="CPU threads, comma separated (default: as many as torch takes)")  # fmt: skip
+    made.add("--ambient", type=celsius, metavar="C", help="the room's temperature in degrees Celsius, for the reports")
+
+
+def celsius(text: str) -> float:
+    from lab.devices.runner import AMBIENT_C
+
+    with contextlib.suppress(ValueError):
+        if AMBIENT_C[0] <= float(text) <= AMBIENT_C[1]:
+            return float(text)
+    raise argparse.ArgumentTypeError("must be degrees Celsius between {:g} and {:g}, got {!r}".format(*AMBIENT_C, text))
 
 
 def bench(args: argparse.Namespace) -> Answer:
@@ -170,7 +181,7 @@ def bench(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return would([{**vars(t), "run": t.run.label, "would": "time it"}
                       for t in timing.plan(finished(store, args.runs), store, **chosen)])  # fmt: skip
-    made = timing.sweep(finished(store, args.runs), store, **chosen)
+    made = timing.sweep(finished(store, args.runs), store, **chosen, ambient=args.ambient)
     text = table_text([_timing(report, store) for report in made]) if made else (
         "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
     return Answer(made, text)

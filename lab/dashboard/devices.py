@@ -54,6 +54,11 @@ COLUMNS: dict[str, Any] = {
     "high": C.NumberColumn("to", format="%.3f", help="95 % interval of the median"),
     "timing.p90": C.NumberColumn("p90 (ms)", format="%.3f"),
     "timing.p99": C.NumberColumn("p99 (ms)", format="%.3f"),
+    "timing.iqr": C.NumberColumn("IQR (ms)", format="%.3f", help="Between the quarters: the middle half of the calls"),
+    "timing.wall.p50": C.NumberColumn(
+        "p50 by the wall (ms)", format="%.3f", help="The host's time of a call, where the others are the GPU's own"
+    ),
+    "timing.wall.p90": C.NumberColumn("p90 by the wall (ms)", format="%.3f"),
     "software.runtime": C.TextColumn("Runtime"),
     "model.precision": C.TextColumn("Precision"),
     "workload.batch": C.NumberColumn("Batch"),
@@ -71,7 +76,10 @@ COLUMNS: dict[str, Any] = {
     "file_trained_mb": C.NumberColumn("File as trained (MB)", format="%.3f"),
     "macs_m": C.NumberColumn("MACs per image (M)", format="%.1f", help=choose.SIZES_SAID),
     "macs_trained_m": C.NumberColumn("MACs per image as trained (M)", format="%.1f"),
-    "energy.mj_per_image": C.NumberColumn("Energy (mJ per image)", format="%.3f"),
+    "energy.mj_per_image": C.NumberColumn("Energy (mJ per image)", format="%.3f", help="All that the rail gave"),
+    "energy.mj_per_image_net": C.NumberColumn(
+        "net of idle (mJ)", format="%.3f", help="Less what the device draws at rest"
+    ),
     "provenance": C.TextColumn("Provenance"),
     "device": C.TextColumn("Device"),
     "runner.preset": C.TextColumn("Preset"),
@@ -183,9 +191,10 @@ def drawn_said(drawn: pd.DataFrame, rows: pd.DataFrame, percentile: str) -> str:
         said.append("Hollow markers: graded D, or not measured here.")
     if rows["provenance"].isin(("published", "estimated")).any():
         said.append(f"In the table {frame.UNMEASURED}.")
-    weak = sorted(set(rows["grade"]) & set(choose.WEAK))
-    if weak:
+    if weak := sorted(set(rows["grade"][choose.weak(rows)])):
         said.append(f"No recommendation rests on {', '.join(weak)} unless one is asked for.")
+    if rows["unsteady"].any():
+        said.append("A recommendation that rests on a D for its times' variation alone says so.")
     return " ".join(said)
 
 
@@ -262,7 +271,8 @@ def whole(row: pd.Series) -> None:
 def tiles(row: pd.Series) -> None:
     within = f"{number(row['low'])} to {number(row['high'])}" if pd.notna(row["low"]) else None
     cells = [("p50", row["timing.p50"], "{} ms", within), ("p90", row["timing.p90"], "{} ms", None),
-             ("p99", row["timing.p99"], "{} ms", None)]  # fmt: skip
+             ("p99", row["timing.p99"], "{} ms", None), ("p50 by the wall", row.get("timing.wall.p50"), "{} ms", None),
+             ("Middle half (IQR)", row.get("timing.iqr"), "{} ms", None)]  # fmt: skip
     cells = [(title, form.format(number(value)), note) for title, value, form, note in cells if pd.notna(value)]
     for title, column in [("Varies (CV)", "timing.cv"), ("Drift", "timing.drift")]:
         if pd.notna(row[column]):
@@ -270,7 +280,9 @@ def tiles(row: pd.Series) -> None:
     memory = [("Peak memory", "memory.process_peak_mb"), ("Weights", "memory.weights_mb")]
     cells += [(title, f"{number(row[column])} MB", None) for title, column in memory if pd.notna(row[column])]
     if pd.notna(row["energy.mj_per_image"]):
-        cells.append(("Energy per image", f"{number(row['energy.mj_per_image'])} mJ", row.get("energy.rail")))
+        net = row.get("energy.mj_per_image_net")
+        beside = [row.get("energy.rail"), f"{number(net)} mJ net of idle" if pd.notna(net) else None]
+        cells.append(("Energy per image", f"{number(row['energy.mj_per_image'])} mJ", ", ".join(filter(None, beside))))
     if pd.notna(row["off_max"]) and row["model.precision"] not in choose.EXACT:
         cells.append(("Images off by at most", number(row["off_max"]), "of [-1, 1]"))
     with st.grid(min_column_width=140):
@@ -347,7 +359,8 @@ def precisions(rows: pd.DataFrame) -> None:
                            "--precision fp32,bf16,int8")  # fmt: skip
     frame.small_table(
         ["runtime", "precision", "p50 ms", "times fp32", "verdict", "images off", "at most", "perceptual", "grade"],
-        [(r["runtime"], r["model.precision"], _number(r["timing.p50"]), _number(r["speed_up"]),
+        [(r["runtime"], r["model.precision"],
+          _number(r["timing.p50"]) + " estimated" * (r["provenance"] == "estimated"), _number(r["speed_up"]),
           r["verdict"] or "no fp32", _number(r["off_mean"]), _number(r["off_max"]), _number(r["off_perceptual"]),
           r["grade"]) for r in table.to_dict("records")],
     )  # fmt: skip
@@ -371,7 +384,7 @@ def size(rows: pd.DataFrame) -> None:
         by = st.segmented_control("Size", list(compare.SIZES), default="params_m", required=True, key="size_by",
                                   format_func={"params_m": "Parameters", "macs_m": "Multiply-adds"}.get,
                                   bind="query-params")  # fmt: skip
-    rows = rows[rows["provenance"].isin(("measured", "imported")) & ~rows["grade"].isin(choose.WEAK)]
+    rows = rows[rows["provenance"].isin(("measured", "imported")) & ~choose.weak(rows)]
     if rows.empty:
         st.info("No sound timing under these conditions; choose other ones above.")
         return
@@ -437,7 +450,13 @@ def by_part(sizes: pd.DataFrame, first: pd.Series) -> None:
     if pd.isna(threads) or isinstance(first.get("device.gpu"), str):  # they are timed on the CPU
         return
     st.subheader("Where the time goes, part by part", anchor=False)
-    table = compare.parts(frame.all_blocks(), first["device.name"], batch, threads)
+    blocks, forms = frame.all_blocks(), compare.parted(frame.all_blocks(), first["device.name"], batch, threads)
+    form, told = ("eager", "fp32"), f"{first['software.runtime']} {first['model.precision']}"
+    if len(forms) > 1:
+        words = st.segmented_control("Run by", list(forms), default=told if told in forms else next(iter(forms)),
+                                     required=True, key="parts_form")  # fmt: skip
+        form = forms[words]
+    table = compare.parts(blocks, first["device.name"], batch, threads, *form)
     table = table.assign(name=table["run"].map(dict(zip(sizes["run"], sizes["name"])))).dropna(subset=["name"])
     said = f"batch {batch:.0f}, {choose.threads_said(threads)}"
     if table.empty:
@@ -453,9 +472,11 @@ def by_part(sizes: pd.DataFrame, first: pd.Series) -> None:
                     alt=f"Measured and least milliseconds by kind of part of {len(names)} students")  # fmt: skip
     for name in names[:MOST_SAID]:
         st.markdown(f"- {frame.plain(compare.parts_said(name, table[table['name'] == name]))}")
-    st.caption(f"Runtime eager, float32, {said}; {len(names)} students, the slowest for its size first. At its best: "
-               "what the machine's fastest product and its memory need for the same arithmetic and bytes. Sums: the "
-               "gates and what a block adds; ends: the embedding and the head. Other runtimes join parts.")  # fmt: skip
+    account = ("timed part by part" if form[0] == "eager" else
+               "by the runtime's own account; what it joined counts for the part whose name it kept")  # fmt: skip
+    st.caption(f"{' '.join(form)}, {account}, {said}; {len(names)} students, the slowest for its size first. At its "
+               "best: what the machine's fastest product and its memory need for the same arithmetic and bytes. Sums: "
+               "the gates and what a block adds; ends: the embedding and the head.")  # fmt: skip
 
 
 # --- what was not measured here -----------------------------------------------------------------

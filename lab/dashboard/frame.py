@@ -284,7 +284,7 @@ def conditions_controls(view: View) -> None:
             if options[key]:
                 st.selectbox(label, options[key], key=key, bind="query-params", help=help.get(key))
         st.toggle("Weak timings too", key="weak", bind="query-params",
-                  help="Throttled ones and grades D (unstable) and E (published by others)")  # fmt: skip
+                  help="Throttled ones, grades D for more than variation and E (published by others)")  # fmt: skip
         st.toggle("Estimated latencies too", key="estimated", bind="query-params",
                   help="Grade F, for students that nobody timed under these conditions; drawn hollow and called "
                        "estimated. The page Devices makes them")  # fmt: skip

@@ -265,13 +265,24 @@ LIMITS = {
 }  # fmt: skip
 
 
-def parts(blocks: pd.DataFrame, device: str, batch: float, threads: float) -> pd.DataFrame:
+def parted(blocks: pd.DataFrame, device: str, batch: float, threads: float) -> dict[str, tuple[str, str]]:
+    """In which forms (runtime, precision) students' parts were timed under these conditions, by `form`; eager first."""
+    columns = ["device.name", "workload.batch", "state.threads", "software.runtime", "model.precision"]
+    rows = blocks.reindex(columns=columns).dropna()
+    rows = rows[(rows[columns[:3]] == [device, batch, threads]).all(axis=1)]
+    forms = set(zip(rows["software.runtime"], rows["model.precision"]))
+    return {" ".join(form): form for form in sorted(forms, key=lambda form: (form[0] != "eager", form))}
+
+
+def parts(blocks: pd.DataFrame, device: str, batch: float, threads: float, runtime: str = "eager",
+          precision: str = "fp32") -> pd.DataFrame:  # fmt: skip
     """Rows of `Store.blocks()` under these conditions, added up by student and kind of part.
 
     Columns: run, kind (a value of KINDS, in their order), ms, roofline_ms, and of these ms each of LIMITS. Of two
     timings of one student the newest counts; what lacks a figure is left out.
     """
-    conditions = {"device.name": device, "workload.batch": batch, "state.threads": threads}
+    conditions = {"device.name": device, "workload.batch": batch, "state.threads": threads,
+                  "software.runtime": runtime, "model.precision": precision}  # fmt: skip
     rows = blocks.reindex(columns=[*conditions, "model.model_id", "created_utc", "part", "limit", "ms", "roofline_ms"])
     for column in ("ms", "roofline_ms"):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")

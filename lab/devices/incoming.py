@@ -27,7 +27,8 @@ class Arrival:
     @property
     def left_out(self) -> str | None:
         """Why no recommendation will rest on it; None if one may."""
-        return "; ".join(self.grade.reasons) if self.grade.letter in WEAK else None
+        kept = self.grade.letter not in WEAK or self.grade.unsteady
+        return None if kept else "; ".join(self.grade.reasons)
 
 
 def import_reports(files: Sequence[Path | str], store: Store, *, dry_run: bool = False) -> list[Arrival]:

@@ -364,16 +364,23 @@ class Measured:
 
 
 def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "fp32") -> list[Measured]:
-    """The timings of a store's reports on this card's device, mode and threads that can be trusted; scope core."""
+    """The timings of a store's reports on this card's device, mode and threads that can be trusted; scope core.
+
+    Those whose times vary alone (report.Grade.unsteady) stand where there is no steady one of the network and batch;
+    they widen the fit's intervals.
+    """
     if reports.empty:
         return []
-    here = reports[reports["provenance"].isin(("measured", "imported")) & reports["grade"].isin(TRUSTED)]
+    sure, shaky = reports["grade"].isin(TRUSTED), column_of(reports, "unsteady").eq(True)
+    here = reports[reports["provenance"].isin(("measured", "imported")) & (sure | shaky)]
     for column, wanted in [("software.runtime", runtime), ("model.precision", precision), ("workload.scope", "core"),
                            ("workload.nfe", 1), ("state.threads", card.threads)]:  # fmt: skip
         if wanted is not None:
             here = here[here[column] == wanted] if column in here else here.iloc[:0]
     whose = zip(*(column_of(here, name) for name in ("device.name", "state.power_mode", "device.gpu")))
-    here = here[[card.is_of(*device) for device in whose]]
+    here = here[np.array([card.is_of(*device) for device in whose], bool)]
+    sure = here["grade"].isin(TRUSTED)
+    here = here[sure | ~sure.groupby([here["model.weights_sha256"], here["workload.batch"]]).transform("any")]
     found = []
     for row in here.to_dict("records"):
         if (config := config_in(row.get("model.config"))) is not None:

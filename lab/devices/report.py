@@ -44,6 +44,7 @@ MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|state\.ambient_c|
 MARKUP = frozenset("<>`[]{}\\$")
 FAMILIES_WITH_POWER_MODES = ("jetson", "rpi")
 CV_BEST, CV_WORST, DRIFT_BEST = 0.03, 0.10, 0.02
+VARY = "the times vary"
 PUBLISHABLE_ITERS = 1024  # calls a session
 PUBLISHABLE_S, SHORTEST_S = 60, 50  # of a session; the sum of its calls is a little less than it lasted
 GRADES = {
@@ -372,6 +373,14 @@ class Grade:
     letter: str  # A to F
     reasons: tuple[str, ...]
 
+    @property
+    def unsteady(self) -> bool:
+        """Whether it is a D for nothing but its times' variation, as every timing of a shared machine is.
+
+        What it timed is right and the device was cool: a recommendation may rest on it, saying so.
+        """
+        return self.letter == "D" and len(self.reasons) == 1 and self.reasons[0].startswith(VARY)
+
     def __str__(self) -> str:
         return f"{self.letter}: {'; '.join(self.reasons)}"
 
@@ -407,7 +416,7 @@ def _doubts(report: Mapping[str, JSON]) -> list[str]:
     if state.get("swap_mb"):
         found.append(f"{state['swap_mb']:g} MB of swap were in use")
     if (cv := timing.get("cv")) is not None and cv > CV_WORST:
-        found.append(f"the times vary by {cv:.1%} (CV), above {CV_WORST:.0%}")
+        found.append(f"{VARY} by {cv:.1%} (CV), above {CV_WORST:.0%}")
     if family in FAMILIES_WITH_POWER_MODES and not state.get("power_mode"):
         found.append(f"the power mode is unknown, and a {family} has several")
     return found
@@ -432,7 +441,7 @@ def _gaps(report: Mapping[str, JSON]) -> list[str]:
         found.append("the clocks were not fixed" if locked is False else "it is unknown whether the clocks were fixed")
     if state.get("throttled") is None:
         found.append("it is unknown whether it was throttled")
-    for name, words, limit in [("cv", "the times vary by {:.1%} (CV)", CV_BEST),
+    for name, words, limit in [("cv", VARY + " by {:.1%} (CV)", CV_BEST),
                                ("drift", "the times drift by {:+.1%}", DRIFT_BEST)]:  # fmt: skip
         value = timing.get(name)
         if value is None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -92,6 +92,16 @@ class Runtime(Protocol):
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
              solver: str = "dpmpp2m-8") -> Session:  # fmt: skip
         """A session. threads None = as many as the process has now; the solver is for denoisers."""
+        ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A runtime that tells how long it took over each operation."""
+
+    def parts(self, folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None,
+              precision: str = "fp32", calls: int = 50) -> Parts:  # fmt: skip
+        """Where the time of drawing these images goes, by its own account."""
         ...
 
 

@@ -113,21 +113,20 @@ class OnnxRuntime:
              solver: str = "dpmpp2m-8") -> OnnxSession:  # fmt: skip
         return OnnxSession(self, path, device=device, threads=threads, precision=precision)
 
-
-def parts(folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None, precision: str = "fp32",
-          calls: int = 50) -> Parts:  # fmt: skip
-    """Where the time of drawing these images goes, by its own profiler, which counts in whole microseconds."""
-    with tempfile.TemporaryDirectory() as made:
-        session = OnnxSession(RUNTIME, folder, device="cpu", threads=threads, precision=precision,
-                              profile=Path(made) / "profile")  # fmt: skip
-        plain = RUNTIME.open(folder, threads=threads, precision=precision)
-        whole = [seconds for seconds, _ in in_turns(plain, session, z, y, calls)]
-        events = json.loads(Path(session.session.end_profiling()).read_text())
-    ran = [(e["name"].removesuffix("_kernel_time"), e["dur"] / 1e6) for e in sorted(events, key=lambda e: e["ts"])
-           if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]  # fmt: skip
-    each = len(ran) // len(whole)
-    found = [ran[i * each : (i + 1) * each] for i in range(len(whole))]
-    return Parts.of(session.config, found[-calls:], whole[-calls:])
+    def parts(self, folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None,
+              precision: str = "fp32", calls: int = 50) -> Parts:  # fmt: skip
+        """Where the time of drawing these images goes, by its own profiler, which counts in whole microseconds."""
+        with tempfile.TemporaryDirectory() as made:
+            session = OnnxSession(self, folder, device="cpu", threads=threads, precision=precision,
+                                  profile=Path(made) / "profile")  # fmt: skip
+            plain = self.open(folder, threads=threads, precision=precision)
+            whole = [seconds for seconds, _ in in_turns(plain, session, z, y, calls)]
+            events = json.loads(Path(session.session.end_profiling()).read_text())
+        ran = [(e["name"].removesuffix("_kernel_time"), e["dur"] / 1e6) for e in sorted(events, key=lambda e: e["ts"])
+               if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]  # fmt: skip
+        each = len(ran) // len(whole)
+        found = [ran[i * each : (i + 1) * each] for i in range(len(whole))]
+        return Parts.of(session.config, found[-calls:], whole[-calls:])
 
 
 RUNTIME = OnnxRuntime()

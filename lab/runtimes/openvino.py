@@ -125,6 +125,20 @@ class OpenVino:
              solver: str = "dpmpp2m-8") -> OpenVinoSession:  # fmt: skip
         return OpenVinoSession(self, path, device=device, threads=threads, precision=precision)
 
+    def parts(self, folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None,
+              precision: str = "fp32", calls: int = 50) -> Parts:  # fmt: skip
+        """Where the time of drawing these images goes, by its own counters of whole microseconds.
+
+        An operation counts for the part whose name the runtime gave it when it joined several.
+        """
+        session = self.open(folder, threads=threads, precision=precision)
+        session.settings["PERF_COUNT"] = "YES"
+        plain, whole, found = self.open(folder, threads=threads, precision=precision), [], []
+        for seconds, request in in_turns(plain, session, z, y, calls):
+            whole.append(seconds)
+            found.append([(op.node_name, op.real_time.total_seconds()) for op in request.get_profiling_info()])
+        return Parts.of(session.config, found[-calls:], whole[-calls:])
+
 
 def open_gelu() -> bool:
     """Whether GELU should stand apart from the product before it.
@@ -181,21 +195,6 @@ def _give_weights(model: Any, net: Deployed) -> None:
         given = opset13.constant((weight / step).round().to(torch.int8).numpy())
         whole.input(0).replace_source_output(given.output(0))
         scaled.input(1).replace_source_output(opset13.constant(step.numpy()).output(0))
-
-
-def parts(folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None, precision: str = "fp32",
-          calls: int = 50) -> Parts:  # fmt: skip
-    """Where the time of drawing these images goes, by its own counters of whole microseconds.
-
-    An operation counts for the part whose name the runtime gave it when it joined several.
-    """
-    session = RUNTIME.open(folder, threads=threads, precision=precision)
-    session.settings["PERF_COUNT"] = "YES"
-    plain, whole, found = RUNTIME.open(folder, threads=threads, precision=precision), [], []
-    for seconds, request in in_turns(plain, session, z, y, calls):
-        whole.append(seconds)
-        found.append([(op.node_name, op.real_time.total_seconds()) for op in request.get_profiling_info()])
-    return Parts.of(session.config, found[-calls:], whole[-calls:])
 
 
 RUNTIME = OpenVino()

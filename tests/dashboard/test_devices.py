@@ -313,13 +313,19 @@ def test_measured_parts_say_where_the_time_goes_or_which_command_measures_them(s
     parts = [{"part": part, "ms": ms, "roofline_ms": 0.1, "limit": "overhead"}
              for part, ms in [("embed", 0.1), ("blocks.0.attention", 0.6), ("blocks.0.mlp", 0.3)]]  # fmt: skip
     kept = {"schema": "device_blocks.v1", "created_utc": "2026-11-20T10:00:00+00:00", "device": {"name": BENCH},
-            "state": {"threads": 2}, "model": {"model_id": run.id}, "workload": {"batch": 1},
-            "parts": parts}  # fmt: skip
+            "state": {"threads": 2}, "model": {"model_id": run.id, "precision": "fp32"}, "workload": {"batch": 1},
+            "software": {"runtime": "eager"}, "parts": parts}  # fmt: skip
     store.add_blocks("some-blocks", kept)
     store.add_blocks("cut-blocks", {"schema": "device_blocks.v1", "parts": [{}]})
     at = page(devices="Size")
     assert f"{LABEL}: 60% of 1.00 ms go to attention, and 100% pass where neither" in text(at)
     assert {"attention", "MLP", "ends"} <= names(at)
+    told = kept | {"software": {"runtime": "onnxruntime"}, "parts": [parts[0] | {"part": "head", "ms": 0.2}, *parts]}
+    store.add_blocks("told-blocks", told)
+    at = page(devices="Size")
+    assert at.get("button_group") and "60% of 1.00 ms go to attention" in text(at)
+    at.session_state["parts_form"] = "onnxruntime fp32"
+    assert "50% of 1.20 ms go to attention" in text(at.run()) and "own account" in text(at)
 
 
 @pytest.mark.parametrize(("changes", "said"), [

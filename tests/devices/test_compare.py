@@ -228,7 +228,8 @@ def test_a_roofline_above_what_was_measured_is_called_so() -> None:
 def block(part: str, ms: float, roof: float, limit: str, **changes: object) -> dict[str, object]:
     """A row of the store's blocks."""
     return {"model.model_id": "toy-a", "created_utc": "2026-11-20T10:00:00+00:00", "device.name": "bench",
-            "workload.batch": 1, "state.threads": 2, "part": part, "ms": ms, "roofline_ms": roof, "limit": limit,
+            "workload.batch": 1, "state.threads": 2, "software.runtime": "eager", "model.precision": "fp32",
+            "part": part, "ms": ms, "roofline_ms": roof, "limit": limit,
             } | changes  # fmt: skip
 
 
@@ -248,13 +249,22 @@ def test_parts_are_added_up_by_kind_and_a_sentence_says_what_they_wait_for() -> 
 
 
 @pytest.mark.parametrize("other", [
-    {"device.name": "board"}, {"workload.batch": 16}, {"state.threads": 1}, {"ms": "long"}, {"part": None},
+    {"device.name": "board"}, {"workload.batch": 16}, {"state.threads": 1}, {"ms": "long"},
+    {"software.runtime": "openvino"}, {"model.precision": "int8"}, {"part": None},
     {"created_utc": "2026-11-19T10:00:00+00:00"},
 ])  # fmt: skip
 def test_parts_of_other_conditions_older_ones_and_broken_ones_do_not_count(other: dict[str, object]) -> None:
     table = compare.parts(pd.DataFrame([*BLOCKS, block("head", 9.0, 9.0, "memory") | other]), "bench", 1, 2)
     assert table["ms"].sum() == pytest.approx(1.6)
     assert compare.parts(pd.DataFrame(), "bench", 1, 2).empty
+
+
+def test_the_forms_whose_parts_are_known_are_listed_eager_first() -> None:
+    other = {"software.runtime": "onnxruntime", "model.precision": "int8"}
+    rows = [*BLOCKS, block("head", 1.0, 1.0, "memory", **other),
+            block("head", 1.0, 1.0, "memory", **other | {"state.threads": 1, "model.precision": "fp32"})]  # fmt: skip
+    assert list(compare.parted(pd.DataFrame(rows), "bench", 1, 2)) == ["eager fp32", "onnxruntime int8"]
+    assert compare.parted(pd.DataFrame(), "bench", 1, 2) == {}
 
 
 # --- what nobody measured here ---

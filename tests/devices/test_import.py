@@ -140,7 +140,6 @@ DOUBTFUL = {
     "throttled": ({"state__throttled": True}, "the device was throttled"),
     "swapping": ({"state__swap_mb": 64.0}, "64 MB of swap were in use"),
     "wrong output": ({"checks__output_ok": False}, "the output is wrong"),
-    "unsteady": ({"timing__cv": 0.2, "timing__std": 0.2}, "the times vary by 20.0% (CV)"),
     "unknown mode": ({"state__power_mode": None}, "a jetson has several"),
 }
 
@@ -159,6 +158,21 @@ def test_a_doubtful_report_is_kept_graded_down_and_left_out_of_recommendations(
     reports = used.reports()
     assert set(reports["report_id"]) == {"was-there-before", "the-doubtful-one"}
     assert set(timings(reports, budget)["report_id"]) == {"was-there-before"}
+
+
+def test_a_report_that_only_varies_is_graded_down_and_may_be_used_where_there_is_no_better(
+    used: Store, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shaky = {"report_id": "the-shaky-one", "timing__p50": 0.95, "timing__samples_ns": None,
+             "timing__cv": 0.2, "timing__std": 0.2}  # fmt: skip
+    assert main(["import", str(written(tmp_path, text(**shaky))), "--results", str(used.root), "--json"]) == OK
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["grade"] == "D" and not row["left_out"] and row["reasons"] == ["the times vary by 20.0% (CV), above 10%"]
+    budget = Budget(device=f"{REPORT['device']['name']}, {REPORT['state']['power_mode']}", threads=6)
+    reports = used.reports()
+    assert set(timings(reports, budget)["report_id"]) == {"was-there-before"}
+    alone = reports[reports["report_id"] == "the-shaky-one"]
+    assert set(timings(alone, budget)["report_id"]) == {"the-shaky-one"}
 
 
 # --- what may not ---

@@ -295,8 +295,7 @@ def test_the_parts_of_a_call_are_those_of_eager_and_together_the_call(
         z, y = inputs(run, 64)
         y = y if run.recipe.student.num_classes else None
         folder = artefacts.folder_of(run, name, precision)
-        of_runtime = importlib.import_module(f"lab.runtimes.{name}")
-        found = of_runtime.parts(folder, z, y, precision=precision, threads=1, calls=20)
+        found = runtimes.get(name).parts(folder, z, y, precision=precision, threads=1, calls=20)
         eager = runtimes.get("eager").open(run.path)
         said = [part for part, _ in bench.steps(eager.net, *eager.place(z, y))]
         assert list(found.seconds) == said and min(found.seconds.values()) >= 0
