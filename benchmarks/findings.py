@@ -62,8 +62,8 @@ def recipe(store: Store) -> list[str]:
              f"{', '.join(f'{r:.2f}' for r in found['ratio_by_seed'][rival])})"
              for rival, ratio in found["ratio"].items()]  # fmt: skip
     own = ", ".join(f"{fd:.2f}" for fd in found["fd"]["lab"])
-    return [f"**The recipe.** After {found['seconds'] / 60:.0f} minutes a run the default recipe's distance ({own}) is "
-            f"{' and '.join(parts)}. (`python benchmarks/recipe.py`)"]  # fmt: skip
+    return [f"**The recipe.** After {found['seconds'] / 60:.0f} minutes a run on {found['pairs']:,} pairs the default "
+            f"recipe's distance ({own}) is {' and '.join(parts)}. (`python benchmarks/recipe.py`)"]  # fmt: skip
 
 
 def search(store: Store) -> list[str]:

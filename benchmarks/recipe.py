@@ -56,17 +56,18 @@ def compare(store: Store, machine: Machine, *, seconds: float, seeds: int, base:
     for seed in range(1, seeds):
         for rival, variant in chosen.items():
             row(rival, variant, seed)
-            write_json(out, report(rows, chosen, seconds))
-    write_json(out, report(rows, chosen, seconds))
-    return report(rows, chosen, seconds)
+            write_json(out, report(rows, chosen, seconds, base.pairs))
+    write_json(out, report(rows, chosen, seconds, base.pairs))
+    return report(rows, chosen, seconds, base.pairs)
 
 
-def report(rows: list[dict], chosen: dict[str, str], seconds: float) -> dict:
+def report(rows: list[dict], chosen: dict[str, str], seconds: float, pairs: int) -> dict:
     """The mean distance of each rival's chosen variant over the seeds, and the lab's over it."""
     fds = {r: [row["fd"] for row in rows if row["name"] == f"{r} {v}"] for r, v in chosen.items()}
     ratios = {r: mean(fds["lab"]) / mean(f) for r, f in fds.items() if r != "lab"}
-    pairs = {r: [a / b for a, b in zip(fds["lab"], f)] for r, f in fds.items() if r != "lab"}
-    return {"seconds": seconds, "chosen": chosen, "fd": fds, "ratio": ratios, "ratio_by_seed": pairs, "rows": rows}
+    by_seed = {r: [a / b for a, b in zip(fds["lab"], f)] for r, f in fds.items() if r != "lab"}
+    return {"seconds": seconds, "pairs": pairs, "chosen": chosen, "fd": fds, "ratio": ratios, "ratio_by_seed": by_seed,
+            "rows": rows}  # fmt: skip
 
 
 if __name__ == "__main__":
@@ -74,12 +75,13 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teacher", default="fashion")
+    parser.add_argument("--pairs", type=int, default=LAB.pairs, help="that all rivals learn from (default 100000)")
     parser.add_argument("--results", default="results", help="where the teacher and its pairs lie")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipe.json"))
     args = parser.parse_args()
     found = compare(
         Store(args.results), Machine(compile=True), seconds=args.seconds, seeds=args.seeds,
-        base=LAB.with_(teacher=args.teacher), out=args.out,
+        base=LAB.with_(teacher=args.teacher, pairs=args.pairs), out=args.out,
     )  # fmt: skip
     for rival, ratio in found["ratio"].items():
         each = ", ".join(f"{r:.3f}" for r in found["ratio_by_seed"][rival])
