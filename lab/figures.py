@@ -658,7 +658,7 @@ def precisions(rows: pd.DataFrame) -> go.Figure:
         mine = rows[rows["model.precision"] == precision]
         spread, colour = mine.rename(columns={"low": "p50_low", "high": "p50_high"}), COLOURS[k % len(COLOURS)]
         figure.add_bar(
-            x=mine["runtime"], y=mine["timing.p50"], name=precision, textposition="auto",
+            x=mine["runtime"], y=mine["timing.p50"], name=precision, textposition="outside",
             text=[number(v) + " estimated" * g for v, g in zip(mine["timing.p50"], _guessed(mine))],
             hovertext=[timing_hover(row) for row in mine.to_dict("records")], hoverinfo="text",
             error_y=_bars(spread, "p50", GREY, "timing.p50"),

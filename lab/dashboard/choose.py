@@ -214,7 +214,7 @@ answer = choose.recommend(view.runs, view.reports, dataclasses.replace(condition
 # What is sent first is seen first: the sentence, then the chart, whose code is the largest to load, then the rest.
 headline(answer)
 cells, boxes = st.container(), st.container()
-left, right = st.columns([3, 2], gap="medium")
+left, right = st.columns([5, 4], gap="medium")
 if len(answer.candidates):
     with left:
         chart(answer)

@@ -192,9 +192,10 @@ def drawn_said(drawn: pd.DataFrame, rows: pd.DataFrame, percentile: str) -> str:
     if rows["provenance"].isin(("published", "estimated")).any():
         said.append(f"In the table {frame.UNMEASURED}.")
     if weak := sorted(set(rows["grade"][choose.weak(rows)])):
-        said.append(f"No recommendation rests on {', '.join(weak)} unless one is asked for.")
+        but = " for more than their times' variation" if "D" in weak else ""
+        said.append(f"No recommendation rests on those graded {', '.join(weak)}{but} unless one is asked for.")
     if rows["unsteady"].any():
-        said.append("A recommendation that rests on a D for its times' variation alone says so.")
+        said.append("One that rests on a D for variation alone says how much it varies.")
     return " ".join(said)
 
 
