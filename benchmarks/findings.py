@@ -37,7 +37,7 @@ def students(store: Store) -> list[str]:
                      f"{row['fd']:.2f} ({row['fd_low']:.2f} to {row['fd_high']:.2f})",
                      f"{row['fd'] / teacher['fd']:.1f}"])  # fmt: skip
         if timed:
-            rows[-1] += [f"{row['latency_ms']:.2f} by {row['timed_by']}", f"{row['speed_up']:,.0f}"]
+            rows[-1] += [f"{row['latency_ms']:.2f} by {row['runtime']}", f"{row['speed_up']:,.0f}"]
     head = ["depth x width", "trained, M", "deployed, M", "distance to real images (95 %)", "over the teacher's"]
     head += ["one image, ms", "times as fast as the teacher"] if timed else []
     deepest_best = all(one.loc[one["depth"].idxmax(), "fd"] == one["fd"].min() for _, one in found.groupby("size"))
@@ -50,6 +50,12 @@ def students(store: Store) -> list[str]:
         f"Distances are Fréchet distances of {teacher['samples']:,.0f} samples through",
         f"the classifier in lab/assets. ({', '.join(f'`python {command}`' for command in commands)})",
     ]
+    if timed:
+        one, shaky = found.iloc[0], int(found["unsteady"].eq(True).sum())
+        what.append(
+            f"Times: {one['device']}, {choose.threads_said(one['threads'])}, medians of whole networks as they "
+            f"are deployed; {shaky} of the {len(found)} vary by more than a tenth from call to call (grade D)."
+        )
     return [" ".join(what), "", *markdown(head, rows)]
 
 

@@ -197,7 +197,7 @@ def test_a_doubtful_report_is_kept_shown_hollow_and_named(store: Store, run: Run
     at = page()
     table = at.dataframe[0].value
     assert table["grade"].iloc[0] == "D" and "the device was throttled" in list(table["reasons"].iloc[0])
-    assert "No recommendation rests on D" in text(at)
+    assert "No recommendation rests on those graded D" in text(at)
 
 
 def test_a_published_timing_bears_its_sign_in_the_table(store: Store, run: Run) -> None:
