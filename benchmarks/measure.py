@@ -45,7 +45,6 @@ ABOUT_S = {"quick": 10.0, "compiled": 45.0, "teacher": 60.0, "publishable": 240.
 SLOW = Preset(iters=10, seconds=5.0, warmup_iters=2)
 SLOW_FROM = 16  # images at once
 TRIES = 3  # of a timing that comes out unstable
-STEADY = "timed"  # what needs no further round
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,18 @@ def other_students(store: Store, args: argparse.Namespace, preset: Preset) -> It
                     yield from (Job(run, form, batch, threads, preset) for form in found)
 
 
-def here(reports: pd.DataFrame) -> pd.DataFrame:
-    """The lab's own reports of this machine whose images are right."""
+def own(reports: pd.DataFrame) -> pd.DataFrame:
+    """The lab's own reports of this machine."""
     if reports.empty:
         return reports
     mine = (reports["device.name"] == runner.HERE.device()["name"]) & (reports["provenance"] == "measured")
-    return reports[mine & (reports["checks.output_ok"] == True) & (reports["workload.scope"] == "core")]  # noqa: E712
+    return reports[mine & (reports["workload.scope"] == "core")]
+
+
+def here(reports: pd.DataFrame) -> pd.DataFrame:
+    """The lab's own reports of this machine whose images are right."""
+    mine = own(reports)
+    return mine if mine.empty else mine[mine["checks.output_ok"] == True]  # noqa: E712
 
 
 def times_of(reports: pd.DataFrame, run: Run, batch: int, threads: int) -> dict[Form, float]:
@@ -185,8 +190,10 @@ def do(jobs: list[Job], store: Store, title: str, left: Left) -> None:
             for job in bar:
                 if runtimes.RUNTIMES[job.form.runtime].refuses(job.run.recipe.student):
                     continue
-                if why := settled(job, here_of(store, job), tries):
-                    left.add(why) if why is not STEADY else None
+                known = of_form(store.reports(), job)
+                if wrong(known):
+                    left.add(f"{job.form} of {job.run.label}: its images are wrong, so that one timing is enough")
+                if wrong(known) or settled(known, job, tries):
                     continue
                 bar.set_postfix_str(f"{job.run.label[-24:]} {job.form} b{job.batch} t{job.threads}")
                 try:
@@ -203,28 +210,29 @@ def do(jobs: list[Job], store: Store, title: str, left: Left) -> None:
     print(f"{title}: " + (", ".join(f"{n} of grade {g}" for g, n in sorted(grades.items())) or "nothing new"))
 
 
-def here_of(store: Store, job: Job) -> pd.DataFrame:
+def of_form(reports: pd.DataFrame, job: Job) -> pd.DataFrame:
     """This machine's own reports of the job's weights in its form, of any batch, threads and preset."""
-    reports = store.reports()
-    if reports.empty:
-        return reports
-    return reports[(reports["device.name"] == runner.HERE.device()["name"]) & (reports["provenance"] == "measured")
-                   & (reports["workload.scope"] == "core")
-                   & (reports["model.weights_sha256"] == job.run.read("student")["weights_sha256"])
-                   & (reports["software.runtime"] == job.form.runtime)
-                   & (reports["model.precision"] == job.form.precision)]  # fmt: skip
+    mine = own(reports)
+    if mine.empty:
+        return mine
+    return mine[(mine["model.weights_sha256"] == job.run.read("student")["weights_sha256"])
+                & (mine["software.runtime"] == job.form.runtime)
+                & (mine["model.precision"] == job.form.precision)]  # fmt: skip
 
 
-def settled(job: Job, reports: pd.DataFrame, tries: int) -> str:
-    """Why a job is not timed in this round; "" where it is. Draws wrong: at no batch will it ever be used."""
-    if reports.empty:
-        return ""
-    if (reports["checks.output_ok"] == False).any():  # noqa: E712
-        return f"{job.form} of {job.run.label}: its images are wrong, so that one timing of it is enough"
-    mine = reports[(reports["workload.batch"] == job.batch) & (reports["state.threads"] == job.threads)
-                   & (reports["runner.preset"] == job.preset.known_as)]  # fmt: skip
-    allowed = min(tries, 1 if job.preset.name == "publishable" else TRIES)  # three minutes each, whatever they say
-    return STEADY if len(mine) >= allowed or mine["grade"].isin(predict.TRUSTED).any() else ""
+def wrong(known: pd.DataFrame) -> bool:
+    """Whether a form draws wrong images: at no batch will it ever be used."""
+    return not known.empty and bool((known["checks.output_ok"] == False).any())  # noqa: E712
+
+
+def settled(known: pd.DataFrame, job: Job, tries: int) -> bool:
+    """Whether a job needs no timing in this round: a steady one is there, or as many as rounds."""
+    if known.empty:
+        return False
+    mine = known[(known["workload.batch"] == job.batch) & (known["state.threads"] == job.threads)
+                 & (known["runner.preset"] == job.preset.known_as)]  # fmt: skip
+    allowed = 1 if job.preset.name == "publishable" else tries  # three minutes each, whatever they say
+    return len(mine) >= allowed or bool(mine["grade"].isin(predict.TRUSTED).any())
 
 
 def blocks(store: Store, args: argparse.Namespace) -> list[tuple[Run, int, int]]:

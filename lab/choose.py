@@ -310,7 +310,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
         "runtime": here["software.runtime"].replace("unknown", ""), "timed_dtype": here["model.precision"],
         "latency_p90": column_of(here, "timing.p90"), "latency_cv": column_of(here, "timing.cv"),
-        "unsteady": _unsteady(here),
+        "unsteady": unsteady(here),
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
         "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
@@ -483,11 +483,12 @@ def weak(reports: pd.DataFrame) -> pd.Series:
 
     A D for its times' variation alone is not among them (report.Grade.unsteady); the answer says how much it varies.
     """
-    graded = column_of(reports, "grade").isin(WEAK) & ~_unsteady(reports)
+    graded = column_of(reports, "grade").isin(WEAK) & ~unsteady(reports)
     return column_of(reports, "state.throttled").eq(True) | graded
 
 
-def _unsteady(reports: pd.DataFrame) -> pd.Series:
+def unsteady(reports: pd.DataFrame) -> pd.Series:
+    """Which reports are a D for their times' variation alone."""
     return column_of(reports, "unsteady").eq(True)
 
 
@@ -834,7 +835,7 @@ def _varies(pick: dict[str, JSON]) -> str:
     if pick.get("latency_p90") is not None:
         said += f": one in ten takes {number(pick['latency_p90'])} ms or more"
     if pick["timings"] > 1 and pick.get("latency_low") is not None:
-        said += (f"; the medians of {pick['timings']:.0f} timings lie between {number(pick['latency_low'])} and "
+        said += (f"; {pick['timings']:.0f} timings with their errors span {number(pick['latency_low'])} to "
                  f"{number(pick['latency_high'])} ms")  # fmt: skip
     return said + "."
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.choose import column_of
+from lab.choose import column_of, unsteady
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
 from lab.devices.report import SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
@@ -371,7 +371,7 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
     """
     if reports.empty:
         return []
-    sure, shaky = reports["grade"].isin(TRUSTED), column_of(reports, "unsteady").eq(True)
+    sure, shaky = reports["grade"].isin(TRUSTED), unsteady(reports)
     here = reports[reports["provenance"].isin(("measured", "imported")) & (sure | shaky)]
     for column, wanted in [("software.runtime", runtime), ("model.precision", precision), ("workload.scope", "core"),
                            ("workload.nfe", 1), ("state.threads", card.threads)]:  # fmt: skip
