@@ -61,6 +61,19 @@ def tree(root: Path, **files: str) -> Machine:
     return machine
 
 
+# --- who it is ---
+
+
+@pytest.mark.parametrize(("told", "name"), [
+    ("model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\n", "AMD EPYC (family 25, model 17), 2 CPUs"),
+    ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n", "AMD EPYC (family 25, model 1), 2 CPUs"),
+    ("model name\t: AMD EPYC 7763\ncpu family\t: 25\nmodel\t\t: 1\n", "AMD EPYC 7763, 2 CPUs"),
+    ("model name\t: AMD EPYC\n", "AMD EPYC, 2 CPUs"),
+])  # fmt: skip
+def test_processors_of_one_name_are_told_apart_by_family_and_model(told: str, name: str, tmp_path: Path) -> None:
+    assert tree(tmp_path, proc__cpuinfo=told).device()["name"] == name
+
+
 # --- warm-up and measurement ---
 
 

@@ -46,7 +46,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.5"
+NAME, VERSION = "edge-dit-lab", "1.6"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -188,8 +188,12 @@ class Machine:
         return "x86_cpu" if platform.machine().lower() in ("x86_64", "amd64") else "other"
 
     def _cpu_name(self) -> str:
-        found = re.search(r"^model name\s*:\s*(.+)$", self.text("proc/cpuinfo"), re.M)
-        name = found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
+        """What the processor calls itself. Many hosts of virtual machines call all they have by one name without a
+        number ("AMD EPYC"); its family and model then tell apart processors of other instructions and speed."""
+        told = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*\S)", self.text("proc/cpuinfo"), re.M))
+        name = told.get("model name") or platform.processor() or platform.machine() or "unknown"
+        if not re.search(r"\d", name) and {"cpu family", "model"} <= told.keys():
+            name += f" (family {told['cpu family']}, model {told['model']})"
         return f"{name}, {self.cpus} CPUs"
 
     def _fan(self) -> str | None:
