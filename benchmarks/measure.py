@@ -115,14 +115,17 @@ def every_form(store: Store, found: list[Form], args: argparse.Namespace, preset
 
 
 def best_forms(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:
-    """The fastest right way to run each network, in floating point and, where it is faster still, in a coarse one."""
-    reports = here(store.reports())
+    """The fastest right way to run each network in floating point, then, where it is faster still, in a coarse one."""
+    reports, coarse = here(store.reports()), []
     for batch in args.best_batch:
         for run in [*front(store), *teachers(store)]:
             times = {(f, n): ms for n in args.threads for f, ms in times_of(reports, run, batch, n).items()}
             exact = [way for way in times if way[0].precision in choose.FLOATING]
-            quickest = [min(ways, key=times.__getitem__) for ways in (exact, times) if ways]
-            yield from (Job(run, form, batch, threads, preset) for form, threads in dict.fromkeys(quickest))
+            ways = dict.fromkeys(min(ways, key=times.__getitem__) for ways in (exact, times) if ways)
+            jobs = [Job(run, form, batch, threads, preset) for form, threads in ways]
+            yield from jobs[:1]
+            coarse += jobs[1:]
+    yield from coarse
 
 
 def other_students(store: Store, args: argparse.Namespace, preset: Preset) -> Iterator[Job]:

@@ -268,7 +268,8 @@ def names(table: pd.DataFrame) -> pd.Series:
 
 
 def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget:
-    """The budget with protocol, device and threads filled in where they were left open: the most common ones."""
+    """The budget with protocol, device and threads filled in where they were left open: the most common ones, and of
+    devices that of the most timings that can be trusted."""
     if budget.protocol is None:
         found = complete(table)
         said = protocols(found, budget.metric)[_students(found) & ~found["hide"]]
@@ -276,7 +277,7 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
     if len(reports) and not budget.estimated:
         reports = reports[~_estimated(reports)]  # nor may they settle what is looked at
     if budget.device is None and "device.name" in reports:
-        budget = dataclasses.replace(budget, device=_most(devices(reports)))
+        budget = dataclasses.replace(budget, device=next(iter(devices_by_trust(reports)), None))
     if budget.threads is None and "state.threads" in reports:
         here = reports[_at(reports, budget)]
         threads = _most(here["state.threads"].dropna())
@@ -289,6 +290,16 @@ def devices(reports: pd.DataFrame) -> pd.Series:
     name, mode = reports["device.name"], column_of(reports, "state.power_mode")
     several = column_of(reports, "device.family").isin(FAMILIES_WITH_POWER_MODES) & mode.notna()
     return name.where(~several, name.astype(str) + ", " + mode.astype(str))
+
+
+def devices_by_trust(reports: pd.DataFrame) -> list[str]:
+    """Every device that has reports: that of the most steady timings first (grades A to C), then that of the most."""
+    if reports.empty:
+        return []
+    counted = pd.DataFrame({"device": devices(reports), "steady": ~column_of(reports, "grade").isin(WEAK),
+                            "measured": ~_estimated(reports), "reports": 1})  # fmt: skip
+    return list(counted.groupby("device").sum().sort_values(
+        ["steady", "measured", "reports"], ascending=False, kind="stable").index)  # fmt: skip
 
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:

@@ -48,8 +48,8 @@ MANY = 300  # points from which on all but the front are drawn by WebGL, without
 # What a hover box says of a row; the whole row of thousands would take as long as the rest of the chart.
 _HOVERED = (
     "name", "shape", "method", "fd", "fd_low", "fd_high", "class_accuracy", "class_accuracy_low", "class_accuracy_high",
-    *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "percentile", "runtime", "timed_dtype", "grade",
-    "provenance", "speed_up", "why_not",
+    *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
+    "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not",
 )  # fmt: skip
 RING = 12  # pixels by which the mark of the pick is larger than its point
 GUESS = "estimated"
@@ -188,9 +188,10 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
         parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
                  _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
                  _counts(timed["provenance"])]  # fmt: skip
-        said.append(
-            f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":") + ", ".join(p for p in parts if p) + "."
-        )
+        spanned = "latency_low" in timed and timed["latency_low"].notna().any()
+        bars = "; its bars span the 95 % intervals of all timings of that form and grade" if spanned else ""
+        said.append(f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":")
+                    + ", ".join(p for p in parts if p) + bars + ".")  # fmt: skip
     return " ".join([*said, *left_out])
 
 
@@ -210,7 +211,8 @@ def hover(row: dict[str, object]) -> str:
         grade = f", grade {row['grade']}" if row["grade"] else ""
         said = GUESS if choose.is_estimate(row) else row["runtime"]
         form = f" {row['timed_dtype']}" if row["timed_dtype"] not in choose.EXACT else ""
-        lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}, {said}{form}{grade}")
+        span = f" ({number(row['latency_low'])} to {number(row['latency_high'])})" if _known(row, "latency_low") else ""
+        lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}{span}, {said}{form}{grade}")
     if _known(row, "speed_up"):
         lines.append(f"{number(row['speed_up'])} times as fast as its teacher")
     if row.get("why_not"):
@@ -241,8 +243,7 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
     figure.add_scatter(
         mode="markers+text", text=[labels[run] if run in named else "" for run in rows["run"]],
         textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
-        error_y=_bars(rows, y, colour),
-        error_x=_bars(rows, "latency", colour, x) if name.endswith(GUESS) and x == "latency_ms" else None,
+        error_x=_bars(rows, SPREAD.get(x, x), colour, x), error_y=_bars(rows, SPREAD.get(y, y), colour, y),
         unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)), **shared,
     )  # fmt: skip
 
@@ -253,6 +254,7 @@ def _sizes(rows: pd.DataFrame) -> np.ndarray:
     return np.clip(22 * np.sqrt(np.maximum(params, 0)), 9, 26)
 
 
+SPREAD = {"latency_ms": "latency"}  # whose interval is not called after the column
 # Why a latency is drawn hollow, and by which marker; the sidebar of the pages says the same.
 HOLLOW = {"": "", "graded D": "-open", "published": "-open", GUESS: "-open-dot"}
 

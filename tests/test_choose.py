@@ -447,8 +447,18 @@ def test_an_estimate_never_stands_before_a_timing_of_the_same_network() -> None:
 def test_estimates_do_not_settle_the_device() -> None:
     reports = pd.DataFrame([timed("small", 0.5), *(timed(n, 0.1, **GUESS | {"device.name": "card"})
                                                    for n in ("small", "large"))])  # fmt: skip
+    for estimated in (False, True):
+        assert choose.settle(TABLE, reports, Budget(estimated=estimated)).device == "bench"
+    only = reports[reports["device.name"] == "card"]
+    assert choose.settle(TABLE, only, Budget(estimated=True)).device == "card"
+
+
+def test_the_device_of_the_most_steady_timings_is_the_first() -> None:
+    shaky = {"device.name": "cloud", "grade": "D", "unsteady": True}
+    reports = pd.DataFrame([timed("small", 0.5), *(timed(n, 0.1, **shaky) for n in ("small", "large"))])
+    assert choose.devices_by_trust(reports) == ["bench", "cloud"]
     assert choose.settle(TABLE, reports, Budget()).device == "bench"
-    assert choose.settle(TABLE, reports, Budget(estimated=True)).device == "card"
+    assert choose.devices_by_trust(reports[:0]) == []
 
 
 # --- precisions that draw other images ---

@@ -222,15 +222,7 @@ def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
     """What each of the sidebar's boxes offers, the most frequent first."""
     data = _by_count(runs, "data")
     chosen = runs[runs["data"] == held("data", data)] if data else runs
-    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": _devices(reports)}
-
-
-def _devices(reports: pd.DataFrame) -> list[str]:
-    """The devices by number of reports; those for which there are only estimates come last."""
-    if reports.empty:
-        return []
-    counts = (1 + 1000 * reports["provenance"].ne("estimated")).groupby(choose.devices(reports)).sum()
-    return list(counts.sort_values(ascending=False, kind="stable").index)
+    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": choose.devices_by_trust(reports)}
 
 
 def held(key: str, options: Sequence[str]) -> str:
