@@ -135,36 +135,59 @@ def training(store: Store) -> list[str]:
 
 
 def latency(store: Store) -> list[str]:
-    found = read_json(store.root / "benchmarks" / "latency.json")
-    if not found:
+    """One table of all machines that were measured: latency.json of the last one, latency-<which>.json of others."""
+    paths = sorted((store.root / "benchmarks").glob("latency*.json"))
+    machines = [found for path in paths if (found := read_json(path))]
+    if not machines:
         return []
-    said, coarse, rows = found["summary"], found["summary"]["distance"], []
-    for one in said["batch1"]:
-        bests = [one["fastest_fp32"], one["plain_fp32"]] + [one["fastest_right"]] * bool(coarse)
-        rows.append([_turned(one["shape"]), f"{one['threads']}", *map(_times, bests)])
-    head = ["depth x width", "threads", "in float32", "torch's own ONNX export, not folded"]
-    head += ["any form of equal distance"] * bool(coarse)
-    lines = ["**On this machine's CPU**, one image, random weights: how many times as fast as diffusers' eager DiT of "
-             f"the same shape. ({found['machine']['device']['name']}; `python benchmarks/latency.py "
-             f"--seconds {found['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
+    compared = any(found["summary"]["distance"] for found in machines)
+    rows = []
+    for found in machines:
+        for one in found["summary"]["batch1"]:
+            bests = map(_times, [one["fastest_fp32"], one["plain_fp32"]])
+            rows.append([_turned(one["shape"]), _instructions(found), f"{one['threads']}", *bests])
+            if compared:
+                rows[-1].append(_times(one["fastest_right"]) if found["summary"]["distance"] else "not measured")
+    head = ["depth x width", "processor", "threads", "in float32", "torch's own ONNX export, not folded"]
+    head += ["any form of equal distance"] * compared
+    named = "; ".join(f"{_instructions(found)}: {found['machine']['device']['name']}" for found in machines)
+    lines = ["**On CPUs**, one image, random weights: how many times as fast as diffusers' eager DiT of the same "
+             f"shape on the same processor. ({named}; `python benchmarks/latency.py --seconds "
+             f"{machines[0]['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
+    for found in machines:
+        if said := _of_machine(found["summary"]):
+            lines += ["", f"On the processor with {_instructions(found)}: {' '.join(said)}"]
+    return lines
+
+
+def _instructions(found: dict) -> str:
+    return found["machine"]["cpu_capability"]
+
+
+def _of_machine(said: dict) -> list[str]:
+    """Share of the peak, what folding gives and what coarse precisions cost, as far as they were measured."""
+    lines, last = [], max((one["threads"] for one in said["batch16"]), default=0)
     shares = [f"{_turned(one['shape'])} {one['precision']} {one['best']['of_peak']:.0%} "
               f"({one['best']['form'].split()[0]})"
-              for one in said["batch16"] if one["best"] and one["threads"] == 2]  # fmt: skip
+              for one in said["batch16"] if one["best"] and one["threads"] == last]  # fmt: skip
     if shares:
-        lines += ["", "At batch 16 with two threads the best runtime reaches, of the machine's own peak for a product "
-                      f"of that precision: {', '.join(shares)}."]  # fmt: skip
-    folds = said["fold"]
-    if folds:
+        lines.append(f"at batch 16 with {_threads(last)} the best runtime reaches, of the machine's own peak for a "
+                     f"product of that precision: {', '.join(shares)}.")  # fmt: skip
+    if folds := said["fold"]:
         smaller = [1 - one["bytes_after"] / one["bytes_before"] for one in folds]
         faster = [one["times_faster"] for one in folds]
-        lines += ["", f"Folding the conditioning into a table per class takes {min(smaller):.0%} to {max(smaller):.0%} "
-                      f"off a student's file, with the same images to 1e-5, and makes one image {min(faster):.2f} to "
-                      f"{max(faster):.2f} times as fast in plain PyTorch."]  # fmt: skip
+        lines.append(f"Folding the conditioning into a table per class takes {min(smaller):.0%} to {max(smaller):.0%} "
+                     f"off a student's file, with the same images to 1e-5, and makes one image {min(faster):.2f} to "
+                     f"{max(faster):.2f} times as fast in plain PyTorch.")  # fmt: skip
     kept = [f"{one['form']} at most {one['worst_ratio'] - 1:+.1%} ({one['within']} of {one['students']} within 2 %)"
             for one in said["distance"]]  # fmt: skip
     if kept:
-        lines += ["", f"What coarse precisions do to the distance of the students on the front: {'; '.join(kept)}."]
+        lines.append(f"What coarse precisions do to the distance of the students on the front: {'; '.join(kept)}.")
     return lines
+
+
+def _threads(count: int) -> str:
+    return {1: "one thread", 2: "two threads"}.get(count, f"{count} threads")
 
 
 def graphs(store: Store) -> list[str]:
