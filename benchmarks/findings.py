@@ -208,8 +208,8 @@ def prediction(store: Store) -> list[str]:
     if not found:
         return []
     return [f"**Prediction.** The roofline, fitted on some students' timings, is off by "
-            f"{found['median_of_medians']:.0%} (median over {len(found['rows'])} forms of runtime, precision "
-            "and threads) for students that it was not fitted on. (`python benchmarks/predict.py`)"]  # fmt: skip
+            f"{found['median_of_medians']:.0%} (median over {len(found['rows'])} form{'s' * (len(found['rows']) > 1)} "
+            "of runtime, precision and threads) for students that it was not fitted on. (`python benchmarks/predict.py`)"]  # fmt: skip
 
 
 def pages(store: Store) -> list[str]:

@@ -300,7 +300,8 @@ def test_the_parts_of_a_call_are_those_of_eager_and_together_the_call(
         said = [part for part, _ in bench.steps(eager.net, *eager.place(z, y))]
         assert list(found.seconds) == said and min(found.seconds.values()) >= 0
         assert 0.3 * found.whole < sum(found.seconds.values()) < 2.5 * found.whole  # watching takes time, too
-        assert min(found.seconds[f"blocks.0.{half}"] for half in ("attention", "mlp", "norm1", "sum2")) > 0
+        short = ("norm1", "sum2") if name == "onnxruntime" else ()  # OpenVINO counts in whole microseconds
+        assert min(found.seconds[f"blocks.0.{half}"] for half in ("attention", "mlp", *short)) > 0
 
 
 @pytest.mark.parametrize(
