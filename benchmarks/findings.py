@@ -207,9 +207,10 @@ def prediction(store: Store) -> list[str]:
     found = read_json(store.root / "benchmarks" / "predict.json")
     if not found:
         return []
+    forms = f"{len(found['rows'])} form{'s' * (len(found['rows']) > 1)}"
     return [f"**Prediction.** The roofline, fitted on some students' timings, is off by "
-            f"{found['median_of_medians']:.0%} (median over {len(found['rows'])} form{'s' * (len(found['rows']) > 1)} "
-            "of runtime, precision and threads) for students that it was not fitted on. (`python benchmarks/predict.py`)"]  # fmt: skip
+            f"{found['median_of_medians']:.0%} (median over {forms} of runtime, precision and threads) for students "
+            "that it was not fitted on. (`python benchmarks/predict.py`)"]  # fmt: skip
 
 
 def pages(store: Store) -> list[str]:
