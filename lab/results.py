@@ -52,7 +52,7 @@ class Busy(RuntimeError):
 
 def default_root() -> Path:
     """LAB_RESULTS, or the results folder beside the package."""
-    return Path(os.environ.get("LAB_RESULTS", Path(__file__).parent.parent / "results"))
+    return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
 
 
 def now() -> str:

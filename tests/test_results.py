@@ -94,6 +94,13 @@ def test_a_killed_run_is_stale_in_the_table_though_no_file_changed(worked_on, st
     assert store.table()["state"].tolist() == ["stale"]
 
 
+def test_a_results_folder_of_no_name_is_that_beside_the_package(monkeypatch):
+    monkeypatch.setenv("LAB_RESULTS", "/elsewhere")
+    assert str(Store().root) == "/elsewhere"
+    monkeypatch.setenv("LAB_RESULTS", "")
+    assert Store().root.name == "results" and (Store().root.parent / "lab").is_dir()
+
+
 def test_an_empty_folder_is_an_empty_table(tmp_path):
     store = Store(tmp_path / "nothing")
     assert store.table().empty and store.runs() == [] and store.teachers() == {}
