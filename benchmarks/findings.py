@@ -154,6 +154,9 @@ def latency(store: Store) -> list[str]:
     lines = ["**On CPUs**, one image, random weights: how many times as fast as diffusers' eager DiT of the same "
              f"shape on the same processor. ({named}; `python benchmarks/latency.py --seconds "
              f"{machines[0]['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
+    if compared:
+        lines += ["", "A form is of equal distance where it changes that of no student on the front by more than 2 %; "
+                      "of the larger shapes here none is trained."]  # fmt: skip
     for found in machines:
         if said := _of_machine(found["summary"]):
             lines += ["", f"On the processor with {_instructions(found)}: {' '.join(said)}"]
@@ -171,8 +174,8 @@ def _of_machine(said: dict) -> list[str]:
               f"({one['best']['form'].split()[0]})"
               for one in said["batch16"] if one["best"] and one["threads"] == last]  # fmt: skip
     if shares:
-        lines.append(f"at batch 16 with {_threads(last)} the best runtime reaches, of the machine's own peak for a "
-                     f"product of that precision: {', '.join(shares)}.")  # fmt: skip
+        lines.append(f"at batch 16 with {choose.threads_said(last)} the best runtime reaches, of the machine's own "
+                     f"peak for a product of that precision: {', '.join(shares)}.")  # fmt: skip
     if folds := said["fold"]:
         smaller = [1 - one["bytes_after"] / one["bytes_before"] for one in folds]
         faster = [one["times_faster"] for one in folds]
@@ -184,10 +187,6 @@ def _of_machine(said: dict) -> list[str]:
     if kept:
         lines.append(f"What coarse precisions do to the distance of the students on the front: {'; '.join(kept)}.")
     return lines
-
-
-def _threads(count: int) -> str:
-    return {1: "one thread", 2: "two threads"}.get(count, f"{count} threads")
 
 
 def graphs(store: Store) -> list[str]:

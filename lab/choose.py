@@ -125,7 +125,7 @@ _TIMED = [
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the device allows, and under which conditions it is looked at. None = no limit, or the most common."""
+    """What the device allows, and under which conditions it is looked at. None: no limit, or `settle` fills it in."""
 
     params_m: float | None = None  # millions of parameters of what is shipped, as all sizes here
     latency_ms: float | None = None  # for one batch

@@ -188,10 +188,10 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
         parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
                  _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
                  _counts(timed["provenance"])]  # fmt: skip
-        spanned = "latency_low" in timed and timed["latency_low"].notna().any()
-        bars = "; its bars span the 95 % intervals of all timings of that form and grade" if spanned else ""
+        spanned = "latency_low" in timed and (timed["latency_low"].notna() & timed["provenance"].ne(GUESS)).any()
+        spans = "; intervals of measured ones span those of all timings of that form and grade" if spanned else ""
         said.append(f"Latency {_only(timed, 'percentile') or ''}: ".replace(" :", ":")
-                    + ", ".join(p for p in parts if p) + bars + ".")  # fmt: skip
+                    + ", ".join(p for p in parts if p) + spans + ".")  # fmt: skip
     return " ".join([*said, *left_out])
 
 
@@ -243,7 +243,7 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
     figure.add_scatter(
         mode="markers+text", text=[labels[run] if run in named else "" for run in rows["run"]],
         textposition=[named.get(run, "top right") for run in rows["run"]], cliponaxis=False,
-        error_x=_bars(rows, SPREAD.get(x, x), colour, x), error_y=_bars(rows, SPREAD.get(y, y), colour, y),
+        error_x=_bars(rows, _SPANNED.get(x, x), colour, x), error_y=_bars(rows, _SPANNED.get(y, y), colour, y),
         unselected=dict(marker=dict(opacity=0.5), textfont=dict(color=TEXT)), **shared,
     )  # fmt: skip
 
@@ -254,7 +254,6 @@ def _sizes(rows: pd.DataFrame) -> np.ndarray:
     return np.clip(22 * np.sqrt(np.maximum(params, 0)), 9, 26)
 
 
-SPREAD = {"latency_ms": "latency"}  # whose interval is not called after the column
 # Why a latency is drawn hollow, and by which marker; the sidebar of the pages says the same.
 HOLLOW = {"": "", "graded D": "-open", "published": "-open", GUESS: "-open-dot"}
 
@@ -270,6 +269,10 @@ def _doubt(rows: pd.DataFrame) -> pd.Series:
 
 def _guessed(rows: pd.DataFrame) -> pd.Series:
     return rows["provenance"].eq("estimated") if "provenance" in rows else pd.Series(False, index=rows.index)
+
+
+# Columns whose interval is not called after them.
+_SPANNED = {"latency_ms": "latency"}
 
 
 def _bars(rows: pd.DataFrame, name: str, colour: str, column: str | None = None) -> dict[str, object] | None:

@@ -249,7 +249,7 @@ def test_an_estimate_is_hollow_called_estimated_and_has_its_interval() -> None:
     assert list(drawn["pairs"].error_x.array) == pytest.approx([0.1, 0.1])
     assert list(traces(figures.tradeoff(frame, "fd", "latency_ms"))["pairs"].error_y.array) == pytest.approx([0.1, 0.1])
     assert "(0.200 to 1.90), estimated, grade F" in guess.hovertext[0]
-    assert "span the 95 % intervals" in figures.conditions(frame)
+    assert "intervals of measured ones span" in figures.conditions(frame)
     over = traces(figures.tradeoff(frame.assign(fits=False), "latency_ms", "fd"))
     assert over["pairs, over the budget, estimated"].marker.symbol == "circle-open-dot"
 

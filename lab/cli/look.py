@@ -112,7 +112,7 @@ BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "memory_mb": (positive, "most memory of the device while it runs, in megabytes, as its reports say it"),
     "file_mb": (positive, "largest file of the weights that are shipped, in megabytes"),
     "macs_m": (positive, "most multiply-adds for one image by what is shipped, in millions"),
-    "device": (str, "the device of the timings, as its reports name it (default: the most common)"),
+    "device": (str, "the device of the timings, as its reports name it (default: that of the most steady timings)"),
     "runtime": (str, "eager, compiled, ...; default: the fastest for each student"),
     "batch": (count_of(1), "batch size of the timings (default 1)"),
     "threads": (count_of(1), "CPU threads of the timings (default: the most common)"),

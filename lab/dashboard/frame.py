@@ -219,7 +219,7 @@ def sidebar() -> None:
 
 
 def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
-    """What each of the sidebar's boxes offers, the most frequent first."""
+    """What each of the sidebar's boxes offers: the most frequent first, of devices the best timed."""
     data = _by_count(runs, "data")
     chosen = runs[runs["data"] == held("data", data)] if data else runs
     return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": choose.devices_by_trust(reports)}
