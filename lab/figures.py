@@ -51,6 +51,7 @@ _HOVERED = (
     *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
     "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not",
 )  # fmt: skip
+NARROW_PX = 270  # the width of a plot on a phone, where a name must not be cut off
 RING = 12  # pixels by which the mark of the pick is larger than its point
 GUESS = "estimated"
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
@@ -91,7 +92,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
         _points(figure, rows[~before], x, y, labels=labels, showlegend=not before.any(), **how)
 
     for k, method in enumerate(methods):
-        mine, shape, colour = shown["method"] == method, SHAPES[k % len(SHAPES)], COLOURS[k % len(COLOURS)]
+        mine, (shape, colour) = shown["method"] == method, _mark(k)
         for why, hollow in HOLLOW.items():
             rows, ending = shown[mine & (doubt == why)], f", {why}" if why else ""
             points(rows[fits[rows.index]], name=method + ending, shape=shape + hollow, colour=colour, named=beside)
@@ -248,6 +249,11 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
     )  # fmt: skip
 
 
+def _mark(k: int) -> tuple[str, str]:
+    """Shape and colour of the k-th kind of points; 36 differ, since each round pairs them anew."""
+    return SHAPES[(k + k // len(COLOURS)) % len(SHAPES)], COLOURS[k % len(COLOURS)]
+
+
 def _sizes(rows: pd.DataFrame) -> np.ndarray:
     """Marker diameters whose area grows with the parameters, between 9 and 26 pixels."""
     params = rows["params_m"].fillna(0.1).to_numpy(float)
@@ -337,7 +343,7 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
         boxes = {place: _text_box(at, r, wide, place) for place in places}
         hits = {
             place: 2 * _overlaps(box, covered)
-            + 4 * (box[0] < -40 or box[1] > PLOT_PX[0] + 40)
+            + 4 * _cut_off(at[0], box)
             + (wall is not None and _overlaps(box, wall))
             for place, box in boxes.items()
         }
@@ -361,6 +367,12 @@ def _text_box(at: tuple[float, float], radius: float, wide: float, place: str) -
     left = at[0] - radius - wide if place.endswith("left") else at[0] + radius
     bottom = at[1] - radius - LINE_PX if place.startswith("bottom") else at[1] + radius
     return np.array([left, left + wide, bottom, bottom + LINE_PX])
+
+
+def _cut_off(at: float, box: np.ndarray) -> bool:
+    """Whether a name beside a mark at `at` would end outside a narrow plot and its margin."""
+    middle = at * NARROW_PX / PLOT_PX[0]
+    return middle + box[0] - at < -8 or middle + box[1] - at > NARROW_PX + 8
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> int:
@@ -471,7 +483,7 @@ def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
             marker=dict(symbol=symbol, size=11 if name == "p90" else 7, line=dict(width=2, color=GREY)),
         )  # fmt: skip
     for k, (form, mine) in enumerate(sorted(rows.groupby("form"), key=lambda pair: pair[0])):
-        colour, shape = COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)]
+        shape, colour = _mark(k)
         hollow = mine["grade"].isin(DOUBTFUL)
         guess = _guessed(mine)
         symbols = [f"{shape}-open-dot" if g else f"{shape}-open" if h else shape for g, h in zip(guess, hollow)]

@@ -147,6 +147,13 @@ def test_a_name_rather_crosses_the_limit_s_line_than_another_point() -> None:
     assert drawn.textposition[0].endswith("right")
 
 
+def test_a_name_does_not_end_outside_a_narrow_chart() -> None:
+    # At its lower left lies another point; to its right is room on a wide screen, on one of 390 pixels there is none.
+    frame = rows(4, latency_ms=[0.2, 0.9, 0.83, 1.0], fd=[3.0, 1.4, 1.33, 1.0], fd_low=np.nan, fd_high=np.nan)
+    drawn = traces(figures.tradeoff(frame.assign(name="12 x 40"), "latency_ms", "fd", pick="run-1"))["the pick"]
+    assert drawn.text == ("12 x 40",) and drawn.textposition == ("top left",)
+
+
 def test_the_knee_is_marked_by_a_shape_of_its_own_also_where_it_is_the_pick() -> None:
     drawn = traces(figures.tradeoff(rows(4), "latency_ms", "fd", pick="run-3", knee="run-1"))
     assert drawn["the knee"].marker.symbol == "diamond-open" and list(drawn["the knee"].x) == [0.4]
@@ -288,6 +295,12 @@ def test_timings_stand_below_each_other_the_fastest_first_with_their_interval() 
     assert list(figure.layout.yaxis.categoryarray)[-1].startswith("n0")
     assert drawn["a"].marker.color != drawn["b"].marker.color and drawn["a"].marker.symbol != drawn["b"].marker.symbol
     assert "grade C:<br>- preset quick, not publishable" in drawn["b"].hovertext[0]
+
+
+def test_no_two_of_many_forms_share_shape_and_colour() -> None:
+    drawn = traces(figures.latencies(timings(20, form=[f"form {k}" for k in range(20)])))
+    marks = {(trace.marker.color, *trace.marker.symbol) for name, trace in drawn.items() if name and name.startswith("form")}
+    assert len(marks) == 20
 
 
 def test_what_is_doubtful_is_hollow_and_what_nobody_measured_says_so() -> None:
