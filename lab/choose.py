@@ -690,7 +690,7 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
         headline=f"Ship {pick['name']}: {facts(pick, budget)}.",
         reason=_reason(fitting, found, budget),
         loses=" ".join(filter(None, [_loses(pick, best, teacher, budget), images_said(pick)])),
-        sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick), _varies(pick)])),
+        sure=" ".join(filter(None, [_sure(fitting, budget), _guessed(pick), _varies(pick), _remembers(pick, budget)])),
         bend=_bend(bent, pick, cost, budget), marginal=_marginal(found, pick, budget), left_out=left_out,
         everyone=rows,
     )  # fmt: skip
@@ -818,6 +818,12 @@ def _sure(fitting: pd.DataFrame, budget: Budget) -> str:
     if cheapest["run"] == pick["run"]:
         return said + f"{pick['name']} is also the cheapest of them, at {_costs(pick)}."
     return said + f"{cheapest['name']} is the cheapest of them, at {_costs(cheapest)} instead of {_costs(pick)}."
+
+
+def _remembers(pick: dict[str, JSON], budget: Budget) -> str:
+    """How the memory was read, where it is limited: a process with all of torch in it says little of a small one."""
+    method = pick.get("memory_method")
+    return f"Its memory is {method}." if "memory_mb" in budget.limits and method else ""
 
 
 def _bend(bent: dict[str, JSON] | None, pick: dict[str, JSON], cost: str, budget: Budget) -> str:

@@ -342,9 +342,7 @@ def _named(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Se
         at, r, wide = (across(row[x]), up(row[y])), radius.iloc[where[0]], LETTER_PX * len(labels[run])
         boxes = {place: _text_box(at, r, wide, place) for place in places}
         hits = {
-            place: 2 * _overlaps(box, covered)
-            + 4 * _cut_off(at[0], box)
-            + (wall is not None and _overlaps(box, wall))
+            place: 2 * _overlaps(box, covered) + 4 * _cut_off(at[0], box) + (wall is not None and _overlaps(box, wall))
             for place, box in boxes.items()
         }
         place = min(hits, key=hits.get)

@@ -388,6 +388,9 @@ def test_memory_is_what_the_report_of_the_same_conditions_says() -> None:
                              "device.gpu": [None, "a GPU", None, None]})  # fmt: skip
     answer = recommend(TABLE, told, Budget(memory_mb=160))
     assert (name(answer.pick), answer.pick["memory_mb"]) == ("middle", 160.0)  # the larger of the two
+    assert "Its memory is" not in answer.sure  # no report says how it was read
+    read = recommend(TABLE, told.assign(**{"memory.method": "a process with torch"}), Budget(memory_mb=160))
+    assert "Its memory is a process with torch." in read.sure
     assert "160 MB of memory" in answer.headline and "at most 160 MB of memory" in answer.reason
     assert answer.candidates.set_index("name").loc["large", "why_not"] == "400 MB is above 160"
     assert "Nearest on memory: small with 90.0 MB" in recommend(TABLE, told, Budget(memory_mb=80)).reason

@@ -38,7 +38,7 @@ def headline(answer: Recommendation) -> None:
 def figures_row(answer: Recommendation) -> None:
     """The pick's values as large figures."""
     pick, metric = answer.pick, answer.budget.metric
-    cells = [(METRICS[metric].title, number(pick[metric]), _to_teacher(answer))]
+    cells = [(METRICS[metric].title, number(pick[metric]), _to_teacher(answer), None)]
     for name in COSTS:
         if pick[name] is not None:
             title = COSTS[name].title
@@ -48,12 +48,15 @@ def figures_row(answer: Recommendation) -> None:
                 title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
             # There is room for one note, and the limits stand right below.
             note = _limit(answer.budget, name) if trained is None else f"trained {number(trained)}"
-            cells.append((title, COSTS[name].say(pick[name]), note))
+            # Of a process with all of torch in it, a bare runtime needs a fraction.
+            method = pick["memory_method"] if name == "memory_mb" else None
+            how = frame.plain(f"As read: {method}.") if method else None
+            cells.append((title, COSTS[name].say(pick[name]), note, how))
     if pick["speed_up"] is not None:
-        cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms"))
+        cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms", None))
     with st.grid(min_column_width=130):
-        for title, value, note in cells:
-            st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True)
+        for title, value, note, how in cells:
+            st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True, help=how)
 
 
 def _limit(budget: Budget, name: str) -> str:

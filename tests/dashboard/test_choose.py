@@ -84,6 +84,8 @@ def test_the_memory_limit_and_the_knee_are_on_the_page(demo: Store) -> None:
     at = page(memory_mb="320", params_m="0", latency_ms="0")
     assert at.header[0].value.startswith("Ship ") and "300 MB of memory" in text(at) and "is the knee" in text(at)
     assert "--memory-mb 320" in at.code[0].value
+    memory = next(metric for metric in at.metric if metric.label == "Memory")
+    assert memory.help.replace("\\", "") == "As read: rss." and "Its memory is rss." in text(at)
 
 
 def test_a_limit_of_nothing_is_no_limit(demo: Store) -> None:
