@@ -157,10 +157,30 @@ def latency(store: Store) -> list[str]:
     if compared:
         lines += ["", "A form is of equal distance where it changes that of no student on the front by more than 2 %; "
                       "of the larger shapes here none is trained."]  # fmt: skip
+    lines += _shares(machines)
     for found in machines:
         if said := _of_machine(found["summary"]):
             lines += ["", f"On the processor with {_instructions(found)}: {' '.join(said)}"]
     return lines
+
+
+def _shares(machines: Sequence[dict]) -> list[str]:
+    """A table of what each processor and number of threads reaches of its own peak at batch 16."""
+    columns, rows = [], {}
+    for found in machines:
+        for one in found["summary"]["batch16"]:
+            if one["best"]:
+                column = f"{_instructions(found)}, {choose.threads_said(one['threads'])}"
+                columns += [column] * (column not in columns)
+                share = f"{one['best']['of_peak']:.0%} ({one['best']['form'].split()[0]})"
+                rows.setdefault((_turned(one["shape"]), one["precision"]), {})[column] = share
+    if not rows:
+        return []
+    cells = [
+        [*which, *(shares.get(column, "not measured") for column in columns)] for which, shares in sorted(rows.items())
+    ]
+    return ["", "At batch 16, what the best runtime reaches of the machine's own peak for a product of that precision:",
+            "", *markdown(["depth x width", "precision", *columns], cells)]  # fmt: skip
 
 
 def _instructions(found: dict) -> str:
@@ -168,14 +188,8 @@ def _instructions(found: dict) -> str:
 
 
 def _of_machine(said: dict) -> list[str]:
-    """Share of the peak, what folding gives and what coarse precisions cost, as far as they were measured."""
-    lines, last = [], max((one["threads"] for one in said["batch16"]), default=0)
-    shares = [f"{_turned(one['shape'])} {one['precision']} {one['best']['of_peak']:.0%} "
-              f"({one['best']['form'].split()[0]})"
-              for one in said["batch16"] if one["best"] and one["threads"] == last]  # fmt: skip
-    if shares:
-        lines.append(f"at batch 16 with {choose.threads_said(last)} the best runtime reaches, of the machine's own "
-                     f"peak for a product of that precision: {', '.join(shares)}.")  # fmt: skip
+    """What folding gives and what coarse precisions cost, as far as they were measured."""
+    lines = []
     if folds := said["fold"]:
         smaller = [1 - one["bytes_after"] / one["bytes_before"] for one in folds]
         faster = [one["times_faster"] for one in folds]
