@@ -1,4 +1,7 @@
-"""What this machine has for the lab, what it lacks, and the command that mends it. Nothing is fetched."""
+"""What this machine has for the lab, what it lacks, and the command that mends it. Nothing is fetched.
+
+Every package is imported where it is looked at: one that is missing or broken is a row, and the rest is still told.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,18 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab import compiler
-from lab.results import Store
+
+if TYPE_CHECKING:
+    from lab.results import Store
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
+INSTALL = "python -m pip install -r requirements.txt"
+ONE_BUILD = "install torch and torchvision of one build, from one place"
+# What an import raises: of a package that is not here, whose libraries don't load, or that was made for another one.
+BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 EDGE = ("onnx", "onnxruntime", "openvino", "tensorrt")  # optional runtimes
 DISK_GB = 5  # 100,000 pairs of 28x28, their runs and a cache of samples
 
@@ -30,10 +40,29 @@ class Finding:
     mend: str = ""
 
 
-def examine(store: Store) -> list[Finding]:
-    """Everything that the lab needs, in the order in which it would fail."""
+def examine(results: Store | Path | str | None = None) -> list[Finding]:
+    """Everything that the lab needs, in the order in which it would fail; of a store or the folder of one."""
     software = [_python(), *_packages(), _torchvision()]
-    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(store), _disk(store), _edge()]
+    root = _root(results)
+    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(root), _disk(root), _edge()]
+
+
+def _root(results: Store | Path | str | None) -> Path:
+    """The results folder; by default that of lab.results.default_root, which can't be imported without pandas."""
+    if results is None:
+        return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
+    return Path(results) if isinstance(results, (str, Path)) else results.root
+
+
+def _why(error: BaseException) -> str:
+    """The first line of an error: some packages explain themselves at length."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _unusable(check: str, what: str, error: BaseException) -> Finding:
+    """A row of something that a package is needed for, which can't be imported."""
+    mend = INSTALL if isinstance(error, ModuleNotFoundError) else ONE_BUILD
+    return Finding(check, "wrong", f"{what} can't be imported: {_why(error)}", mend)
 
 
 def _python() -> Finding:
@@ -57,7 +86,7 @@ def _package(line: str) -> Finding:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "wrong", "not installed", "python -m pip install -r requirements.txt")
+        return Finding(name, "wrong", "not installed", INSTALL)
     for relation, bound in re.findall(r"(>=|<)\s*([\d.]+)", bounds):
         if (_release(version) >= _release(bound)) != (relation == ">="):
             return Finding(name, "note", f"{version}, tried with {bounds}", f"python -m pip install '{line}'")
@@ -76,15 +105,16 @@ def _torchvision() -> Finding:
     # Its compiled part fits exactly one torch; a CUDA build beside a CPU torch fails on import.
     try:
         found = importlib.import_module("torchvision")
-    except (ImportError, OSError, RuntimeError) as error:
-        return Finding("torchvision", "wrong", f"can't be imported: {error}",
-                       "install torch and torchvision of one build, from one place")  # fmt: skip
+    except BROKEN as error:
+        return _unusable("torchvision", "it", error)
     return Finding("torchvision", "fine", found.__version__)
 
 
 def _device() -> Finding:
-    import torch
-
+    try:
+        import torch
+    except BROKEN as error:
+        return _unusable("device", "torch", error)
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
         return Finding("device", "fine", f"{torch.cuda.get_device_name()} (cuda); {threads}")
@@ -112,13 +142,15 @@ def _memory() -> Finding:
 
 
 def _data() -> list[Finding]:
-    from lab import data
-
+    try:
+        from lab import data
+    except BROKEN as error:
+        return [_unusable("data sets", "lab.data", error)]
     found = []
     for name in data.DATASETS:
         try:
             fault = data.fault(name)
-        except (ImportError, OSError, RuntimeError):  # a torchvision that can't be imported has a row of its own
+        except BROKEN:  # a torchvision that can't be imported has a row of its own
             fault = "its files can't be checked without torchvision", ""
         found.append(Finding(name, "note", *fault) if fault else Finding(name, "fine", "on this machine"))
     return found
@@ -127,8 +159,8 @@ def _data() -> list[Finding]:
 def _weights() -> list[Finding]:
     try:
         from lab import metrics, perceptual
-    except ImportError:  # the package that lacks has a row of its own
-        return []
+    except BROKEN as error:
+        return [_unusable(f"{name} weights", "lab.metrics", error) for name in ("lpips", "inception")]
     folder, lpips = perceptual.weights_dir(), perceptual.backbone()
     return [
         Finding("lpips weights", "fine", perceptual.BACKBONES[lpips]) if lpips else
@@ -140,10 +172,15 @@ def _weights() -> list[Finding]:
     ]  # fmt: skip
 
 
-def _results(store: Store) -> Finding:
-    folder = store.root if store.root.exists() else store.root.absolute().parent
+def _results(root: Path) -> Finding:
+    folder = root if root.exists() else root.absolute().parent
     if not os.access(folder, os.W_OK):
         return Finding("results", "wrong", f"{folder} can't be written", "name another folder by --results")
+    try:
+        from lab.results import Store
+    except BROKEN as error:
+        return Finding("results", "wrong", f"{root} can't be read: {_why(error)}", INSTALL)
+    store = Store(root)
     runs = store.runs()
     done = sum(isinstance(run.read("student"), dict) for run in runs)
     teachers = [alias for alias, target in store.teachers().items() if (store.root / "runs" / target).exists()]
@@ -154,8 +191,8 @@ def _results(store: Store) -> Finding:
     return Finding("results", "fine", found)
 
 
-def _disk(store: Store) -> Finding:
-    folder = next(p for p in [store.root.absolute(), *store.root.absolute().parents] if p.exists())
+def _disk(root: Path) -> Finding:
+    folder = next(p for p in [root.absolute(), *root.absolute().parents] if p.exists())
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         return Finding(

@@ -1,0 +1,62 @@
+"""What `lab doctor` says of a machine on which the lab can't run: every row, with the mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import doctor, results
+
+ROOT = Path(__file__).parent.parent
+ROWS = ["python", "torch", "pandas", "torchvision", "device", "compiler", "memory", "lpips weights",
+        "inception weights", "results", "disk", "edge runtimes"]  # fmt: skip
+MISSING = 'raise ModuleNotFoundError("No module named {0!r}", name={0!r})'
+LIBRARY = "libcudart.so.12: cannot open shared object file"
+IN_TWO_LINES = "numpy.dtype size changed, may indicate binary incompatibility\\nand much advice"
+
+
+def without(folder: Path, package: str, code: str, *call: str) -> subprocess.CompletedProcess:
+    """Run Python where the package of that name does nothing but this."""
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").write_text(code.format(package) + "\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "LAB_RESULTS": str(folder / "none")}
+    return subprocess.run([sys.executable, *call], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("code", "words", "mend"), [
+    (MISSING, "torch can't be imported: No module named 'torch'", doctor.INSTALL),
+    (f"raise OSError({LIBRARY!r})", f"torch can't be imported: {LIBRARY}", doctor.ONE_BUILD),
+])  # fmt: skip
+def test_without_torch_every_row_is_told_with_the_mend(tmp_path: Path, code: str, words: str, mend: str) -> None:
+    done = without(tmp_path, "torch", code, "-m", "lab", "doctor", "--json")
+    found = {row["check"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 1 and set(ROWS) <= set(found), done.stderr
+    assert (found["device"]["state"], found["device"]["found"], found["device"]["mend"]) == ("wrong", words, mend)
+    assert found["data sets"]["mend"] == found["lpips weights"]["mend"] == found["torchvision"]["mend"] == mend
+    assert found["results"]["state"] == "fine" and found["disk"]["state"] in ("fine", "note")
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (MISSING, "No module named 'pandas'"),
+    (f'raise ValueError("{IN_TWO_LINES}")', "numpy.dtype size changed, may indicate binary incompatibility"),
+])  # fmt: skip
+def test_without_pandas_the_results_alone_can_not_be_read(tmp_path: Path, code: str, words: str) -> None:
+    script = "import json; from lab.doctor import examine; print(json.dumps([vars(f) for f in examine()]))"
+    done = without(tmp_path, "pandas", code, "-c", script)
+    assert done.returncode == 0, done.stderr
+    found = {row["check"]: row for row in json.loads(done.stdout)}
+    assert set(ROWS) <= set(found) and found["device"]["state"] == "fine"
+    assert found["results"]["state"] == "wrong" and found["results"]["mend"] == doctor.INSTALL
+    assert found["results"]["found"] == f"{tmp_path / 'none'} can't be read: {words}"
+
+
+def test_the_results_folder_is_that_of_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("", str(tmp_path)):
+        monkeypatch.setenv("LAB_RESULTS", folder)
+        assert doctor._root(None) == results.default_root()
+    assert doctor._root(results.Store(tmp_path)) == doctor._root(tmp_path) == doctor._root(str(tmp_path)) == tmp_path
