@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, choose, deploy, diffusion, export
+from lab import artefacts, choose, deploy, diffusion, export, footprint
 from lab.config import JSON, NetConfig, UNetConfig, config_to_json, unknown
 from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
 from lab.devices import predict, runner
@@ -119,7 +119,6 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         return backend.open(path, device=device, threads=threads, precision=precision, solver=solver)
 
     opened()  # untimed: it imports the runtime's packages, which takes seconds once in a process
-    fresh_peak = runner.reset_peak()
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     session, load_ms = _timed(opened)
@@ -133,16 +132,15 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         events = runner.CudaEvents(torch, cuda) if cuda and scope == "core" else None
         timed = runner.time_calls((lambda: session.launch(inputs)) if events else call, chosen, before,
                                   events=events)  # fmt: skip
-        peak_mb = runner.process_peak_mb()
         allocator_mb = round(torch.cuda.max_memory_allocated(cuda) / 1e6, 3) if cuda else None
         image = session.fetch(session.run(inputs))
     state = timed.state | {"threads": session.threads, "idle_power_w": idle, "ambient_c": ambient}
     cold = {"load_ms": load_ms, "build_ms": build_ms if session.builds else None, "first_ms": first_ms}
+    peak_mb, method = footprint.peak(backend, path, batch=batch, threads=session.threads, precision=precision,
+                                     device=device, solver=solver)  # fmt: skip
     memory = {
-        "method": "ru_maxrss of the lab's own process, torch and all, since "
-                  f"{'the weights were read' if fresh_peak else 'it began'}",
-        "weights_mb": round(session.weights_mb, 3), "allocator_peak_mb": allocator_mb, "process_peak_mb": peak_mb,
-        "system_delta_mb": timed.system_mb,
+        "method": method, "weights_mb": round(session.weights_mb, 3), "allocator_peak_mb": allocator_mb,
+        "process_peak_mb": peak_mb, "system_delta_mb": timed.system_mb,
     }  # fmt: skip
     versions = runner.HERE.versions()
     if torch.device(device).type == "cuda":

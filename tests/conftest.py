@@ -31,6 +31,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+FOOTPRINT = (321.5, "peak resident memory of a fresh process")
+
+
+@pytest.fixture(autouse=True)
+def no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings ask a process of its own for its memory, which takes seconds; tests/test_footprint.py tries that."""
+    from lab import footprint
+
+    monkeypatch.setattr(footprint, "peak", lambda *_, **__: FOOTPRINT)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_STUDENT
+from conftest import FOOTPRINT, TINY_STUDENT
 
 from lab import bench, deploy, experiment, runtimes
 from lab.config import DiTConfig, Recipe, UNetConfig, Use
@@ -96,9 +96,17 @@ def test_a_report_says_whose_memory_it_tells(
     free = [3000.0, 2900.0]
     monkeypatch.setattr(runner.HERE, "free_mb", lambda: free.pop(0) if len(free) > 1 else free[0])
     memory = bench.measure(student, store, preset=BRIEF)["memory"]
-    assert memory["method"].startswith("ru_maxrss of the lab's own process, torch and all, since ")
+    assert (memory["process_peak_mb"], memory["method"]) == FOOTPRINT
     assert (memory["allocator_peak_mb"], memory["system_delta_mb"]) == (2.5, 100.0)
     assert 0 < memory["weights_mb"] < memory["process_peak_mb"]
+
+
+def test_an_fp32_session_rounds_nothing_to_tf32(student: Run) -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    session = runtimes.get("eager").open(student.path)
+    with session:
+        assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.backends.cudnn.allow_tf32 is True
 
 
 def test_a_cpu_has_no_allocator_to_tell_of(store: Store, student: Run) -> None:

@@ -14,7 +14,7 @@ FLOORS: dict[int, list[str]] = {
     6: ["app", "lab.__init__", "lab.__main__", "lab.cli", "lab.dashboard"],
     5: ["lab.experiment", "lab.sweep", "lab.doctor"],
     4: ["lab.train", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
-        "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
+        "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
     2: ["lab.teachers", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],

@@ -73,6 +73,7 @@ class Runtime(Protocol):
     name: str
     precisions: tuple[str, ...]  # that it can compute in, the reference first
     exports: bool  # whether it reads a file of its own, not the run's weights
+    # ALONE: str, where its file needs neither torch nor the lab: a program that opens and draws it (lab/footprint.py)
 
     def missing(self) -> str | None:
         """None if it works here, else one sentence why not."""
@@ -270,12 +271,15 @@ class TorchSession:
             self.flags.append("autocast")
 
     def __enter__(self) -> TorchSession:
-        self._threads_before = torch.get_num_threads()
+        self._before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
         torch.set_num_threads(self.threads)
+        # Left alone, a GPU's convolutions round float32 to TF32, and a U-Net's fp32 would be another than a DiT's.
+        torch.backends.cudnn.allow_tf32 = False
         return self
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._threads_before)
+        threads, torch.backends.cudnn.allow_tf32 = self._before
+        torch.set_num_threads(threads)
 
     def place(self, z: np.ndarray, y: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
         z, y = np.asarray(z, np.float32), None if y is None else np.asarray(y)

@@ -80,6 +80,17 @@ class OnnxRuntime:
     name = "onnxruntime"
     precisions = tuple(export.PRECISIONS)
     exports = True
+    ALONE = f"""
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+options.log_severity_level = {ERRORS_ONLY}
+session = onnxruntime.InferenceSession(folder + "/{FILE}", options, providers=["CPUExecutionProvider"])
+kinds = {{"tensor(float)": "float32", "tensor(int64)": "int64"}}
+inputs = {{x.name: numpy.zeros([batch, *x.shape[1:]], kinds[x.type]) for x in session.get_inputs()}}
+for _ in range(draws):
+    session.run(None, inputs)
+"""
 
     def missing(self) -> str | None:
         return missing_packages(self, "onnx", "onnxruntime", "onnx_ir")

@@ -94,6 +94,20 @@ class OpenVino:
     name = "openvino"
     precisions = tuple(HINTS)
     exports = True
+    ALONE = f"""
+import numpy, openvino
+core = openvino.Core()
+model = core.read_model(folder + "/{FILE}")
+shapes = {{x.get_any_name(): [batch, *(d.get_length() for d in list(x.partial_shape)[1:])] for x in model.inputs}}
+model.reshape(shapes)
+kinds = {{x.get_any_name(): x.element_type.to_dtype() for x in model.inputs}}
+settings = {{"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads),
+            "INFERENCE_PRECISION_HINT": {HINTS!r}[precision]}}
+request = core.compile_model(model, "CPU", settings).create_infer_request()
+inputs = {{name: numpy.zeros(shape, kinds[name]) for name, shape in shapes.items()}}
+for _ in range(draws):
+    request.infer(inputs)
+"""
 
     def missing(self) -> str | None:
         return missing_packages(self, "onnx", "openvino")
