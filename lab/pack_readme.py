@@ -70,9 +70,13 @@ sudo jetson_clocks --show
 sudo swapoff -a                             # swap in use makes a report a D; a restart brings it back
 ```
 
-The runner starts `tegrastats` itself where it is there, and notes clocks, temperature and power (VDD_IN) while it
-measures; with `sudo` it also sees what only root may read. By hand: `sudo tegrastats --interval 200`. Before it warms
-up it watches the idle board for two seconds: energy is told gross, and net of what the board draws anyway.
+The runner starts `tegrastats` itself where it is there, and notes clocks, temperature and power while it measures
+(VDD_IN; on an AGX Orin, which has no such rail, VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0); with `sudo` it also sees what
+only root may read. By hand: `sudo tegrastats --interval 200`. Before it warms up it watches the idle board for two
+seconds: energy is told gross, and net of what the board draws anyway.
+
+Run it outside of a container: inside, the board's name and its power mode are hidden, and a report of a Jetson without
+its mode is a D.
 
 Without the runner, the same engine by trtexec (on a Jetson: /usr/src/tensorrt/bin/trtexec). The precision stands in
 the ONNX file itself, so one file serves both:
@@ -93,7 +97,8 @@ def _rpi(_: Mapping[str, Any]) -> str:
 echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor   # the mode by its name
 echo $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq) | \\
   sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_min_freq                     # fixes the clocks
-vcgencmd get_throttled                       # 0x0: neither too hot nor too weakly supplied since it was switched on
+vcgencmd get_throttled                       # 0x0: neither too hot nor too weakly supplied since it was switched on;
+                                             # else restart it, or a report can't tell whether it happened again
 sudo swapoff -a                              # swap in use makes a report a D
 python3 -m venv venv && . venv/bin/activate && pip install onnxruntime
 ```

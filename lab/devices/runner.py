@@ -40,13 +40,13 @@ import time
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.6"
+NAME, VERSION = "edge-dit-lab", "1.7"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -62,7 +62,9 @@ LOOK_S, BUSIEST, LONGEST_NAME = 0.2, 5, 63  # how long processes are watched, ho
 AMBIENT_C = (-40.0, 85.0)  # what a room, a car or a mast can have
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 BELOW_MAX, SELDOM = 0.97, 0.01  # a fixed clock that is below 97 % of its own in more than 1 % of the looks throttles
-RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # of a whole Jetson module, by the names that boards give it
+# What together is a whole Jetson module, by the names that boards give it; see `module_rails`.
+RAILS = (("VDD_IN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
+LIVE_BITS, PAST_BITS = 0xF, 0xF0000  # of a Raspberry Pi's word: what holds it back now, and what has since boot
 COMMAND_FOLDERS = ("usr/bin", "usr/sbin", "usr/src/tensorrt/bin")  # trtexec of a JetPack stands in the last
 
 Clock = Callable[[], int]  # nanoseconds
@@ -168,18 +170,30 @@ class Machine:
         """The `device` part of a report."""
         chips = [part for part in self.text("proc/device-tree/compatible").split("\0") if part]
         return {
-            "family": self.family, "name": self._board or self._cpu_name(), "soc": chips[-1] if chips else None,
+            "family": self.family, "name": self._board or self._unnamed(), "soc": chips[-1] if chips else None,
             "gpu": None, "memory_mb": self.memory_mb(), "cooling": self._fan(),
         } | ({"unified_memory": True} if self.family in BOARDS else {})  # fmt: skip
 
     @functools.cached_property
     def _board(self) -> str:
-        return self.text("proc/device-tree/model")
+        """What the board calls itself. Docker hides the device tree; newer kernels tell its model elsewhere, too."""
+        if model := self.text("proc/device-tree/model"):
+            return model
+        return self.text("sys/devices/soc0/machine") if self._tegra else ""
+
+    @functools.cached_property
+    def _tegra(self) -> bool:
+        """Whether kernel or system are NVIDIA's for its boards, which is told in a container without a device tree."""
+        return "tegra" in self.text("proc/sys/kernel/osrelease") or bool(self.text("etc/nv_tegra_release"))
+
+    def _unnamed(self) -> str:
+        """A name where no board tells one. A Jetson's processor and GPU are called as those of other boards are."""
+        return "NVIDIA Jetson (board unknown)" if self.family == "jetson" else self._cpu_name()
 
     @functools.cached_property
     def family(self) -> str:
         board = self._board
-        if re.search("jetson|nvidia", board, re.I):
+        if re.search("jetson|nvidia", board, re.I) or self._tegra:
             return "jetson"
         if "raspberry pi" in board.lower():
             return "rpi"
@@ -318,20 +332,24 @@ class Machine:
         return None if hz is None else hz / 1e6
 
     @functools.cached_property
-    def _rail(self) -> tuple[str, str, str] | None:
-        """(name, path of its millivolts, path of its milliamperes) of what the whole module draws."""
+    def _rails(self) -> dict[str, tuple[str, str]]:
+        """Rail -> (path of its millivolts, path of its milliamperes), of those that make up the whole module."""
+        told: dict[str, tuple[str, str]] = {}
         for path in self.find("sys/class/hwmon/hwmon*/in[0-9]*_label"):
-            if (name := self.text(path)) in RAILS:
-                volts = path.replace("_label", "_input")
-                return name, volts, re.sub(r"/in(\d+)_input$", r"/curr\1_input", volts)
-        return None
+            volts = path.replace("_label", "_input")
+            told.setdefault(self.text(path), (volts, re.sub(r"/in(\d+)_input$", r"/curr\1_input", volts)))
+        return {name: told[name] for name in module_rails(told)}
 
     def power_rail(self) -> str | None:
-        return self._rail and self._rail[0]
+        """The rail whose power `power_w` is, A+B where it is a sum."""
+        return "+".join(self._rails) or None
 
     def power_w(self) -> float | None:
-        volts, amperes = (self.number(path) for path in self._rail[1:]) if self._rail else (None, None)
-        return None if volts is None or amperes is None else volts * amperes / 1e6
+        """What the whole module draws; None unless all of its rails tell."""
+        told = [(self.number(volts), self.number(amperes)) for volts, amperes in self._rails.values()]
+        if not told or any(None in pair for pair in told):
+            return None
+        return sum(volts * amperes for volts, amperes in told) / 1e6
 
     def free_mb(self) -> float | None:
         """Memory that a program could still have."""
@@ -351,29 +369,26 @@ class Machine:
         return max(found) if found else None
 
     def throttles(self) -> float | None:
-        """How often the machine was slowed for heat or want of power since boot; None where it is not counted.
-
-        A Raspberry Pi keeps no counts, only whether each of four things has happened: so many.
-        """
+        """How often the machine was slowed for heat or want of power since boot; None where it is not counted."""
         counts = self.numbers("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
         counts += self.numbers("sys/class/hwmon/hwmon*/oc[0-9]*_event_cnt")  # a Jetson's over-current events
-        if (flags := self._pi_flags()) is not None:
-            counts.append(bin(flags >> 16 & 0xF).count("1"))
         return sum(counts) if counts else None
 
-    def throttled_now(self) -> bool | None:
-        """Whether a Raspberry Pi holds its clocks back at this moment, or its supply is too weak."""
-        flags = self._pi_flags(ask=False)
-        return None if flags is None else bool(flags & 0xF)
+    @functools.cached_property
+    def _throttle_file(self) -> str | None:
+        """soc/soc:firmware up to a Raspberry Pi 4, soc@107c000000/soc@107c000000:firmware on a 5."""
+        return next(iter(self.find("sys/devices/platform/soc*/soc*:firmware/get_throttled")), None)
 
-    def _pi_flags(self, *, ask: bool = True) -> int | None:
-        """The firmware's word: bits 0 to 3 what is now, 16 to 19 what has been since boot."""
-        text = self.text("sys/devices/platform/soc/soc:firmware/get_throttled")
-        if not text and ask and self.family == "rpi":  # a process of its own, so not five times a second
-            text = self.told("vcgencmd", "get_throttled").strip().removeprefix("throttled=")
-        with suppress(ValueError):
-            return int(text, 16)
-        return None
+    def throttle_word(self) -> int | None:
+        """What a Raspberry Pi's firmware says of throttling (LIVE_BITS, PAST_BITS) as sysfs has it."""
+        return _hex(self.text(self._throttle_file)) if self._throttle_file else None
+
+    def asked_throttle_word(self) -> int | None:
+        """The same, by vcgencmd where sysfs has it not: a process of its own, so not five times a second."""
+        word = self.throttle_word()
+        if word is None and self.family == "rpi":
+            word = _hex(self.told("vcgencmd", "get_throttled").strip().removeprefix("throttled="))
+        return word
 
     def busy_s(self) -> float | None:
         """CPU seconds that all processes together have used since boot."""
@@ -382,6 +397,12 @@ class Machine:
             return None
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
         return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _hex(text: str) -> int | None:
+    with suppress(ValueError):
+        return int(text, 16)
+    return None
 
 
 BOARDS = ("jetson", "rpi")
@@ -422,20 +443,36 @@ def not_quiet(before: Before, cpus: int) -> list[str]:
     return why
 
 
+def module_rails(told: Collection[str]) -> tuple[str, ...]:
+    """The rails whose power together is what a whole Jetson module draws, of those that are told; () if they are not.
+
+    Most modules have one such rail. An AGX Orin has none: its VIN_SYS_5V0 feeds memory, inputs and outputs alone
+    (jetson_stats issue 344). There the sum counts, as in jetson_stats: of the GPU's, the CPUs' and that rail. Its
+    fourth channel, VDDQ_VDD2_1V8AO, lies behind the same 5 V; jetson_stats adds it, tegrastats of JetPack 6 does not
+    even list it, and here it would count twice.
+    """
+    return next((rails for rails in RAILS if set(rails) <= set(told)), ())
+
+
+def _watts(line: str) -> dict[str, float]:
+    """The power of every rail in a line of tegrastats."""
+    return {name: float(mw) / 1000 for name, mw in re.findall(r"\b([A-Z]\w+) (\d+)mW", line)}
+
+
 def tegrastats(line: str) -> dict[str, float]:
     """What one line of tegrastats tells, under the names of SideChannel."""
     cpus = re.search(r"\bCPU \[([^]]*)\]", line)
     mhz = [float(m) for m in re.findall(r"@(\d+)", cpus[1])] if cpus else []
     degrees = [float(c) for c in re.findall(r"@(-?[\d.]+)C\b", line)]
-    watts = {name: float(mw) / 1000 for name, mw in re.findall(r"\b([A-Z]\w+) (\d+)mW", line)}
+    watts = _watts(line)
     found = {
         "cpu_mhz": statistics.fmean(mhz) if mhz else None,
         "gpu_mhz": _first(r"GR3D_FREQ \d+%@\[?(\d+)", line),
         "emc_mhz": _first(r"EMC_FREQ \d+%@(\d+)", line),
         "temp_c": max((c for c in degrees if c > 0), default=None),
-        "power_w": next((watts[name] for name in RAILS if name in watts), None),
+        "power_w": sum(watts[name] for name in module_rails(watts)),
     }
-    return {name: value for name, value in found.items() if value}  # a clock of 0 is one that may not be read
+    return {name: value for name, value in found.items() if value}  # 0 is what may not be read, or is not told
 
 
 def _first(pattern: str, text: str) -> float | None:
@@ -448,7 +485,7 @@ class SideChannel:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        names = ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w", "free_mb", "throttled_now")
+        names = ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w", "free_mb", "throttle_word")
         self.seen: dict[str, list[float]] = {name: [] for name in names}
         self._when: dict[str, list[float]] = {name: [] for name in names}  # monotonic seconds of each of them
         self._lock = threading.Lock()
@@ -518,7 +555,7 @@ class SideChannel:
     def _hear(self, first: threading.Event) -> None:
         for line in self._tegrastats.stdout:
             self._told = tegrastats(line)
-            self.rail = self.rail or next((name for name in RAILS if f" {name} " in line), None)
+            self.rail = self.rail or "+".join(module_rails(_watts(line))) or None
             first.set()
         first.set()
 
@@ -544,6 +581,7 @@ class Watch:
         self.machine, self.before = machine, before
         self.side = SideChannel(machine)
         self.cool, self._throttles = machine.temp_c(), machine.throttles()  # before the warm-up, which heats
+        self._word, self._last_words = machine.asked_throttle_word(), []
 
     def __enter__(self) -> Watch:
         self._busy, self._own, self._began = self.machine.busy_s(), _own_cpu_s(), time.monotonic()
@@ -561,17 +599,36 @@ class Watch:
         cool_down(self.machine, self.cool, sleep)
         self.side.paused = False
 
+    def session_over(self) -> None:
+        """Ask a Raspberry Pi while it is still hot: where sysfs does not tell, nobody looked while it worked."""
+        if (word := self.machine.asked_throttle_word()) is not None:
+            self._last_words.append(word)
+
     def throttled(self) -> bool | None:
         """Whether it was slowed down meanwhile; None if the machine has no means to tell.
 
-        A clock that is not fixed falls when there is little to do, too, so that says nothing.
+        A clock that is not fixed falls when there is little to do, too, so that says nothing. Nor does a Raspberry
+        Pi's: scaling_cur_freq stays where it was asked to be while the firmware runs slower (raspberrypi/linux#2986).
         """
         counted = None if self._throttles is None else (self.machine.throttles() or 0) > self._throttles
-        fixed = self.machine.family in BOARDS and self.machine.clocks_locked() is True
+        fixed = self.machine.family == "jetson" and self.machine.clocks_locked() is True
         slow = self.side.below(self.machine.highest_mhz()) if fixed else None
-        now = any(self.side.seen["throttled_now"]) if self.side.seen["throttled_now"] else None
-        known = [sign for sign in (counted, slow, now) if sign is not None]
+        known = [sign for sign in (counted, slow, self._held_back()) if sign is not None]
         return any(known) if known else None
+
+    def _held_back(self) -> bool | None:
+        """Whether a Raspberry Pi's words show that it was throttled meanwhile; None where they leave it open.
+
+        A bit of the past that was set before can't be set again, so only looks all along say no then; one at the end
+        of a session can but say yes.
+        """
+        seen = [int(word) for word in self.side.seen["throttle_word"]]
+        before = PAST_BITS if self._word is None else self._word
+        words = [*seen, *self._last_words]
+        # Each beside the one before it: some kernels clear the past when it is read (raspberrypi/linux#2397).
+        if any(word & LIVE_BITS or word & ~last & PAST_BITS for last, word in zip([before, *words], words)):
+            return True
+        return False if seen or (words and not before & PAST_BITS) else None
 
     def state(self) -> dict[str, Any]:
         """The `state` part of a report."""
@@ -654,6 +711,7 @@ def time_calls(call: Callable[[], object], preset: Preset, before: Before, *, ev
             if session:
                 watch.cool_down(sleep)
             sessions.append(sample(call, preset, clock, once))
+            watch.session_over()
     timing = {"unit": "ms", "clock": "wall_sync", "warmup_iters": warmup_iters, "warmup_converged": converged}
     timing |= summary(sessions)
     if events:
@@ -936,17 +994,20 @@ def idle_w(machine: Machine, sleep: Callable[[float], None] = time.sleep) -> flo
     return power and power["mean"]
 
 
-def energy_of(state: dict[str, Any], timing: dict[str, Any], batch: int) -> dict[str, Any] | None:
+def energy_of(state: dict[str, Any], timing: dict[str, Any], batch: int, *, period_ms: float | None = None
+              ) -> dict[str, Any] | None:  # fmt: skip
     """The `energy` part of a report: millijoules of an image; None where no rail tells the power.
 
-    mj_per_image is gross, the mean power of the rail times the time of a call, by the wall where there are two clocks,
-    for the power was drawn between the GPU's works, too. mj_per_image_net is the same less the idle power, None where
-    that is not known or not below the mean.
+    mj_per_image is gross, the mean power of the rail times the time that a call takes of the wall clock, for the power
+    was drawn between the GPU's works, too. That is `period_ms` where it is given: from one call to the next over all
+    of them, as with trtexec, which queues calls so that their copies overlap. Else it is the median call, by the wall
+    where there are two clocks. mj_per_image_net is the same less the idle power, None where that is not known or not
+    below the mean.
     """
     power, rail, idle = state["power_w"], state["power_rail"], state.get("idle_power_w")
     if not power or not rail:
         return None
-    ms = timing.get("wall", timing)["p50"] / batch
+    ms = ((timing.get("wall") or timing)["p50"] if period_ms is None else period_ms) / batch
     net = None if idle is None or idle >= power["mean"] else round((power["mean"] - idle) * ms, 6)
     return {"mj_per_image": round(power["mean"] * ms, 6), "net_of_idle": False, "mj_per_image_net": net, "rail": rail}
 
@@ -963,14 +1024,17 @@ def reset_peak() -> bool:
     return True
 
 
-def process_peak_mb(*, children: bool = False) -> float | None:
-    """Peak resident memory of this process, or of those that it started, in MB; None where it is not told."""
+def process_peak_mb() -> float | None:
+    """Peak resident memory of this process in MB; None where it is not told."""
     try:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 2**20 if platform.system() == "Darwin" else peak / 1024, 1)
+    return _peak_mb(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def _peak_mb(used: Any) -> float:
+    return round(used.ru_maxrss / 2**20 if platform.system() == "Darwin" else used.ru_maxrss / 1024, 1)
 
 
 def own_sha256() -> str:
@@ -1068,6 +1132,7 @@ class Found:
     memory: dict[str, Any]
     device: dict[str, Any] = field(default_factory=dict)  # where another chip than the CPU did the work
     software: dict[str, str | None] = field(default_factory=dict)  # versions that it knows better than the system
+    period_ms: float | None = None  # from one call to the next, where that is not the time of a call
 
 
 CUDA_MB = 1000.0  # of a board: a CUDA context and the libraries; a guess, for no board was at hand
@@ -1336,15 +1401,15 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
     """Build an engine and time it; one process for each session."""
     path, network = machine.command("trtexec"), pack.network("onnx", options.precision)
     room_for(pack, runtime, options, before, machine)
-    version = trt_version(_told(path, ["--help"]))
+    version = trt_version(_told(path, ["--help"])[0])
     command = trt_command(path, version, pack, options)
     with tempfile.TemporaryDirectory() as name, Watch(machine, before) as watch:
         folder = Path(name)
         engine, times, output = folder / "engine", folder / "times.json", folder / "output.json"
         watch.side.paused = True  # building is no part of what is timed
         start = time.perf_counter_ns()
-        said = _told(command[0], [f"--onnx={pack.folder / network['file']}", *command[1:], f"--saveEngine={engine}",
-                                  "--skipInference"])  # fmt: skip
+        said, _ = _told(command[0], [f"--onnx={pack.folder / network['file']}", *command[1:],
+                                     f"--saveEngine={engine}", "--skipInference"])  # fmt: skip
         build_ms = (time.perf_counter_ns() - start) / 1e6
         loads = []
         for part in ("z", "y"):
@@ -1352,27 +1417,33 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
                 (folder / part).write_bytes(rows.tobytes())
                 loads.append(f"{part}:{folder / part}")
         sessions: list[Sequence[int]] = []
+        waits: list[int] = []  # how long a host waits for each call
         lasted: list[float | None] = []
+        peaks: list[float | None] = []
         for session in range(preset.sessions):
             if session:
                 watch.cool_down(time.sleep)
             watch.side.paused, began = False, time.monotonic()
-            ran = _told(command[0], [
+            ran, peak_mb = _told(command[0], [
                 f"--loadEngine={engine}", *command[1:], f"--loadInputs={','.join(loads)}", "--useSpinWait",
                 f"--warmUp={round(preset.warmup_s * 1000)}", f"--duration={math.ceil(preset.seconds)}",
                 f"--iterations={preset.iters}", "--percentile=50,90,99", f"--exportTimes={times}",
                 f"--exportOutput={output}",
             ], limit_s=600 + 3 * preset.seconds)  # fmt: skip
+            watch.session_over()
             watch.side.paused = True
             watch.side.only_last(preset.seconds, began)  # its start draws less power than its work
             sessions.append(trt_times(times.read_text()))
+            waits += trt_times(times.read_text(), "latencyMs")
             lasted.append(_first(r"queries over ([\d.]+) s", ran))
+            peaks.append(peak_mb)
         image = trt_output(output.read_text())
         weights_mb = round(engine.stat().st_size / 1e6, 3)
     timing = {"unit": "ms", "clock": "cuda_event", "warmup_iters": None, "warmup_converged": None}
-    timing |= summary(sessions)
+    timing |= summary(sessions) | {"wall": spread(waits)}
+    period_ms = None
     if None not in lasted:  # the GPU's own times leave out the copies between them
-        timing["duration_s"] = round(sum(lasted), 3)
+        timing["duration_s"], period_ms = round(sum(lasted), 3), sum(lasted) * 1000 / len(waits)
     timed = Timed(timing, watch.state(), watch.flags(), watch.system_mb())
     loaded, device = _first(r"Engine deserialized in ([\d.]+) sec", ran), re.search(r"Selected Device: (.+)", said)
     memory = _first(r"Device Global Memory: (\d+) MiB", said)
@@ -1381,30 +1452,61 @@ def by_trtexec(pack: Pack, runtime: Any, options: argparse.Namespace, preset: Pr
         ["trtexec", "useSpinWait", *(part.lstrip("-") for part in command[2:]), *timed.flags],
         {"load_ms": None if loaded is None else round(loaded * 1000, 3), "build_ms": round(build_ms, 3),
          "first_ms": None},
-        {"method": "ru_maxrss of trtexec; weights_mb is the engine", "weights_mb": weights_mb,
-         "process_peak_mb": process_peak_mb(children=True), "system_delta_mb": timed.system_mb},
+        {"method": "ru_maxrss of trtexec while it times; weights_mb is the engine", "weights_mb": weights_mb,
+         "process_peak_mb": max((mb for mb in peaks if mb is not None), default=None),
+         "system_delta_mb": timed.system_mb},
         _gpu(machine, device[1].strip(), int(memory or machine.memory_mb())) if device else {},
-        {"tensorrt": ".".join(map(str, version))},
+        {"tensorrt": ".".join(map(str, version))}, period_ms,
     )  # fmt: skip
 
 
-def _told(path: str, args: Sequence[str], *, limit_s: float = 3600.0) -> str:
-    """What trtexec prints. Raises Broken with its own words where it fails."""
-    try:
-        done = subprocess.run([path, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit_s)  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Broken(f"trtexec did not end within {limit_s:g} s") from None
-    if done.returncode:
-        errors = [line for line in done.stdout.splitlines() if "[E]" in line] or done.stdout.splitlines()[-3:]
-        raise Broken(f"trtexec failed with exit code {done.returncode}: {' '.join(errors[:3])[:600]}")
-    return done.stdout
+def _told(path: str, args: Sequence[str], *, limit_s: float = 3600.0) -> tuple[str, float | None]:
+    """What trtexec prints, and its peak memory in MB. Raises Broken with its own words where it fails."""
+    with tempfile.TemporaryFile() as printed:  # a pipe would have to be emptied meanwhile
+        process = subprocess.Popen([path, *args], stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT)
+        try:
+            peak_mb = _ended(process, limit_s)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"trtexec did not end within {limit_s:g} s") from None
+        finally:
+            if process.returncode is None:  # nor may it run on when somebody interrupts us
+                process.kill()
+                process.wait()
+        printed.seek(0)
+        said = printed.read().decode(errors="replace")
+    if process.returncode:
+        errors = [line for line in said.splitlines() if "[E]" in line] or said.splitlines()[-3:]
+        raise Broken(f"trtexec failed with exit code {process.returncode}: {' '.join(errors[:3])[:600]}")
+    return said, peak_mb
 
 
-def trt_times(text: str) -> list[int]:
-    """The GPU's time of every call in --exportTimes' JSON, in ns."""
+def _ended(process: subprocess.Popen, limit_s: float) -> float | None:
+    """Waits for the end of a process; gives its own peak resident memory in MB, None where that is not told.
+
+    RUSAGE_CHILDREN would tell the largest of all that have ended, and building an engine takes more than running it.
+    Linux counts in what we had ourselves when we started it, a few ten MB, far less than CUDA takes.
+    """
+    if not hasattr(os, "wait4"):  # Windows
+        process.wait(limit_s)
+        return None
+    end = time.monotonic() + limit_s
+    while True:
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return _peak_mb(used)
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(process.args, limit_s)
+        time.sleep(0.02)
+
+
+def trt_times(text: str, name: str = "computeMs") -> list[int]:
+    """One time of every call in --exportTimes' JSON, in ns.
+
+    computeMs is the GPU's work, latencyMs what trtexec prints as the host's latency: that and the copies in and out.
+    """
     try:
-        found = [max(round(call["computeMs"] * 1e6), 1) for call in json.loads(text)]
+        found = [max(round(call[name] * 1e6), 1) for call in json.loads(text)]
     except (ValueError, TypeError, KeyError) as error:
         raise Broken(f"trtexec's times can't be read: {error!r}") from None
     if not found:
@@ -1463,7 +1565,8 @@ def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespac
               idle: float | None) -> dict[str, Any]:  # fmt: skip
     """The device report (device_report.v1) of one timing."""
     network, model = pack.network(runtime.kind, options.precision), pack.facts["model"]
-    state = found.timed.state | {"threads": options.threads, "idle_power_w": idle, "ambient_c": options.ambient}
+    threads = None if runtime is TrtExec else options.threads  # CPU threads mean nothing to an engine
+    state = found.timed.state | {"threads": threads, "idle_power_w": idle, "ambient_c": options.ambient}
     _, height, width = pack.image_shape
     versions = machine.versions() | {name: version for name, version in found.software.items() if version}
     return with_id(_plain({
@@ -1486,7 +1589,7 @@ def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespac
         "workload": {"scope": options.scope, "batch": options.batch, "height": height, "width": width, "nfe": 1},
         "timing": found.timed.timing | found.cold,
         "memory": found.memory,
-        "energy": energy_of(state, found.timed.timing, options.batch),
+        "energy": energy_of(state, found.timed.timing, options.batch, period_ms=found.period_ms),
         "checks": checked(pack, found.image, options),
     }))  # fmt: skip
 
@@ -1502,10 +1605,10 @@ def _plain(value: Any) -> Any:
 
 def with_id(report: dict[str, Any]) -> dict[str, Any]:
     """With a report_id by content: which run, how it was timed, and a digest of everything."""
-    model, work = report["model"], report["workload"]
+    model, work, threads = report["model"], report["workload"], report["state"]["threads"]
     digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:12]
     words = [model["model_id"][-8:], report["software"]["runtime"], model["precision"], f"b{work['batch']}",
-             f"t{report['state']['threads']}", work["scope"], digest]  # fmt: skip
+             *([] if threads is None else [f"t{threads}"]), work["scope"], digest]  # fmt: skip
     return {"schema": report["schema"], "report_id": "-".join(words).lower().replace("+", "_")} | report
 
 
@@ -1582,7 +1685,8 @@ def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machi
         options.precision = runtime.precision if options.precision == "auto" else options.precision
         pack.network(runtime.kind, options.precision)
         before = look(preset, machine)
-        what = f"{runtime.name}, {options.precision}, batch {options.batch}, {options.threads} threads"
+        what = f"{runtime.name}, {options.precision}, batch {options.batch}"
+        what += "" if runtime is TrtExec else f", {options.threads} threads"
         print(f"{what}: warming up, then {preset.sessions} x {preset.seconds:g} s ...", file=sys.stderr)
         idle = idle_w(machine)
         measure = by_trtexec if runtime is TrtExec else by_calls

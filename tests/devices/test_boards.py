@@ -39,6 +39,12 @@ XAVIER = (
     "GR3D_FREQ 0%@114 APE 150 MTS fg 0% bg 0% AO@35C GPU@36C PMIC@100C AUX@35.5C CPU@37C thermal@36.05C "
     "VDD_IN 3180/3180 VDD_CPU_GPU_CV 367/367 VDD_SOC 940/940"
 )
+AGX = (  # an AGX Orin with JetPack 5
+    "RAM 3000/30000MB (lfb 1x1MB) SWAP 0/15000MB (cached 0MB) CPU [1%@2201,0%@2201] GR3D_FREQ 0% cpu@52.8C tj@52.9C "
+    "VDD_GPU_SOC 4000mW/3900mW VDD_CPU_CV 800mW/800mW VIN_SYS_5V0 4500mW/4500mW NC 0mW/0mW "
+    "VDDQ_VDD2_1V8AO 500mW/500mW NC 0mW/0mW"
+)
+AGX_RAIL = "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0"
 NVPMODEL_CONF = """
 < POWER_MODEL ID=0 NAME=15W >
 CPU_ONLINE CORE_0 1
@@ -133,11 +139,13 @@ def pi(root: Path) -> Machine:
         (ORIN, {"cpu_mhz": 1510, "gpu_mhz": 624, "emc_mhz": 2133, "temp_c": 49.2, "power_w": 4.856}),
         (NO_ROOT, {"cpu_mhz": 1510, "temp_c": 49.2, "power_w": 4.856}),
         (XAVIER, {"cpu_mhz": 1190, "gpu_mhz": 114, "emc_mhz": 1600, "temp_c": 100}),
+        (AGX, {"cpu_mhz": 2201, "temp_c": 52.9, "power_w": 9.3}),
+        ("VIN_SYS_5V0 4500mW/4500mW", {}),
         ("GR3D_FREQ 12%@[918,918]", {"gpu_mhz": 918}),
         ("", {}),
         ("tegrastats: command failed [x] 12%@", {}),
     ],
-    ids=["JetPack 6", "no root", "JetPack 4", "two GPU clusters", "nothing", "nonsense"],
+    ids=["JetPack 6", "no root", "JetPack 4", "AGX Orin", "a part", "two GPU clusters", "nothing", "nonsense"],
 )
 def test_a_line_of_tegrastats_is_read(line: str, told: dict[str, float]) -> None:
     assert runner.tegrastats(line) == pytest.approx(told)
@@ -156,6 +164,40 @@ def test_a_jetson_says_who_it_is(root: Path, jetson: Machine) -> None:
                                  "tensorrt": "10.3.0"}  # fmt: skip
     (root / "usr/bin/dpkg-query").unlink()
     assert jetson.versions()["cudnn"] is None and jetson.versions()["tensorrt"] is None
+
+
+IN_DOCKER = [  # which of its own files a container of NVIDIA's, or another one on its kernel, shows
+    {"proc/sys/kernel/osrelease": "5.15.148-tegra\n"},
+    {"proc/sys/kernel/osrelease": "6.8.0-1009-custom\n", "etc/nv_tegra_release": JETSON["etc/nv_tegra_release"]},
+]
+
+
+def in_docker(root: Path, shown: dict[str, str]) -> Machine:
+    """A Jetson as a container shows it: neither the device tree nor what nvpmodel writes down."""
+    hidden = re.compile("proc/device-tree/|etc/|var/|usr/")
+    return put(root, {name: text for name, text in JETSON.items() if not hidden.match(name)} | shown)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("shown", IN_DOCKER, ids=["kernel", "release"])
+def test_a_jetson_in_a_container_is_a_jetson_whose_board_and_mode_are_unknown(
+    shown: dict[str, str], unpacked: Path, root: Path
+) -> None:
+    board = in_docker(root, shown)
+    trtexec(root, unpacked)
+    found = reported(unpacked, board)
+    device = {name: found["device"].get(name) for name in ("family", "name", "gpu", "memory_mb", "unified_memory")}
+    assert device == {"family": "jetson", "name": "NVIDIA Jetson (board unknown)", "gpu": "Orin", "memory_mb": 7620,
+                      "unified_memory": True}  # fmt: skip
+    grade = report.grade(found)
+    assert (grade.letter, grade.reasons) == ("D", ("the power mode is unknown, and a jetson has several",))
+
+
+def test_the_board_of_a_container_is_named_where_the_kernel_still_tells_it(root: Path) -> None:
+    name = JETSON["proc/device-tree/model"].strip("\0")
+    assert in_docker(root, IN_DOCKER[0] | {"sys/devices/soc0/machine": f"{name}\n"}).device()["name"] == name
+    other = put(root.parent / "other", {"sys/devices/soc0/machine": "Snapdragon\n"})
+    assert other.device()["name"] != "Snapdragon" and other.family != "jetson"
 
 
 @pytest.mark.parametrize(("number", "name"), [(90300, "9.3.0"), (91002, "9.10.2"), (8902, "8.9.2"), (None, None)])
@@ -237,6 +279,37 @@ def test_clocks_power_and_memory_of_a_jetson_come_from_sysfs(root: Path, jetson:
     assert state["power_w"]["mean"] == 6.0 and state["power_rail"] == "VDD_IN"
     assert state["emc_mhz"] is None and state["clocks_locked"] is True and state["throttled"] is False
     assert found.system_mb == pytest.approx(5000 - 5_000_000 / 1024, abs=0.1)
+
+
+def rails(watts: dict[str, float]) -> dict[str, str]:
+    """Rails at 5 V as a board's power monitors show them, three channels each."""
+    files = {}
+    for k, (name, power) in enumerate(watts.items()):
+        at, channel = f"sys/class/hwmon/hwmon{4 + k // 3}", k % 3 + 1
+        files |= {f"{at}/in{channel}_label": name, f"{at}/in{channel}_input": "5000",
+                  f"{at}/curr{channel}_input": f"{200 * power:.0f}"}  # fmt: skip
+    return files
+
+
+@pytest.mark.parametrize("left_out", [None, "VDD_CPU_CV"])
+def test_the_power_of_an_agx_orin_is_the_sum_of_its_three_rails(left_out: str | None, root: Path) -> None:
+    """Its VIN_SYS_5V0 is a part, and VDDQ_VDD2_1V8AO a part of that part."""
+    watts = {"VDD_GPU_SOC": 4.0, "VDD_CPU_CV": 0.8, "VIN_SYS_5V0": 4.5, "NC": 0.0, "VDDQ_VDD2_1V8AO": 0.5}
+    bare = {k: v for k, v in JETSON.items() if "hwmon1" not in k}
+    state = state_of(put(root, bare | rails({k: v for k, v in watts.items() if k != left_out})))
+    if left_out:
+        assert state["power_w"] is None and state["power_rail"] is None
+    else:
+        assert state["power_w"]["mean"] == 9.3 and state["power_rail"] == AGX_RAIL
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_the_energy_of_an_agx_orin_names_what_was_summed(unpacked: Path, root: Path) -> None:
+    machine = put(root, {k: v for k, v in JETSON.items() if "hwmon" not in k})
+    trtexec(root, unpacked)
+    stand_in(root, "tegrastats", f'while :; do echo "{AGX}"; sleep 0.02; done')
+    found = reported(unpacked, machine)
+    assert found["state"]["power_w"]["mean"] == 9.3 and found["energy"]["rail"] == AGX_RAIL
 
 
 def test_tegrastats_tells_what_sysfs_does_not(root: Path) -> None:
@@ -328,32 +401,46 @@ def test_a_raspberry_pi_says_who_it_is_and_its_governor_is_its_mode(pi: Machine)
     ("before", "after", "throttled"),
     [
         ("0x0", "0x0", False),
-        ("0x50000", "0x50000", False),  # it has happened, but before
+        ("0x50000", "0x50000", None),  # it has happened before, so nobody knows whether it did again
+        ("0x80000", "0x80000", None),
+        ("0x50000", "0x50005", True),  # it happens at the end of the session
         ("0x0", "0x40000", True),  # throttling has occurred
         ("0x0", "0x10000", True),  # the supply was too weak
         ("0x80000", "0xc0000", True),
     ],
 )
 def test_what_vcgencmd_says_anew_is_throttling(
-    before: str, after: str, throttled: bool, root: Path, pi: Machine
+    before: str, after: str, throttled: bool | None, root: Path, pi: Machine
 ) -> None:
     stand_in(root, "vcgencmd", f'[ "$1" = get_throttled ] && echo "throttled=$(cat {root}/word)"')
     (root / "word").write_text(before)
     assert state_of(pi, lambda: (root / "word").write_text(after))["throttled"] is throttled
 
 
-def test_a_pi_that_is_throttled_at_this_moment_is_seen_in_sysfs(root: Path, pi: Machine) -> None:
-    word = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+@pytest.mark.parametrize("node", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"], ids=["Pi 4", "Pi 5"])
+def test_a_pi_that_is_throttled_at_this_moment_is_seen_in_sysfs(node: str, root: Path, pi: Machine) -> None:
+    word = root / "sys/devices/platform" / node / "get_throttled"
     word.parent.mkdir(parents=True)
     word.write_text("50004\n")
     assert state_of(pi)["throttled"] is True
     word.write_text("50000\n")
-    assert state_of(pi)["throttled"] is False
+    assert state_of(pi)["throttled"] is False, "it happened before, and was looked for all along"
+    assert state_of(pi, lambda: word.write_text("d0000\n"))["throttled"] is True
 
 
-def test_a_pi_whose_clock_falls_is_throttled(root: Path, pi: Machine) -> None:
+def test_a_pi_whose_kernel_forgets_the_past_on_reading_is_believed_when_it_happens_again(pi: Machine) -> None:
+    watch = runner.Watch(pi, QUIET)
+    watch._word, watch.side.seen["throttle_word"] = 0x40000, [0x0, 0x0]
+    assert watch.throttled() is False
+    watch.side.seen["throttle_word"] = [0x0, 0x40000, 0x0]
+    assert watch.throttled() is True
+
+
+def test_a_pis_own_clock_says_nothing_of_throttling(root: Path, pi: Machine) -> None:
+    """It is what the kernel asked for, whatever the firmware makes of it."""
     clock = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
-    assert state_of(pi, lambda: clock.write_text("1500000"))["throttled"] is True
+    assert state_of(pi)["throttled"] is None
+    assert state_of(pi, lambda: clock.write_text("1500000"))["throttled"] is None
 
 
 # --- the whole command on a board ---
@@ -390,12 +477,16 @@ out = [{{"name": "image", "dimensions": f"{{count}}x1x8x8", "values": values}}]
 json.dump(out, open(options["exportOutput"], "w"))
 calls = int(options["iterations"])
 keys = ["startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs", "endD2hMs",
-        "h2dMs", "d2hMs", "latencyMs"]
-json.dump([dict.fromkeys(keys, 9.0) | {{"computeMs": 0.5 + 0.001 * (i % 3)}} for i in range(calls)],
+        "h2dMs", "d2hMs"]
+json.dump([dict.fromkeys(keys, 9.0) | {{"computeMs": 0.5 + 0.001 * (i % 3), "latencyMs": 0.75 + 0.01 * (i % 3)}}
+           for i in range(calls)],
           open(options["exportTimes"], "w"))
 print(f"[11/23/2026-18:01:12] [I] Timing trace has {{calls}} queries over {{options['duration']}}.0012 s")
 print("&&&& PASSED TensorRT.trtexec [TensorRT v{version}]")
 '''
+
+
+EACH_MS = 1001.2 / 20  # from one call to the next: 20 calls are asked for, and take a second
 
 
 def trtexec(root: Path, pack: Path, *, version: str = "100300", scale: float = 1.0, broken: bool = False) -> Path:
@@ -431,14 +522,51 @@ def test_a_jetson_reports_its_engine_its_clocks_and_its_energy(unpacked: Path, r
     assert (found["device"]["family"], found["device"]["gpu"]) == ("jetson", "Orin")
     assert (found["timing"]["clock"], found["timing"]["p50"], found["timing"]["load_ms"]) == ("cuda_event", 0.501, 12.5)
     assert found["timing"]["build_ms"] > 0 and found["model"]["precision"] == "fp16"
-    assert found["energy"] == {"mj_per_image": pytest.approx(6.0 * 0.501 / 4), "net_of_idle": False,
+    assert found["energy"] == {"mj_per_image": pytest.approx(6.0 * EACH_MS / 4), "net_of_idle": False,
                                "mj_per_image_net": None, "rail": "VDD_IN"}, "it drew no less when idle"  # fmt: skip
+    assert found["state"]["threads"] is None and "-b4-core-" in found["report_id"]
     assert found["state"]["idle_power_w"] == 6.0 and found["state"]["power_mode"] == "MAXN_SUPER"
     assert found["checks"]["output_ok"] is True and found["checks"]["max_abs_vs_ref"] == 0
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert [a[0].split("=")[0] for a in asked] == ["--help", "--onnx", "--loadEngine"]
     assert {"--shapes=z:4x1x8x8,y:4", "--stronglyTyped", "--skipInference"} <= set(asked[1])
     assert {"--shapes=z:4x1x8x8,y:4", "--useSpinWait", "--iterations=20", "--duration=1"} <= set(asked[2])
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_a_host_waits_for_stands_beside_the_gpus_own_times(unpacked: Path, root: Path, jetson: Machine) -> None:
+    trtexec(root, unpacked)
+    timing = reported(unpacked, jetson)["timing"]
+    assert (timing["clock"], timing["p50"], timing["duration_s"]) == ("cuda_event", 0.501, 1.001)
+    assert (timing["wall"]["min"], timing["wall"]["p50"], timing["wall"]["p99"]) == (0.75, 0.76, 0.77)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_where_trtexec_does_not_say_how_long_it_took_energy_goes_by_what_a_host_waits_for(
+    unpacked: Path, root: Path, jetson: Machine
+) -> None:
+    trtexec(root, unpacked)
+    path = root / "usr/src/tensorrt/bin/trtexec"
+    path.write_text(path.read_text().replace("Timing trace has", "Traced").replace("queries over", "queries in"))
+    assert reported(unpacked, jetson)["energy"]["mj_per_image"] == pytest.approx(6.0 * 0.76)
+
+
+def test_the_memory_of_an_engine_is_that_of_running_it_not_of_building_it(unpacked: Path, root: Path) -> None:
+    """In a process of its own, for one that is started counts in what the one that starts it had."""
+    put(root, {k: v for k, v in JETSON.items() if "hwmon" not in k})
+    trtexec(root, unpacked)
+    path = root / "usr/src/tensorrt/bin/trtexec"
+    takes = 'taken = bytearray((240 if "onnx" in options else 80) << 20)'
+    path.write_text(path.read_text().replace("if False:", f"{takes}\nif False:"))
+    memory = by_script(sys.executable, unpacked, root, OPTIONS)["memory"]
+    assert 80 < memory["process_peak_mb"] < 160 and "while it times" in memory["method"]
+
+
+def test_a_trtexec_that_does_not_end_is_ended(root: Path) -> None:
+    path = stand_in(root, "trtexec", f"echo $$ > {root}/pid; exec sleep 60")
+    with pytest.raises(runner.Broken, match=r"trtexec did not end within 0\.3 s"):
+        runner._told(str(path), [], limit_s=0.3)
+    assert not Path("/proc", (root / "pid").read_text().strip()).exists()
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -487,8 +615,8 @@ def test_energy_is_told_gross_and_net_of_what_the_board_draws_when_idle(
     found = reported(unpacked, jetson, "--batch", "2")
     assert found["state"]["idle_power_w"] == 4.25 and found["state"]["power_w"]["mean"] == 6.015
     assert found["energy"] == {
-        "mj_per_image": pytest.approx(6.015 * 0.501 / 2), "net_of_idle": False,
-        "mj_per_image_net": pytest.approx((6.015 - 4.25) * 0.501 / 2, abs=1e-6), "rail": "VDD_IN",
+        "mj_per_image": pytest.approx(6.015 * EACH_MS / 2), "net_of_idle": False,
+        "mj_per_image_net": pytest.approx((6.015 - 4.25) * EACH_MS / 2, abs=1e-6), "rail": "VDD_IN",
     }  # fmt: skip
 
 
@@ -504,6 +632,8 @@ def test_energy_goes_by_the_wall_clock_where_there_are_two() -> None:
     state = {"power_w": {"min": 4.0, "mean": 5.0, "max": 6.0}, "power_rail": "VDD_IN", "idle_power_w": 3.0}
     energy = runner.energy_of(state, {"p50": 1.0, "wall": {"p50": 1.5}}, 2)
     assert (energy["mj_per_image"], energy["mj_per_image_net"]) == (3.75, 1.5)
+    queued = runner.energy_of(state, {"p50": 1.0, "wall": {"p50": 1.5}}, 2, period_ms=1.25)
+    assert (queued["mj_per_image"], queued["mj_per_image_net"]) == (3.125, 1.25)
     assert runner.energy_of(state | {"power_rail": None}, {"p50": 1.0}, 1) is None
     assert runner.energy_of(state | {"idle_power_w": None}, {"p50": 1.0}, 1)["mj_per_image_net"] is None
 
@@ -574,6 +704,8 @@ def test_the_version_of_tensorrt_is_read(banner: str, version: tuple[int, int, i
 def test_times_that_cannot_be_read_are_a_sentence(text: str) -> None:
     with pytest.raises(runner.Broken, match="trtexec"):
         runner.trt_times(text)
+    with pytest.raises(runner.Broken, match="trtexec"):
+        runner.trt_times(text.replace("latencyMs", "other"), "latencyMs")
 
 
 @pytest.mark.parametrize("text", ["", '[{"name": "other", "values": [1]}]', '[{"name": "image", "values": [nan]}]'])
@@ -626,7 +758,7 @@ def test_a_board_in_trouble_is_kept_as_a_d_and_recommended_by_nobody(
     assert arrival.grade.letter == "D" and words in arrival.grade.reasons
     reports = store.reports()
     assert len(reports) == 1
-    assert timings(reports, Budget(device=JETSON["proc/device-tree/model"].strip("\0"), threads=6)).empty
+    assert timings(reports, Budget(device=JETSON["proc/device-tree/model"].strip("\0"))).empty
 
 
 @pytest.mark.usefixtures("no_pauses")
