@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lab.config import JSON, unknown
+from lab.devices import predict
 from lab.devices.report import FAMILIES_WITH_POWER_MODES
 
 
@@ -78,6 +79,8 @@ COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32", "ternary")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 WEAK = ("D", "E", "F")  # grades: in doubt, published by others, estimated
 ESTIMATED = "F"
+# In memory.method of a report whose peak is that of a process that may have done other things before.
+LONG_PROCESS = "the lab's own process"
 
 # What `Store.table()` lacks while no run has it: column -> value.
 _DEFAULTS = {
@@ -278,11 +281,22 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
         reports = reports[~_estimated(reports)]  # nor may they settle what is looked at
     if budget.device is None and "device.name" in reports:
         budget = dataclasses.replace(budget, device=next(iter(devices_by_trust(reports)), None))
-    if budget.threads is None and "state.threads" in reports:
-        here = reports[_at(reports, budget)]
-        threads = _most(here["state.threads"].dropna())
-        budget = dataclasses.replace(budget, threads=None if threads is None else int(threads))
+    if budget.threads is None and len(reports):
+        counts = thread_counts(reports[_at(reports, budget)])
+        budget = dataclasses.replace(budget, threads=counts[0] if counts else None)
     return budget
+
+
+def thread_counts(reports: pd.DataFrame) -> list[int]:
+    """The numbers of CPU threads of the timings, most common first, those of estimates alone last.
+
+    What ran on a GPU has no say: its time does not depend on them, and it is kept whichever number is chosen.
+    """
+    known = pd.to_numeric(column_of(reports, "state.threads"), errors="coerce")[~_on_gpu(reports)].dropna()
+    guess, found = _estimated(reports).reindex(known.index), []
+    for counts in (known[~guess].value_counts(), known[guess].value_counts()):
+        found += sorted(counts.index, key=lambda threads: (-counts[threads], threads))
+    return [int(threads) for threads in dict.fromkeys(found)]
 
 
 def devices(reports: pd.DataFrame) -> pd.Series:
@@ -346,6 +360,9 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def memory(reports: pd.DataFrame) -> pd.Series:
     """How much of the system's memory each timed process took at its most, in MB; NaN where no report says it.
 
+    One that was made in the lab's own long process says it not: that keeps what ran in it before, up to hundreds of
+    megabytes beside a network of one or two, and what the machine had less free meanwhile leaves out the rest.
+
     The process's resident memory. Where a GPU did the work it has not all, for a board's GPU takes of the same memory:
     what torch allocated there is added, and what the machine had less free counts where that is more. Elsewhere that
     difference has nothing else in it than what others did meanwhile. A graphics card's own memory is not in it.
@@ -354,7 +371,12 @@ def memory(reports: pd.DataFrame) -> pd.Series:
                              for name in ("process_peak_mb", "allocator_peak_mb", "system_delta_mb"))  # fmt: skip
     on_gpu, unified = column_of(reports, "device.gpu").notna(), column_of(reports, "device.unified_memory").eq(True)
     own = peak + allocated.where(on_gpu & unified).fillna(0.0)
-    return pd.concat([own, less.where(on_gpu | peak.isna())], axis=1).max(axis=1)
+    found = pd.concat([own, less.where(on_gpu | peak.isna())], axis=1).max(axis=1)
+    return found.where(~_in_long_process(column_of(reports, "memory.method")))
+
+
+def _in_long_process(methods: pd.Series) -> pd.Series:
+    return methods.astype(object).map(lambda method: isinstance(method, str) and LONG_PROCESS in method).astype(bool)
 
 
 def off(reports: pd.DataFrame) -> pd.DataFrame:
@@ -462,24 +484,41 @@ def _at(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     if budget.precision != "any":
         kept &= reports["model.precision"].isin(FLOATING if budget.precision == "float" else [budget.precision])
     if budget.device is not None:
-        kept &= _on(reports, budget.device)
+        kept &= on(reports, budget.device)
     if budget.threads is not None:
-        kept &= column_of(reports, "state.threads") == budget.threads
+        kept &= ~_of_other_threads(reports, budget.threads)
     if budget.runtime != "fastest":
         kept &= reports["software.runtime"] == budget.runtime
     return kept
 
 
-def _on(reports: pd.DataFrame, device: str) -> pd.Series:
-    """Which reports are of a device; its name alone is enough while it was timed in one power mode."""
+def on(reports: pd.DataFrame, device: str) -> pd.Series:
+    """Which reports are of a device, with the estimates from a card of it; its name alone is enough while it was timed
+    in one power mode.
+    """
     known = devices(reports)
-    if (known == device).any():
-        return known == device
-    named = reports["device.name"] == device
-    if known[named].nunique() > 1:
-        modes = "; ".join(sorted(known[named].unique()))
-        raise ValueError(f"device {device!r} was timed in several power modes; choose one of: {modes}")
-    return named
+    named = known == device
+    if not named.any():
+        named = reports["device.name"] == device
+        if known[named].nunique() > 1:
+            modes = "; ".join(sorted(known[named].unique()))
+            raise ValueError(f"device {device!r} was timed in several power modes; choose one of: {modes}")
+    guess = _estimated(reports)
+    real = reports[named & ~guess]
+    if not guess.any() or real.empty:
+        return named
+    boards = set(zip(real["device.name"], column_of(real, "state.power_mode")))
+    return named | predict.of_boards(reports[guess], boards).reindex(reports.index, fill_value=False)
+
+
+def _on_gpu(reports: pd.DataFrame) -> pd.Series:
+    return column_of(reports, "device.gpu").notna()
+
+
+def _of_other_threads(reports: pd.DataFrame, threads: int) -> pd.Series:
+    """Which reports are of another number of CPU threads; a GPU's time does not depend on it, whatever it says."""
+    said = pd.to_numeric(column_of(reports, "state.threads"), errors="coerce")
+    return said.notna() & (said != threads) & ~_on_gpu(reports)
 
 
 def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
@@ -974,14 +1013,22 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
         _counted(students[students["hide"]]["name"], "run", "hidden"),
         _counted(found[found["latency_ms"].isna()]["name"], "student", f"not timed ({_conditions_said(budget)})")
         if len(reports) or "latency_ms" in budget.limits else "",
-        _counted(found[found["latency_ms"].notna() & found["memory_mb"].isna()]["name"], "student",
-                 "of which no report says the memory")
-        if "memory_mb" in budget.limits else "",
     ]  # fmt: skip
+    if "memory_mb" in budget.limits:
+        silent = found[found["latency_ms"].notna() & found["memory_mb"].isna()]
+        long = _in_long_process(silent["memory_method"])
+        said.append(_counted(silent[~long]["name"], "student", "of which no report says the memory"))
+        said.append(_counted(silent[long]["name"], "student", f"whose memory was read in {LONG_PROCESS}, which keeps "
+                             "what ran before; time again to know it"))  # fmt: skip
     if len(reports):
         here = reports[_at(reports, budget)]
         by_hash = table.drop_duplicates("weights_sha256").set_index("weights_sha256")["name"]
         whose = here["model.weights_sha256"].map(by_hash).fillna(here["model.model_id"])
+        if budget.threads is not None:
+            others = reports[_at(reports, dataclasses.replace(budget, threads=None))]
+            others = others[_of_other_threads(others, budget.threads) & _sound(others, budget)]
+            said.append(_counted(others["model.weights_sha256"].map(by_hash).dropna(), "timing",
+                                 f"on the CPU with another number of threads than {budget.threads}"))  # fmt: skip
         broken = column_of(here, "checks.output_ok").eq(False)
         said.append(_counted(whose[broken], "timing", "that drew a wrong image"))
         guess, blind = _estimated(here), ~broken & _blind(here)
@@ -997,7 +1044,8 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
 def _counted(who: pd.Series, noun: str, why: str) -> str:
     if not len(who):
         return ""
-    listed = _listed(list(who[:3]), more=len(who) - 3)
+    named = list(dict.fromkeys(who))
+    listed = _listed(named[:3], more=len(named) - 3)
     return f"Left out: {len(who)} {noun}{'s' if len(who) > 1 else ''} {why} ({listed})."
 
 

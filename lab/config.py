@@ -79,6 +79,9 @@ class DiTConfig:
                          f"possible patches: {', '.join(map(str, divisors))}")  # fmt: skip
         if self.mlp_hidden is not None and self.mlp_hidden < 1:
             wrong.append(f"mlp_hidden must be at least 1, got {self.mlp_hidden}")
+        if self.out_channels not in (None, self.channels, 2 * self.channels):
+            wrong.append(f"out_channels must be channels ({self.channels}), or twice that for a variance, got "
+                         f"{self.out_channels}")  # fmt: skip
         if self.null_class and not self.num_classes:
             wrong.append("null_class needs num_classes above 0: an unconditional net has no label")
         return wrong
@@ -211,6 +214,7 @@ class Recipe:
 SCHEDULES = ("linear", "constant", "cosine")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
+MAX_SEED = 2**40  # generators take 64 bits, into which the number of the update has to go, too
 
 
 def check_fields(recipe: Recipe) -> list[str]:
@@ -232,15 +236,20 @@ def check_fields(recipe: Recipe) -> list[str]:
         wrong.append(f"ema must lie in [0, 1), got {recipe.ema}")
     if not all(0 <= beta < 1 for beta in recipe.betas):
         wrong.append(f"betas must lie in [0, 1), got {recipe.betas}")
-    for images in recipe.keep:
+    if not 0 <= recipe.seed <= MAX_SEED:
+        wrong.append(f"seed must be from 0 to {MAX_SEED}, got {recipe.seed}")
+    if getattr(recipe.student, "out_channels", None) not in (None, recipe.student.channels):
+        wrong.append(f"student.out_channels is {recipe.student.out_channels}, but no method learns a variance; leave "
+                     f"it out, or give {recipe.student.channels}")  # fmt: skip
+    for images in recipe.keep if recipe.batch >= 1 else ():
         if images < recipe.batch or images % recipe.batch or images > recipe.images:
             wrong.append(f"keep names {images} images, which must be a multiple of batch "
                          f"{recipe.batch} up to {recipe.images}")  # fmt: skip
     if recipe.classes is not None:
-        outside = [c for c in recipe.classes if not 0 <= c < recipe.student.num_classes]
-        if outside or not recipe.classes:
-            wrong.append(f"classes must be some of 0 to {recipe.student.num_classes - 1}, "
-                         f"got {list(recipe.classes)}")  # fmt: skip
+        known = recipe.student.num_classes or math.inf  # an unconditional student sees some classes and is told none
+        if not recipe.classes or not all(0 <= c < known for c in recipe.classes):
+            some = f"some of 0 to {known - 1}" if recipe.student.num_classes else "whole numbers from 0 on"
+            wrong.append(f"classes must be {some}, got {list(recipe.classes)}")
     return wrong
 
 

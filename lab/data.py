@@ -251,6 +251,13 @@ def _own_splits(root: Path) -> bool:
     return (root / "train").is_dir() and (root / "test").is_dir()
 
 
+def lasting(name: str) -> str:
+    """A data set's name that means the same wherever it is read: a folder's path is absolute."""
+    if not name.startswith("folder:"):
+        return name
+    return f"folder:{Path(name.removeprefix('folder:')).expanduser().absolute()}"
+
+
 def folder_classes(root: Path) -> tuple[str, ...]:
     """Names of an image folder's classes: its sub-folders that hold a file with a picture's ending."""
     base = root / "train" if _own_splits(root) else root

@@ -98,9 +98,10 @@ def check(recipe: Recipe, store: Store) -> list[str]:
         except (LookupError, ValueError) as error:
             wrong.append(str(error))
         else:
-            if needs & {"pairs", "path"} and recipe.data != taught:
+            if needs & {"pairs", "path"} and data.lasting(recipe.data) != data.lasting(taught):
                 wrong.append(f"data is {recipe.data!r}, but teacher {recipe.teacher} draws images of {taught!r}; "
                              f"set data to {taught!r}")  # fmt: skip
+            wrong += _untaught(recipe, store)
     wrong += _misfits(recipe, _spec_ahead(recipe, store, needs))
     return wrong + _check_start(recipe, store, read="starts" in needs)
 
@@ -110,6 +111,22 @@ def _taught(teacher: str, store: Store) -> str:
     if teacher.startswith("callable:"):
         return teachers.registered(teacher).spec.data
     return store.get(teacher).recipe.data
+
+
+def _untaught(recipe: Recipe, store: Store) -> list[str]:
+    """Classes that a student would be told or shown and that its teacher, a run, never was, as sentences."""
+    if recipe.teacher.startswith("callable:"):
+        return []
+    theirs, wrong = store.get(recipe.teacher).recipe, []
+    if recipe.student.num_classes and not theirs.student.num_classes:
+        wrong.append(f"student.num_classes is {recipe.student.num_classes}, but teacher {recipe.teacher} is told no "
+                     "class, so that none decides its images; set it to 0")  # fmt: skip
+    if theirs.classes is not None and (recipe.classes is None or not set(recipe.classes) <= set(theirs.classes)):
+        known = ", ".join(map(str, theirs.classes))
+        got = "all" if recipe.classes is None else list(recipe.classes)
+        wrong.append(f"teacher {recipe.teacher} has learned the classes {known} alone; set classes to some of them, "
+                     f"got {got}")  # fmt: skip
+    return wrong
 
 
 def _spec_ahead(recipe: Recipe, store: Store, needs: set[str]) -> data.ImageSpec | None:
@@ -144,6 +161,9 @@ def _misfits(recipe: Recipe, spec: data.ImageSpec | None) -> list[str]:
                                    ("channels", student.channels, spec.channels)]
         if mine != theirs
     ]  # fmt: skip
+    outside = [c for c in recipe.classes or () if c >= spec.num_classes]
+    if outside and spec.num_classes:
+        wrong.append(f"classes names {outside[0]}, {spec.data} has 0 to {spec.num_classes - 1}")
     if student.num_classes not in (0, spec.num_classes):
         wrong.append(f"student.num_classes is {student.num_classes}, {spec.data} has {spec.num_classes} "
                      "(0 makes an unconditional net)")  # fmt: skip
@@ -175,17 +195,20 @@ def _check_start(recipe: Recipe, store: Store, *, read: bool) -> list[str]:
 
 
 def resolve(recipe: Recipe, store: Store) -> Recipe:
-    """The recipe with its rate and every method option written out, teacher and start by their lasting names.
+    """The recipe with its rate and every method option written out, data, teacher and start by their lasting names.
 
     Raises ValueError listing everything that is wrong.
     """
+    recipe = Recipe.from_json(recipe.to_json())  # clip=0 and clip=0.0 are one recipe and have to be one run
     if wrong := check(recipe, store):
         raise ValueError("\n".join(wrong))
     uses = tuple(Use(use.method, options_of(create(use))) for use in recipe.methods)
     teacher = teachers.resolve(recipe.teacher, store) if recipe.teacher else None
     start = tuple(store.get(name).id for name in recipe.start)  # the new run itself may fit the name that was given
     lr = recipe.default_lr if recipe.lr is None else recipe.lr
-    return dataclasses.replace(recipe, methods=uses, teacher=teacher, start=start, lr=lr)
+    return dataclasses.replace(
+        recipe, data=data.lasting(recipe.data), methods=uses, teacher=teacher, start=start, lr=lr
+    )
 
 
 def plan(recipe: Recipe, store: Store) -> list[Recipe]:
@@ -334,7 +357,7 @@ def digits_student(store: Store, *, steps: int = 600) -> Run:
 def snapshot(run: Run, net: nn.Module, spec: data.ImageSpec, images: int, device: torch.device) -> None:
     """The 16 common noises as the network draws them now: snapshots/<images seen>.png, 8 x 2."""
     y = diffusion.sheet_classes(len(SNAPSHOT_SEEDS), net.config.num_classes)
-    drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, device=device)
+    drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, solver=run.recipe.solver, device=device)
     write_whole(run.path / "snapshots" / f"{images}.png", sheets.png(drawn.numpy(), 8))
 
 
@@ -342,7 +365,7 @@ def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) 
     """samples.npz and samples.png: the 64 common noises with classes 0, 1, 2, ... in turn if the net takes one."""
     seeds = diffusion.SHEET_SEEDS
     y = diffusion.sheet_classes(len(seeds), net.config.num_classes)
-    drawn, _ = generate(net, spec, seeds, y=y, device=device)
+    drawn, _ = generate(net, spec, seeds, y=y, solver=run.recipe.solver, device=device)
     buffer = io.BytesIO()
     told = {} if y is None else {"classes": y.numpy()}
     np.savez_compressed(buffer, images=drawn.numpy(), seeds=np.array(seeds), **told)
@@ -359,15 +382,27 @@ def _record(run: Run, machine: Machine, recipe: Recipe) -> None:
         torch.set_num_threads(machine.threads)
     found = run.read("env")
     sittings = found["sittings"] if isinstance(found, dict) else []
+    conditions = {name: value for use in recipe.methods for name, value in create(use).conditions(recipe).items()}
+    if sittings and (run.path / "state.pt").exists():
+        _check_conditions(run, sittings[-1], conditions)
     sittings.append({
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "from_step": run.status().step, "commit": commit(), "python": platform.python_version(),
         "torch": torch.__version__, "device": str(machine.torch_device()), "threads": torch.get_num_threads(),
         "compiled": machine.compiles(recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        **{name: value for use in recipe.methods for name, value in create(use).conditions(recipe).items()},
+        **conditions,
     })  # fmt: skip
     run.write("env", {"sittings": sittings})
+
+
+def _check_conditions(run: Run, before: dict[str, object], here: dict[str, object]) -> None:
+    """Raises ValueError where a run would go on by another loss than it began with."""
+    for name, value in here.items():
+        if before.get(name, value) != value:
+            raise ValueError(f"run {run.id} has learned with {name} {before[name]} up to step {run.status().step}, and "
+                             f"this machine has {value} for it now. Go on where {before[name]} is, or remove "
+                             f"{run.path} to begin anew")  # fmt: skip
 
 
 def commit() -> str:

@@ -283,8 +283,9 @@ def labels(recipe: Recipe, spec: ImageSpec, seeds: range) -> Tensor | None:
     """The class of every seed, (N,), for a recipe of some classes only; None: as the seeds draw them."""
     if recipe.classes is None:
         return None
-    _, drawn = diffusion.noise_of(seeds, spec.shape, spec.num_classes)
-    return None if drawn is None else torch.tensor(recipe.classes)[drawn % len(recipe.classes)]
+    # Of as many classes as there are, for all to be equally frequent, as in the reference.
+    _, drawn = diffusion.noise_of(seeds, spec.shape, len(recipe.classes) if spec.num_classes else 0)
+    return None if drawn is None else torch.tensor(recipe.classes)[drawn]
 
 
 def teacher_images(recipe: Recipe, store: Store, seeds: range, *, batch: int = 250,
@@ -359,8 +360,12 @@ def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EV
     if not isinstance(student, dict):
         raise LookupError(f"run {run.id} has no finished network; its state is {run.status().state!r}")
     count = SAMPLES.get(recipe.data, DEFAULT_SAMPLES) if samples is None else samples
-    if count < 8:
-        raise ValueError(f"samples must be at least 8, got {count}")
+    most = diffusion.REFERENCE_SEED - diffusion.EVAL_SEED
+    if not 8 <= count <= most:
+        raise ValueError(f"samples must be from 8 to {most}, got {count}")
+    if not diffusion.EVAL_SEED <= seed <= diffusion.REFERENCE_SEED - count:
+        raise ValueError(f"seed must be from {diffusion.EVAL_SEED} to {diffusion.REFERENCE_SEED - count} for {count} "
+                         f"samples, got {seed}: the other noises serve training, sheets and the reference")  # fmt: skip
     head = {"weights_sha256": student["weights_sha256"], "extractor": extractor_of(recipe.data), "samples": count,
             "seed": seed}  # fmt: skip
     return head | ({"solver": recipe.solver} if recipe.student.time else {})

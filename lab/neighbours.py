@@ -85,4 +85,4 @@ def _nearest(recipe: Recipe, store: Store, images: Tensor, device: torch.device 
 
 
 def _rounded(x: Tensor) -> JSON:
-    return torch.round(x.double().cpu(), decimals=DIGITS).tolist()
+    return torch.round(x.cpu().double(), decimals=DIGITS).tolist()  # in this order: an Apple GPU has no float64

@@ -53,7 +53,9 @@ def _polynomial(A: Tensor) -> Tensor:
 @functools.cache
 def fast_bfloat16(device: str) -> bool:
     """Whether products in bfloat16 run on instructions of their own; elsewhere they are many times slower."""
-    return device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Muon(torch.optim.Optimizer):

@@ -46,7 +46,7 @@ TOLERANCE = 8  # of 255: the largest difference that another machine's arithmeti
 class PairSet:
     """What decides a set of pairs; the number of shards made so far does not."""
 
-    teacher: str  # run:<id>, pipeline:<source> or callable:<name>@<hash>
+    teacher: str  # run:<id>, pipeline:<source>@<hash> or callable:<name>@<hash>
     teacher_sha256: str  # of its weights; a pipeline's shape and schedule too (teachers.pipeline_sha256); or its digest
     solver: str
     dtype: str = "float32"  # of the teacher's network, which every machine has; the solver's state is float64
@@ -94,7 +94,7 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
     """
     lasting = teachers.resolve(teacher, store)
     if lasting.startswith("pipeline:"):
-        digest = teachers.pipeline_sha256(lasting.removeprefix("pipeline:"))
+        digest = teachers.pipeline_sha256(teachers.source_of(lasting))
     elif lasting.startswith("callable:"):
         digest = teachers.digest_of(lasting)
     else:
@@ -121,7 +121,7 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
     if not missing:
         return pairs
     teacher = teachers.load(what.teacher, store, solver=what.solver, dtype=what.dtype, device=device, thousands=True)
-    done, gap = -(-count // SHARD) - len(missing), None
+    done, told = -(-count // SHARD) - len(missing), False
     with tqdm(total=-(-count // SHARD) * SHARD, initial=done * SHARD, desc="pairs", unit="pairs", smoothing=0.1) as bar:
         for index in missing:
             with _held(pairs.path):
@@ -132,9 +132,9 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                 content = _make_shard(pairs, teacher, index, bar, device)
                 if _note_shard(pairs, facts, index, content, here := environment(device, teacher)):
                     _keep_reference(pairs, index, content)
-                else:
-                    gap = gap_to_reference(pairs, teacher, device) if gap is None else gap
-                    _tell_difference(pairs, facts, index, here, gap)
+                elif not told:  # once: where one shard differs, so do most
+                    _tell_difference(pairs, facts, index, here, gap_to_reference(pairs, teacher, device))
+                    told = True
                 write_whole(pairs.shard(index), content)
     return pairs
 
@@ -185,12 +185,17 @@ def environment(device: str | torch.device, teacher: teachers.Teacher) -> dict[s
     }  # fmt: skip
 
 
+def recorded_with(facts: dict[str, JSON], index: int) -> JSON:
+    """The environment of a recorded shard; of older ones only the first's is known, which need not be theirs."""
+    return facts["shards"].get(f"{index:04d}", {}).get("environment") or facts.get("environment")
+
+
 def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, content: bytes, here: dict[str, str]) -> bool:
     """Record a shard's checksum where none is; whether the recorded one is this shard's."""
     digest = hashlib.sha256(content).hexdigest()
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
-        facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now()}
+        facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now(), "environment": here}
         facts.setdefault("environment", here)
         facts |= {"shard_size": SHARD, "batch": BATCH}
         write_json(pairs.path / "pairs.json", facts)
@@ -219,7 +224,7 @@ def gap_to_reference(pairs: Pairs, teacher: teachers.Teacher, device: str | torc
 def _tell_difference(pairs: Pairs, facts: dict[str, JSON], index: int, here: dict[str, str], gap: int | None) -> None:
     """A notice that a shard is not the recorded one bit for bit; ValueError where it isn't by value either."""
     differs = (f"shard {index:04d} of {pairs.what.id} differs from the recorded checksum (made here with {here}, "
-               f"recorded with {facts.get('environment')})")  # fmt: skip
+               f"recorded with {recorded_with(facts, index)})")  # fmt: skip
     if gap is None:
         warnings.warn(f"{differs}; there is no {pairs.reference.name} to compare its images with", stacklevel=3)
         return
@@ -230,13 +235,17 @@ def _tell_difference(pairs: Pairs, facts: dict[str, JSON], index: int, here: dic
     warnings.warn(f"{differs}; {apart}, within the {TOLERANCE} that are allowed", stacklevel=3)
 
 
-def check_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, count: int = 64) -> int:
-    """The largest difference, of 255, between a shard on disk and `count` of its pairs made again on this machine."""
-    begin = index * SHARD
-    again, _, _ = make(pairs, teacher, range(begin, begin + BATCH))
+def check_shard(pairs: Pairs, teacher: teachers.Teacher, index: int) -> tuple[int, int]:
+    """The largest difference, of 255, between a shard on disk and its first BATCH pairs made again on this machine; and
+    how many of all its labels are not those of its seeds. Raises OSError or BadZipFile for a broken file.
+    """
+    whole = range(index * SHARD, (index + 1) * SHARD)
+    again, _, _ = make(pairs, teacher, whole[:BATCH])
+    _, y = diffusion.noise_of(pairs.seeds(whole), teacher.spec.shape, teacher.spec.num_classes)
     with np.load(pairs.shard(index)) as file:
-        stored = torch.from_numpy(file["images"][:count])
-    return int((again[:count].int() - stored.int()).abs().max())
+        images, labels = torch.from_numpy(file["images"][:BATCH]), torch.from_numpy(file["labels"])
+    wrong = labels != (torch.zeros(SHARD) if y is None else y)
+    return int((again.int() - images.int()).abs().max()), int(wrong.sum())
 
 
 def verify_checksums(pairs: Pairs) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -130,9 +131,12 @@ def _check_noise(noise: Tensor, spec: ImageSpec) -> None:
 
 
 def resolve(name: str, store: Store) -> str:
-    """A teacher's lasting name: an alias becomes run:<id>, so that a re-used alias changes no recipe."""
+    """A teacher's lasting name, under which only the same images are drawn: an alias becomes run:<id>, and a pipeline
+    its place and a mark of its content, pipeline:<absolute folder or hub id>@<hash>. Raises what `load` raises.
+    """
     if name.startswith("pipeline:"):
-        return name
+        source = source_of(name)
+        return f"pipeline:{source}@{pipeline_sha256(source)[:8]}"
     if name.startswith("callable:"):
         return registered(name).name
     return f"run:{store.get(name).id}"
@@ -141,7 +145,7 @@ def resolve(name: str, store: Store) -> str:
 def spec_of(name: str, store: Store) -> ImageSpec:
     """What a teacher's images are. Raises what `load` raises."""
     if name.startswith("pipeline:"):
-        return load_pipeline(name.removeprefix("pipeline:")).spec
+        return load_pipeline(source_of(name)).spec
     if name.startswith("callable:"):
         return registered(name).spec
     return spec_of_run(store.get(name))
@@ -158,7 +162,7 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
     can't be sampled by an ODE solver.
     """
     if name.startswith("pipeline:"):
-        return load_pipeline(name.removeprefix("pipeline:"), solver=solver, device=device)
+        return load_pipeline(source_of(name), solver=solver, device=device)
     if name.startswith("callable:"):
         teacher = copy.copy(registered(name))
         teacher.solver = solver
@@ -219,6 +223,20 @@ def _entry(name: str) -> tuple[CallableTeacher, str]:
 
 
 # --- diffusers pipelines ------------------------------------------------------------------------
+
+
+def source_of(name: str) -> str:
+    """The folder, absolute, or hub id of pipeline:<source> or of its lasting name.
+
+    Raises ValueError where what lies there now is not what a lasting name was given to.
+    """
+    source, mark = re.fullmatch(r"pipeline:(.+?)(?:@([0-9a-f]{8}))?", name, re.DOTALL).groups()
+    folder = Path(source).expanduser()
+    source = str(folder.absolute()) if folder.is_dir() else source
+    if mark and (here := pipeline_sha256(source)[:8]) != mark:
+        raise ValueError(f"pipeline {source!r} was {mark} when this name was given to it and is {here} now; "
+                         f"pipeline:{source} names the present one")  # fmt: skip
+    return source
 
 
 def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch.device = "cpu") -> CallableTeacher:

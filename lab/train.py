@@ -153,7 +153,7 @@ def train(
 
         state.optimizer.zero_grad()
         total.backward()
-        grad_norm = clip_grad_norm_(state.optimizer.parameters, recipe.clip or float("inf"), foreach=True)
+        grad_norm = clip_grad_norm_(state.optimizer.parameters, recipe.clip or float("inf"))
         if not torch.isfinite(grad_norm):
             raise Diverged(f"gradient norm is {grad_norm.item()} at step {state.step} of {run.id}")
         state.optimizer.set_lr(rate(recipe, state.step))

@@ -24,7 +24,7 @@ from lab.choose import Budget, recommend
 from lab.cli import FAILED, MISSING, OK, USAGE, main, parser
 from lab.cli.look import BUDGET_OPTIONS
 from lab.data import MissingData
-from lab.results import Run, Store, write_whole
+from lab.results import Run, Store, write_json, write_whole
 from lab.sheets import read_samples
 
 ROOT = Path(__file__).parent.parent
@@ -274,6 +274,9 @@ def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.Captur
         ([*TINY, "--option", "pairs.l1=0", "--option", "pairs.perceptual_from=0.2"], "leaves no loss before it"),
         ([*TINY, "--name-teacher", "My Teacher"], "a teacher's alias must match"),
         (["absent.json"], "no recipe file 'absent.json'"),
+        (["tiny", "--unet", "8,8"], "--unet belongs to a recipe that is made here, tiny is one already"),
+        (["tiny", "--time"], "--time belongs to a recipe"),
+        ([*TINY, "--size", "16"], "--size is for folder: data that nobody teaches; tiny decides it"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_with_the_reason(args, said, taught: Store, capsys: pytest.CaptureFixture):
@@ -318,7 +321,8 @@ def test_an_interrupted_run_says_how_to_go_on(taught: Store):
     out, err = process.communicate(timeout=60)
     folder = next(logs.glob("digits-d2*"))
     assert process.returncode == FAILED and out == ""
-    assert f"go on with: {jobs.command(Run(folder))}" in err and "Traceback" not in err
+    besides = "--no-measure --no-compile --threads 1"
+    assert f"go on with: {jobs.command(Run(folder))} {besides}\n" in err and "Traceback" not in err
     assert (folder / "state.pt").exists()
 
 
@@ -474,7 +478,10 @@ def test_verify_fails_on_changed_weights(distilled: Store, capsys: pytest.Captur
     content[-1] ^= 1
     path.write_bytes(content)
     assert lab(distilled, "verify", "--quick") == FAILED
-    assert "1 of 3 checks differ" in capsys.readouterr().out
+    assert "2 of 3 checks hold, 1 differ" in capsys.readouterr().out
+    path.unlink()
+    assert lab(distilled, "verify", "--quick") == MISSING
+    assert "2 of 3 checks hold, 1 could not be made" in capsys.readouterr().out
 
 
 def test_verify_compares_a_changed_shard_by_value(distilled: Store, capsys: pytest.CaptureFixture):
@@ -485,7 +492,20 @@ def test_verify_compares_a_changed_shard_by_value(distilled: Store, capsys: pyte
     np.savez(shard, **arrays)
     assert lab(distilled, "verify", "--quick", "--json") == FAILED
     rows = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)}
-    assert rows["checksums"] == "notice" and rows["shard 0000"] == "differs"
+    assert rows["checksums"] == rows["shard 0000"] == "differs" and rows["labels 0000"] == "holds"
+    # Shards of another environment may differ in the last place.
+    facts = shard.with_name("pairs.json")
+    kept = json.loads(facts.read_text())
+    kept["shards"]["0000"]["environment"]["torch"] = "0.1"
+    write_json(facts, kept)
+    arrays["images"], arrays["labels"] = 255 - arrays["images"], arrays["labels"][::-1]
+    np.savez(shard, **arrays)
+    assert lab(distilled, "verify", "--quick", "--json") == FAILED
+    rows = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["checksums"] == "notice" and rows["shard 0000"] == "holds" and rows["labels 0000"] == "differs"
+    write_whole(shard, shard.read_bytes()[:-100])
+    assert lab(distilled, "verify", "--quick") == FAILED
+    assert "can't be read" in capsys.readouterr().out
 
 
 def test_verify_makes_the_first_pairs_again_where_no_shard_is_left(distilled: Store, capsys: pytest.CaptureFixture):

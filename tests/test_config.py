@@ -81,6 +81,28 @@ def test_check_lists_everything_that_is_wrong_at_once():
         assert part in wrong
 
 
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"batch": 0, "keep": (100,)}, "batch must be at least 1, got 0"),
+        ({"seed": 2**50}, "seed must be from 0 to 1099511627776"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"student__out_channels": 3}, "out_channels must be channels (1), or twice that"),
+        ({"student__out_channels": -1}, "out_channels must be channels (1)"),
+        ({"student__out_channels": 2}, "student.out_channels is 2, but no method learns a variance"),
+        ({"classes": (0, 10)}, "classes must be some of 0 to 9, got [0, 10]"),
+        ({"classes": ()}, "classes must be some of 0 to 9, got []"),
+        ({"classes": (-1,), "student__num_classes": 0}, "classes must be whole numbers from 0 on, got [-1]"),
+    ],
+)
+def test_a_field_out_of_range_is_named(change, part):
+    assert any(part in said for said in check_fields(Recipe().with_(**change)))
+
+
+def test_an_unconditional_student_may_see_some_classes_only():
+    assert check_fields(Recipe(classes=(3,)).with_(student__num_classes=0)) == []
+
+
 def test_config_json_carries_its_family():
     for config in (DiTConfig(depth=3), UNetConfig(layers=2)):
         assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config

@@ -247,6 +247,24 @@ def test_a_net_of_some_classes_is_asked_for_those_and_measured_against_those(tau
     assert reference == f"train split of digits of classes 3, 7, {both} images"
 
 
+def test_of_some_classes_each_is_asked_for_as_often() -> None:
+    recipe = dataclasses.replace(TINY_TEACHER, classes=(2, 5, 8))
+    y = metrics.labels(recipe, data.spec_of("digits", data.load("digits")), range(1500))
+    assert set(y.unique().tolist()) == {2, 5, 8} and y.bincount(minlength=10)[[2, 5, 8]].min() > 440
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"seed": 1_000_000}, "seed must be from 100000 to 299000 for 1000 samp"),
+        ({"samples": 200_001}, "samples must be from 8 to 200000, got 200001"),
+    ],
+)
+def test_noises_of_training_and_of_the_reference_measure_nothing(student: Run, asked, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        metrics.conditions(student, **asked)
+
+
 def test_an_unconditional_net_on_labelled_data_has_no_class_accuracy(taught: Store) -> None:
     student = dataclasses.replace(TINY_TEACHER.student, num_classes=0)
     run = experiment.run(dataclasses.replace(TINY_TEACHER, student=student, steps=1), taught, measure=False)

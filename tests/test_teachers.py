@@ -132,8 +132,25 @@ def test_the_student_of_a_pipeline_is_of_the_data_that_the_recipe_names(pipeline
                                 methods=(Use("pairs", {"perceptual": 0.0}),))  # fmt: skip
     with pytest.raises(ValueError, match=r"student\.channels is 3, the images of digits have 1"):
         experiment.run(recipe, store, measure=False)
+    monkeypatch.chdir(tmp_path)
     run = experiment.run(recipe.with_(data="folder:of the pipeline's pictures"), store, measure=False)
-    assert spec_of_run(run).data == "folder:of the pipeline's pictures"
+    assert spec_of_run(run).data == run.recipe.data == f"folder:{tmp_path}/of the pipeline's pictures"
+
+
+def test_a_recipe_names_a_pipeline_by_its_place_and_its_content(pipelines, store, tmp_path, monkeypatch):
+    folder = tmp_path / "ddpm"
+    shutil.copytree(pipelines / "ddpm", folder)
+    monkeypatch.chdir(tmp_path)
+    name = teachers.resolve("pipeline:ddpm", store)
+    assert name == teachers.resolve(f"pipeline:{folder}", store) == teachers.resolve(name, store)
+    assert name.startswith(f"pipeline:{folder}@") and teachers.load(name, store).name == f"pipeline:{folder}"
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    write_whole(weights, weights.read_bytes() + b" ")
+    assert teachers.resolve("pipeline:ddpm", store) != name
+    with pytest.raises(
+        ValueError, match=r"pipeline '.*ddpm' was \w{8} when this name was given to it and is \w{8} now"
+    ):
+        teachers.load(name, store)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

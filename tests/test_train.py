@@ -17,9 +17,10 @@ import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 from safetensors.torch import load_file
 
+import lab
 from lab import compiler, data, experiment, metrics, sheets, teachers, train
 from lab.config import Recipe, Use
-from lab.results import Busy, Run, Store
+from lab.results import Busy, Run, Store, write_whole
 from lab.train import Diverged, Stopped, update_ema
 from lab.weights import is_whole
 
@@ -215,6 +216,46 @@ def test_the_shape_of_a_data_set_is_the_one_that_recipes_are_held_to(name):
         pytest.skip(f"{name} is not on this machine without a download")
     images = data.load(name, "test")
     assert (*images.images.shape[1:3], len(images.class_names)) == experiment.SHAPES[name]
+
+
+def test_a_number_of_another_kind_makes_no_other_run(taught):
+    whole, point = (experiment.resolve(TINY_STUDENT.with_(clip=clip), taught) for clip in (0, 0.0))
+    assert whole.id == point.id == Recipe.from_json(whole.to_json()).id
+    with pytest.raises(ValueError, match=r"recipe\.start must be tuple, got 'abc'"):
+        experiment.resolve(TINY_STUDENT.with_(start="abc"), taught)
+
+
+def test_a_teacher_of_some_classes_or_of_none_teaches_no_more(taught):
+    some = experiment.run(dataclasses.replace(TINY_TEACHER, classes=(0, 1), steps=0), taught, measure=False)
+    taught.name_teacher("some", some.id)
+    for classes, got in [(None, "all"), ((1, 2), r"\[1, 2\]")]:
+        with pytest.raises(ValueError, match=rf"teacher some has learned the classes 0, 1 alone; .* got {got}"):
+            experiment.resolve(TINY_STUDENT.with_(teacher="some", classes=classes), taught)
+    assert experiment.resolve(TINY_STUDENT.with_(teacher="some", classes=(1,)), taught).classes == (1,)
+    unet = dataclasses.replace(TINY_TEACHER.student, num_classes=0)
+    none = experiment.run(dataclasses.replace(TINY_TEACHER, student=unet, steps=0), taught, measure=False)
+    taught.name_teacher("none", none.id)
+    with pytest.raises(ValueError, match=r"student\.num_classes is 10, but teacher none is told no class"):
+        experiment.resolve(TINY_STUDENT.with_(teacher="none"), taught)
+    assert experiment.resolve(TINY_STUDENT.with_(teacher="none", student__num_classes=0), taught)
+
+
+def test_a_stopped_run_does_not_go_on_by_another_loss(taught, monkeypatch):
+    run = taught.open(experiment.resolve(TINY_STUDENT, taught))
+    run.write("env", {"sittings": [{"perceptual": "lpips-vgg"}]})
+    write_whole(run.path / "state.pt", b"as far as it went")
+    with pytest.raises(
+        ValueError, match="has learned with perceptual lpips-vgg up to step 0, and this machine has digi"
+    ):
+        experiment.run(TINY_STUDENT, taught, measure=False)
+    assert len(run.read("env")["sittings"]) == 1 and (run.path / "state.pt").exists()
+
+
+def test_a_denoiser_s_pictures_are_by_the_recipe_s_solver(taught):
+    run = experiment.run(dataclasses.replace(TINY_TEACHER, solver="heun-3", steps=0), taught, measure=False)
+    with np.load(run.path / "samples.npz") as kept:
+        drawn = lab.load(run.id, taught).sample(kept["seeds"].tolist(), kept["classes"].tolist())
+        assert np.array_equal(kept["images"], drawn.numpy())
 
 
 def test_methods_options_are_written_out_before_the_id_is_taken(taught):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,7 @@ def run(args: argparse.Namespace) -> Answer:
     except (Stopped, KeyboardInterrupt):
         stopped = store.open(recipe)
         raise RuntimeError(f"stopped at step {stopped.status().step} of {recipe.steps}; go on with: "
-                           f"{jobs.command(stopped)}") from None  # fmt: skip
+                           f"{' '.join([jobs.command(stopped), *_besides(args)])}") from None  # fmt: skip
     if args.name_teacher:
         with as_usage():
             store.name_teacher(args.name_teacher, done.id)
@@ -173,6 +174,17 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(row, text)
 
 
+def _besides(args: argparse.Namespace) -> list[str]:
+    """The options that were given and are no part of the recipe, as they are typed."""
+    given = ["--no-measure"] * args.no_measure
+    if args.compile is not None:
+        given.append("--compile" if args.compile else "--no-compile")
+    for name in ("name_teacher", "device", "threads"):
+        if (value := getattr(args, name)) not in (None, "auto", 0):
+            given += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    return given
+
+
 def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     """The recipe that the arguments describe.
 
@@ -180,6 +192,11 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     """
     from lab.config import Recipe, Use
 
+    if args.recipe:
+        for option, value in [("--unet", args.unet), ("--time", args.time), ("--size", args.size)]:
+            if value:
+                raise Usage(f"{option} belongs to a recipe that is made here, {args.recipe} is one already; "
+                            "change its student there")  # fmt: skip
     recipe = _recipe_file(args.recipe, store) if args.recipe else _recipe_for_data(args, store)
     changes = {k: getattr(args, k) for k in RECIPE_OPTIONS if getattr(args, k) is not None}
     names = {"mlp": "mlp_hidden"}
@@ -210,13 +227,17 @@ def _recipe_file(name: str, store: Store) -> Recipe:
 
 
 def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
-    """The default recipe with a student that fits the teacher's images, or the data's."""
+    """The default recipe with a student that fits the teacher's images and classes, or the data's."""
     from lab import data, weights
     from lab.config import DiTConfig, Recipe, UNetConfig
 
+    if args.teacher and args.size:
+        raise Usage(f"--size is for folder: data that nobody teaches; {args.teacher} decides it for its students")
+    classes, told = None, True
     if args.teacher and not args.teacher.startswith(("pipeline:", "callable:")):
         teacher = get_run(store, args.teacher)
         spec, name = weights.spec_of_run(teacher), args.data or teacher.recipe.data
+        classes, told = teacher.recipe.classes, teacher.recipe.student.num_classes > 0
     elif args.teacher:
         from lab import teachers
 
@@ -229,10 +250,12 @@ def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
         if args.dry_run and (fault := data.fault(name)):
             raise data.MissingData(f"{name} is {fault[0]}; {fault[1]} brings it, --dry-run fetches nothing")
         spec = data.spec_of(name, data.load(name, "train", size=args.size))
-    image = {"image_size": spec.size, "channels": spec.channels, "num_classes": spec.num_classes}
+    image = {"image_size": spec.size, "channels": spec.channels, "num_classes": spec.num_classes * told}
     if args.unet:
-        return Recipe(data=name, student=UNetConfig(**image, widths=args.unet, attention=(len(args.unet) - 1,)))
-    return Recipe(data=name, student=DiTConfig(**image, time=args.time))
+        student = UNetConfig(**image, widths=args.unet, attention=(len(args.unet) - 1,))
+    else:
+        student = DiTConfig(**image, time=args.time)
+    return Recipe(data=name, classes=classes, student=student)
 
 
 def _method_options(given: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -284,14 +284,15 @@ def conditions_controls(view: View) -> None:
 
 def _timing_options(view: View) -> dict[str, list[str]]:
     here = view.reports
-    here = here[choose.devices(here) == view.device] if len(here) else here
+    if len(here) and view.device:  # estimates for a board have its card's name
+        here = here[choose.on(here, view.device) if held_switch("estimated") else choose.devices(here) == view.device]
     found = {"runtime": ["fastest"], "precision": ["float"], "batch": ["1"], "threads": []}
     if len(here):
         found["runtime"] += sorted(here["software.runtime"].unique())
         there = set(here["model.precision"])
         found["precision"] += ["any"] + [p for p in choose.PRECISIONS if p in there]
         found["batch"] = [str(b) for b in sorted(here["workload.batch"].unique())]
-        found["threads"] = [f"{t:.0f}" for t in choose.column_of(here, "state.threads").dropna().value_counts().index]
+        found["threads"] = [str(threads) for threads in choose.thread_counts(here)]
     return found | {"percentile": list(choose.PERCENTILES), "scope": list(choose.SCOPES)}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.choose import WEAK
 from lab.config import JSON
-from lab.devices.report import Grade, grade, load, parse
+from lab.devices.report import Grade, grade, is_checked, load, parse
 from lab.results import Store, read_json
 
 
@@ -34,8 +34,9 @@ class Arrival:
 def import_reports(files: Sequence[Path | str], store: Store, *, dry_run: bool = False) -> list[Arrival]:
     """Check report files and store them; a report that is there already is no change.
 
-    What was measured elsewhere becomes `imported`; what was published or estimated stays so. Raises
-    ValueError with a sentence for every file that can't be taken, and then stores none of them.
+    What was measured elsewhere becomes `imported`, without its drift where too few single times show it; what was
+    published or estimated stays so. Raises ValueError with a sentence for every file that can't be taken, and then
+    stores none of them.
     """
     return _import([(Path(file).name, functools.partial(load, file)) for file in files], store, dry_run=dry_run)
 
@@ -68,7 +69,13 @@ def _import(readers: Sequence[tuple[str, Callable[[], dict[str, JSON]]]], store:
 
 
 def _as_imported(report: dict[str, JSON]) -> dict[str, JSON]:
-    return report | {"provenance": "imported"} if report["provenance"] == "measured" else report
+    if report["provenance"] not in ("measured", "imported"):
+        return report
+    timing = report["timing"]
+    if not is_checked(timing):
+        # The table of reports is without single times: a drift that is not known keeps it at a C there, too.
+        timing = timing | {"drift": None, "samples_ns": timing.get("samples_ns")}
+    return report | {"provenance": "imported", "timing": timing}
 
 
 def _is_new(report: dict[str, JSON], store: Store, before: Sequence[dict[str, JSON]]) -> bool:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.choose import column_of, unsteady
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
 from lab.devices.report import SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
@@ -213,8 +212,12 @@ class Card:
         A card for one power mode says nothing about the device in another; one without a mode, such as a computer's
         whose governor is its mode, is for all of them.
         """
+        return self.is_of_board(name, mode) and self.gpu == isinstance(gpu, str)
+
+    def is_of_board(self, name: str, mode: object = None) -> bool:
+        """Whether it is of something on the device of a report in its power mode, be it the GPU or the CPU."""
         named = re.fullmatch(self.names, name) is not None if self.names else name == self.name
-        return named and self.mode in (None, mode) and self.gpu == isinstance(gpu, str)
+        return named and self.mode in (None, mode)
 
     def rate(self, precision: str) -> float:
         """GFLOP/s of a precision. Raises ValueError for one that the device does not have."""
@@ -241,10 +244,15 @@ def card_from_json(plain: JSON, where: str = "card") -> Card:
 
 def cards(root: Path | None = None) -> dict[str, Card]:
     """Every card by its key: those of the lab, and with a results folder also the machines measured there."""
-    found = {key: card_from_json(plain, key) for key, plain in json.loads(CARDS_FILE.read_text()).items()}
+    found = dict(_own_cards())
     for path in sorted((root / "devices" / "cards").glob("*.json")) if root else []:
         found[path.stem] = card_from_json(read_json(path), path.name)
     return found
+
+
+@functools.cache
+def _own_cards() -> dict[str, Card]:
+    return {key: card_from_json(plain, key) for key, plain in json.loads(CARDS_FILE.read_text()).items()}
 
 
 def card_of(key: str, root: Path | None = None) -> Card:
@@ -371,14 +379,14 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
     """
     if reports.empty:
         return []
-    sure, shaky = reports["grade"].isin(TRUSTED), unsteady(reports)
+    sure, shaky = reports["grade"].isin(TRUSTED), reports.reindex(columns=["unsteady"])["unsteady"].eq(True)
     here = reports[reports["provenance"].isin(("measured", "imported")) & (sure | shaky)]
     for column, wanted in [("software.runtime", runtime), ("model.precision", precision), ("workload.scope", "core"),
                            ("workload.nfe", 1), ("state.threads", card.threads)]:  # fmt: skip
         if wanted is not None:
             here = here[here[column] == wanted] if column in here else here.iloc[:0]
-    whose = zip(*(column_of(here, name) for name in ("device.name", "state.power_mode", "device.gpu")))
-    here = here[np.array([card.is_of(*device) for device in whose], bool)]
+    whose = here.reindex(columns=["device.name", "state.power_mode", "device.gpu"])
+    here = here[np.array([card.is_of(*device) for device in whose.itertuples(index=False)], bool)]
     sure = here["grade"].isin(TRUSTED)
     here = here[sure | ~sure.groupby([here["model.weights_sha256"], here["workload.batch"]]).transform("any")]
     found = []
@@ -506,6 +514,18 @@ def config_in(plain: JSON) -> DiTConfig | None:
     except ValueError:
         return None
     return config if config is not None and is_predictable(config) else None
+
+
+def of_boards(reports: pd.DataFrame, boards: Iterable[tuple[str, object]]) -> pd.Series:
+    """Which reports bear the name and mode of a card of the lab that is of one of these boards (name, power mode).
+
+    A board calls itself otherwise than the card that its estimates are named after: `Card.names` knows how.
+    """
+    boards = list(boards)
+    mine = {(card.name, card.mode) for card in _own_cards().values() if any(card.is_of_board(*b) for b in boards)}
+    named = reports.reindex(columns=["device.name", "state.power_mode"]).itertuples(index=False)
+    return pd.Series([(name, None if pd.isna(mode) else mode) in mine for name, mode in named], index=reports.index,
+                     dtype=bool)  # fmt: skip
 
 
 def model_of(run: Run) -> dict[str, JSON]:
