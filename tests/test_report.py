@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import math
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import conftest
 import pytest
 
 from lab.devices import report as reports
+from lab.devices import runner
 from lab.devices.report import check, grade, parse
 from lab.results import Store
 
@@ -28,12 +33,30 @@ GOOD: dict[str, Any] = {
     "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
     "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3,
                "duration_s": 180.0, "p50": 1.0, "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8, "cv": 0.02,
-               "drift": -0.01, "samples_ns": [1_000_000, 1_200_000]},
+               "drift": -0.01, "samples_ns": None},
     "memory": {"method": "ru_maxrss", "process_peak_mb": 300.0},
     "energy": {"mj_per_image": 1.0, "net_of_idle": False, "rail": "VDD_IN"},
     "checks": {"output_ok": True},
 }  # fmt: skip
 changed = functools.partial(conftest.changed, GOOD)
+DEVICES = Path(__file__).parent.parent / "results" / "devices"
+
+
+def timing_of(*sessions: Sequence[int], **changes: Any) -> dict[str, Any]:
+    """The timing that runner.py makes of these times in ns, without its interval, which takes seconds."""
+    found = runner.spread([*itertools.chain(*sessions)])
+    kept = [runner.thin(times, runner.MAX_SAMPLES // len(sessions)) for times in sessions]
+    return GOOD["timing"] | found | {
+        "iters": sum(map(len, sessions)), "sessions": len(sessions), "cv": round(found["std"] / found["mean"], 5),
+        "drift": round(runner.drift(sessions), 5), "p50_ci95": None, "samples_ns": [*itertools.chain(*kept)],
+    } | changes  # fmt: skip
+
+
+def times(count: int, spread: float = 0.01, *, slow: float = 0.0, seed: int = 0) -> list[int]:
+    """Times of calls of about a millisecond; a share of them takes ten to two hundred times as long."""
+    rng = random.Random(seed)
+    return [round(1e6 * math.exp(rng.gauss(0, spread)) * (rng.uniform(10, 200) if rng.random() < slow else 1))
+            for _ in range(count)]  # fmt: skip
 
 
 # --- the format ---
@@ -70,7 +93,7 @@ def test_a_missing_part_is_refused_by_name(name: str) -> None:
     assert name in check({k: v for k, v in GOOD.items() if k != name})[0]
 
 
-def test_a_grade_cannot_be_typed_in() -> None:
+def test_the_letter_of_a_grade_cannot_be_typed_in() -> None:
     assert "grade" in check(changed(grade="A"))[0]
 
 
@@ -160,6 +183,79 @@ def test_what_was_known_before_the_timing_passes() -> None:
 @pytest.mark.parametrize("energy", [{"mj_per_image_net": 0.4}, {"mj_per_image_net": None}, {"net_of_idle": True}])
 def test_energy_gross_and_net_passes_in_each_way_that_it_can_be_told(energy: dict[str, Any]) -> None:
     assert check(changed(energy=GOOD["energy"] | energy)) == []
+
+
+# --- figures and the times they are of ---
+
+WHOLE = timing_of(times(1500))
+THINNED = timing_of(times(20_000))
+
+
+def test_as_many_times_are_kept_as_the_runner_and_the_format_say() -> None:
+    limit = reports.schema()["properties"]["timing"]["properties"]["samples_ns"]["maxItems"]
+    assert reports.MAX_SAMPLES == runner.MAX_SAMPLES == limit
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.002, 0.05])
+@pytest.mark.parametrize("counts", [(10,), (1500,), (20_000,), (1200, 1300, 1100), (8000, 8100, 8050), (9000, 30, 40)])
+def test_what_the_runner_makes_of_any_times_passes(counts: tuple[int, ...], slow: float) -> None:
+    drifting = [[round(t * (1 + 0.1 * k / count)) for k, t in enumerate(times(count, 0.05, slow=slow, seed=count))]
+                for count in counts]  # fmt: skip
+    assert check(changed(timing=timing_of(*drifting))) == []
+
+
+@pytest.mark.parametrize("kept", [WHOLE, THINNED], ids=["all", "thinned"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("p50", {"p50": 0.98}), ("p50", {"p50": 1.005}), ("p90", {"p90": 1.004}), ("p99", {"p99": 1.015}),
+     ("std", {"std": 0.005, "cv": 0.005}), ("std", {"std": 0.0, "cv": 0.0}), ("cv", {"std": None, "cv": 0.005}),
+     ("min", {"min": 0.98}), ("drift", {"drift": 0.02}), ("drift", {"drift": -0.015})],
+)  # fmt: skip
+def test_a_figure_that_its_times_contradict_is_refused_in_one_sentence(
+    kept: dict[str, Any], name: str, changes: dict[str, Any]
+) -> None:
+    (said,) = check(changed(timing=kept | changes))
+    assert said.startswith(f"timing.{name} is ") and "times" in said and len(said) < 200
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"p90": 1.0129}, "timing.p90 is 1.0129 ms, but that of its 1500 times is"),
+    ({"mean": 1.0002, "std": None, "cv": None}, "timing.mean is 1.0002 ms, but that of its 1500 times is"),
+    ({"iqr": 0.0129}, "timing.iqr is 0.0129 ms, but that of its 1500 times is"),
+    ({"std": 0.02, "cv": 0.02}, "timing.std is 0.02 ms"), ({"drift": 0.001}, "timing.drift is 0.001, but that of its"),
+    ({"iters": 1499}, "timing.samples_ns holds 1500 times, and timing.iters says that 1499 were taken"),
+])  # fmt: skip
+def test_of_times_that_are_all_kept_every_figure_must_be_theirs(changes: dict[str, Any], words: str) -> None:
+    (said,) = check(changed(timing=WHOLE | changes))
+    assert words in said
+
+
+def test_a_drift_is_that_of_the_session_that_drifts_most() -> None:
+    rising = [round(t * (1 + 0.06 * k / 8000)) for k, t in enumerate(times(8000, seed=1))]
+    kept = timing_of(times(8000), rising, times(8000, seed=2))
+    assert check(changed(timing=kept)) == [] and kept["drift"] > 0.03
+    for drift in (0.0, -kept["drift"], 0.02):
+        assert "timing.drift is" in check(changed(timing=kept | {"drift": drift}))[0]
+
+
+def test_calls_that_are_rare_and_slow_may_be_missing_among_the_times_that_are_kept() -> None:
+    assert check(changed(timing=THINNED | {"std": 0.05, "cv": 0.05})) == []
+    assert grade(changed(timing=THINNED | {"std": 0.05, "cv": 0.05})).letter == "C"
+
+
+@pytest.mark.parametrize("few", [None, [], [1_000_000, 1_010_000], times(1364)])
+def test_a_report_with_too_few_single_times_is_a_c_at_best(few: list[int] | None) -> None:
+    steady = timing_of(*(times(2000, seed=k) for k in range(3)), duration_s=180.0)
+    assert grade(changed(timing=steady)).letter == "A"
+    found = grade(changed(timing=steady | {"samples_ns": few}))
+    assert found.letter == "C" and found.reasons == (
+        "it keeps too few of its single times to compute its figures anew",)  # fmt: skip
+
+
+def test_the_reports_of_the_lab_are_those_of_their_times() -> None:
+    paths = sorted(DEVICES.glob("*.json"))[::8]
+    wrong = {path.name: check(json.loads(path.read_text())) for path in paths}
+    assert len(paths) > 50 and not {name: said for name, said in wrong.items() if said}
 
 
 # --- stored ones ---
@@ -257,8 +353,8 @@ def test_a_report_says_how_far_the_images_of_its_file_are_off(store: Store) -> N
 @pytest.mark.parametrize(
     ("letter", "changes", "words"),
     [
-        ("A", {}, "three sessions"),
-        ("B", {"timing__sessions": 1, "timing__duration_s": 59.7}, "1 of 3 sessions"),
+        ("A", {"timing": timing_of(*(times(1100, seed=k) for k in range(3)))}, "three sessions"),
+        ("B", {"timing": timing_of(times(1100), duration_s=59.7)}, "1 of 3 sessions"),
         ("C", {"runner__preset": "quick"}, "preset quick"),
         ("C", {"runner__preset": "custom"}, "preset custom"),
         ("C", {"timing__cv": 0.05}, "5.0% (CV)"),

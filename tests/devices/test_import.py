@@ -32,10 +32,17 @@ REPORT: dict[str, Any] = {
     "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
     "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3,
                "duration_s": 180.0, "p50": 1.0, "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8,
-               "mean": 1.0, "std": 0.02, "cv": 0.02, "drift": -0.01, "samples_ns": [1_000_000, 1_200_000]},
+               "mean": 1.0, "std": 0.02, "cv": 0.02, "drift": -0.01, "samples_ns": None},
     "checks": {"output_ok": True},
 }  # fmt: skip
 changed = functools.partial(conftest.changed, REPORT)
+
+
+# Every time of three sessions, and the figures that they have.
+SINGLE_TIMES = [round(1_000_000 * (0.98 + 0.04 * (k * 389 % 1201) / 1200)) for k in range(3603)]
+WITH_TIMES = {f"timing__{name}": value for name, value in {
+    "iters": 3603, "p90": 1.016, "p99": 1.0196, "min": 0.98, "std": 0.011557, "cv": 0.01156,
+    "samples_ns": SINGLE_TIMES}.items()}  # fmt: skip
 
 
 def text(**changes: Any) -> bytes:
@@ -74,10 +81,24 @@ def used(store: Store) -> Store:
 
 
 def test_a_report_from_a_board_is_kept_as_imported_with_its_grade(used: Store, tmp_path: Path) -> None:
-    (found,) = incoming.import_reports([written(tmp_path, text())], used)
+    (found,) = incoming.import_reports([written(tmp_path, text(**WITH_TIMES))], used)
     assert found.new and found.left_out is None and found.run is None
     row = used.reports().set_index("report_id").loc[REPORT["report_id"]]
     assert (row["provenance"], row["grade"], row["timing.p50"]) == ("imported", "A", 1.0)
+    assert row["timing.drift"] == -0.01 == found.report["timing"]["drift"]
+
+
+@pytest.mark.parametrize("few", [{"timing__samples_ns": None}, {"timing__samples_ns": SINGLE_TIMES[:900]}])
+def test_a_report_whose_figures_nobody_can_compute_anew_is_kept_as_a_c_at_best(
+    few: dict[str, Any], used: Store, tmp_path: Path
+) -> None:
+    files = [written(tmp_path, text(**WITH_TIMES | few))]
+    (found,) = incoming.import_reports(files, used)
+    assert found.grade.letter == "C" and "too few of its single times" in str(found.grade)
+    row = used.reports().set_index("report_id").loc[REPORT["report_id"]]
+    assert (row["grade"], row["grade_reasons"]) == ("C", ("drift is unknown",))  # the table is without single times
+    (again,) = incoming.import_reports(files, used)
+    assert not again.new and again.grade == found.grade
 
 
 def test_the_same_report_twice_is_no_change(used: Store, tmp_path: Path) -> None:
@@ -114,6 +135,11 @@ def test_a_dry_run_keeps_nothing(used: Store, tmp_path: Path, capsys: pytest.Cap
     file = str(written(tmp_path, text()))
     assert main(["import", file, "--results", str(used.root), "--dry-run"]) == OK
     assert "would be kept" in capsys.readouterr().out and everything(used.root) == before
+
+
+def test_a_login_shell_among_the_busy_processes_is_no_formula(used: Store, tmp_path: Path) -> None:
+    (found,) = incoming.import_reports([written(tmp_path, text(state__top_processes=["-bash", "python3"]))], used)
+    assert found.new
 
 
 @pytest.mark.parametrize(("provenance", "letter"), [("published", "E"), ("estimated", "F")])
@@ -204,7 +230,7 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "a deep config": (with_('{"depth": 4}', '{"a":' * 40 + "1" + "}" * 40), "is nested too deeply"),
     "100 MB": (lambda: b" " * 100_000_000, "is larger than 1 MB"),
     "2 MB of config": (lambda: with_('"depth": 4', f'"depth": "{"4" * 2_000_000}"'), "is larger than 1 MB"),
-    "50,000 values": (text(model__config={"a": list(range(50_000))}), "holds 50051 values, at most 5000 are kept"),
+    "50,000 values": (text(model__config={"a": list(range(50_000))}), "holds 50050 values, at most 5000 are kept"),
     "an image of 1e15 pixels a side": (
         text(model__config={"family": "dit", "image_size": 999_999_999_999_999, "patch": 2}),
         "model.config.image_size is 1e+15, at most 65,536 is read",
@@ -234,6 +260,18 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "a median that its times do not have": (
         text(timing__samples_ns=[9_000_000] * 5),
         "timing.p50 of 1 ms is not among its own times, which are 9 to 9 ms",
+    ),
+    "a median that its times have not": (
+        text(**WITH_TIMES | {"timing__p50": 0.99}),
+        "timing.p50 is 0.99 ms, but that of its 3603 times is 1 ms",
+    ),
+    "a spread that its times have not": (
+        text(**WITH_TIMES | {"timing__std": 0.001, "timing__cv": 0.001}),
+        "timing.std is 0.001 ms, but that of its 3603 times is 0.0115566 ms",
+    ),
+    "fewer calls than times": (
+        text(**WITH_TIMES | {"timing__iters": 3000}),
+        "timing.samples_ns holds 3603 times, and timing.iters says that 3000 were taken",
     ),
     "a spread that does not follow": (text(timing__cv=0.001), "timing.cv is 0.001, but std 0.02 over mean 1 is not"),
     "p50 above p90": (text(timing__p90=0.95), "timing.p50 is 1 ms, above timing.p90 of 0.95 ms"),
@@ -287,6 +325,15 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "markup": (text(device__name="<img src=x onerror=alert(1)>"), "device.name holds the character U+003C"),
     "a link in a caption": (text(software__os="[Linux](http://example.org)"), "software.os holds the character U+005B"),
     "a formula": (text(software__flags=["$\\rule{9em}{9em}$"]), "software.flags.0 holds the character U+0024"),
+    "a cell that calls a program": (
+        text(device__name="=HYPERLINK(0,1)"),
+        "device.name begins with '=', which a spreadsheet would take for a formula; begin it with a letter or a digit",
+    ),
+    "a sum as a name": (text(model__model_id="+1+cmd|' /C calc'!A0"), "model.model_id begins with '+'"),
+    "a difference as a version": (text(software__runtime_version=" -2+3"), "software.runtime_version begins with '-'"),
+    "a lookup as a system": (text(software__os="@SUM(1,2)"), "software.os begins with '@'"),
+    "a wide sign": (text(source={"citation": "\uff1d1+1"}), "source.citation begins with '\\uff1d'"),
+    "a tab before a name": (text(device__name="\t=1+1"), "device.name holds the character U+0009"),
     "yesterday": (text(created_utc="yesterday"), "created_utc must be a date and time"),
     "local time": (text(created_utc="2026-10-23T18:00:00+09:00"), "created_utc must be UTC"),
     "a week's date": (text(created_utc="2026-W40-1"), "created_utc must be UTC"),
