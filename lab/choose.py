@@ -79,8 +79,9 @@ COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32", "ternary")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 WEAK = ("D", "E", "F")  # grades: in doubt, published by others, estimated
 ESTIMATED = "F"
-# In memory.method of a report whose peak is that of a process that may have done other things before.
-LONG_PROCESS = "the lab's own process"
+# How memory.method begins where a peak was asked for in vain (lab/footprint.py), and what stands in it where the peak
+# is that of a process which may have done other things before, as all of the lab's own timings did once.
+NOT_TOLD, LONG_PROCESS = "not told", "the lab's own process"
 
 # What `Store.table()` lacks while no run has it: column -> value.
 _DEFAULTS = {
@@ -327,6 +328,9 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     if reports.empty:
         return pd.DataFrame(columns=_TIMED)
     here = reports[_at(reports, budget) & _sound(reports, budget)]
+    called = devices(here)
+    if budget.device is not None and len(own := called[~_estimated(here)].unique()) == 1:
+        called = pd.Series(own[0], index=here.index)  # an estimate from a card of the board is one for the board
     ci = column_of(here, "timing.p50_ci95") if budget.percentile == "p50" else pd.Series(None, index=here.index)
     found = pd.DataFrame({
         "weights_sha256": here["model.weights_sha256"],
@@ -337,7 +341,8 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "latency_p90": column_of(here, "timing.p90"), "latency_cv": column_of(here, "timing.cv"),
         "unsteady": unsteady(here),
         "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
-        "device": devices(here), "batch": here["workload.batch"], "threads": column_of(here, "state.threads"),
+        "device": called, "batch": here["workload.batch"],
+        "threads": column_of(here, "state.threads").where(~_on_gpu(here)),  # of the CPU that only starts its work
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
         "gpu": column_of(here, "device.gpu").astype(object).fillna(""), "memory_mb": memory(here),
         "memory_method": column_of(here, "memory.method"),
@@ -360,7 +365,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 def memory(reports: pd.DataFrame) -> pd.Series:
     """How much of the system's memory each timed process took at its most, in MB; NaN where no report says it.
 
-    One that was made in the lab's own long process says it not: that keeps what ran in it before, up to hundreds of
+    One that was made in the lab's own long process does not say it: that keeps what ran in it before, up to hundreds of
     megabytes beside a network of one or two, and what the machine had less free meanwhile leaves out the rest.
 
     The process's resident memory. Where a GPU did the work it has not all, for a board's GPU takes of the same memory:
@@ -372,11 +377,12 @@ def memory(reports: pd.DataFrame) -> pd.Series:
     on_gpu, unified = column_of(reports, "device.gpu").notna(), column_of(reports, "device.unified_memory").eq(True)
     own = peak + allocated.where(on_gpu & unified).fillna(0.0)
     found = pd.concat([own, less.where(on_gpu | peak.isna())], axis=1).max(axis=1)
-    return found.where(~_in_long_process(column_of(reports, "memory.method")))
+    method = column_of(reports, "memory.method").astype(object).fillna("").astype(str)
+    return found.where(~_in_long_process(method) & ~method.str.startswith(NOT_TOLD))
 
 
 def _in_long_process(methods: pd.Series) -> pd.Series:
-    return methods.astype(object).map(lambda method: isinstance(method, str) and LONG_PROCESS in method).astype(bool)
+    return methods.astype(object).fillna("").astype(str).str.contains(LONG_PROCESS, regex=False)
 
 
 def off(reports: pd.DataFrame) -> pd.DataFrame:

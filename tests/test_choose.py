@@ -10,6 +10,9 @@ import pytest
 
 from lab import choose
 from lab.choose import Budget, memory, recommend
+from lab.config import DiTConfig
+from lab.devices import predict
+from lab.results import report_row
 
 
 def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame:
@@ -379,6 +382,9 @@ def test_a_timing_that_only_varies_counts_and_the_answer_says_how_much() -> None
     assert name(recommend(TABLE, hot, Budget(latency_ms=1)).pick) == "small"
 
 
+JETSON = {"device.name": "NVIDIA Jetson Orin Nano Developer Kit", "device.family": "jetson",
+          "state.power_mode": "15W"}  # fmt: skip
+ON_GPU = JETSON | {"device.gpu": "Orin", "software.runtime": "tensorrt"}
 GUESS = {"provenance": "estimated", "grade": "F", "software.runtime": "unknown"}
 
 
@@ -408,6 +414,34 @@ def test_what_others_took_meanwhile_is_no_memory_of_a_network_on_the_cpu() -> No
     })  # fmt: skip
     # A graphics card has memory of its own; where no process tells its own, the machine's is all that is known.
     assert memory(reports).tolist() == [400.0, 430.0, 400.0, 70.0]
+
+
+LONG = {"memory.method": "ru_maxrss of the lab's own process, torch and all, since it began"}
+FRESH = {"memory.method": "peak resident memory of a fresh process with onnxruntime alone that draws 3 times"}
+
+
+def test_the_peak_of_a_process_that_did_other_things_before_is_no_memory_of_a_network() -> None:
+    reports = pd.DataFrame({
+        "memory.process_peak_mb": [880.0, 400.0, 62.0, None], "memory.allocator_peak_mb": [None, 30.0, None, None],
+        "memory.system_delta_mb": [5.0, 20.0, 300.0, 70.0], "device.gpu": [None, "Orin", None, None],
+        "device.unified_memory": [None, True, None, None],
+        "memory.method": [*[LONG["memory.method"]] * 2, FRESH["memory.method"], "not told: a fresh process failed"],
+    })  # fmt: skip
+    assert memory(reports).isna().tolist() == [True, True, False, True] and memory(reports)[2] == 62.0
+
+
+def test_students_whose_memory_was_read_in_a_long_process_are_left_out_with_the_reason() -> None:
+    peak = {"memory.process_peak_mb": 90.0}
+    reports = pd.DataFrame([timed("small", 0.5, **peak, **FRESH), timed("middle", 1.0, **peak, **LONG),
+                            timed("large", 2.0)])  # fmt: skip
+    answer = recommend(TABLE, reports, Budget(memory_mb=100))
+    assert name(answer.pick) == "small" and answer.pick["memory_mb"] == 90.0
+    assert ("Left out: 1 student whose memory was read in the lab's own process, which keeps what ran before; time "
+            "again to know it (middle).") in answer.left_out  # fmt: skip
+    assert "Left out: 1 student of which no report says the memory (large)." in answer.left_out
+    assert not any("memory" in said for said in recommend(TABLE, reports, Budget()).left_out)
+    again = pd.concat([reports, pd.DataFrame([timed("middle", 1.1, **peak, **FRESH, created_utc="2026-12-01")])])
+    assert name(recommend(TABLE, again, Budget(memory_mb=100)).pick) == "middle"
 
 
 def test_a_student_whose_memory_no_report_says_never_fits_a_limit_on_it() -> None:
@@ -454,6 +488,59 @@ def test_estimates_do_not_settle_the_device() -> None:
         assert choose.settle(TABLE, reports, Budget(estimated=estimated)).device == "bench"
     only = reports[reports["device.name"] == "card"]
     assert choose.settle(TABLE, only, Budget(estimated=True)).device == "card"
+
+
+def estimates(key: str, *shapes: str) -> list[dict[str, object]]:
+    """Rows of the store, of kept estimates from a card of the lab."""
+    card = predict.card_of(key)
+    return [report_row(predict.as_report(card, DiTConfig(), model={"weights_sha256": f"hash-{shape}"}))
+            | {"report_id": f"{key}-{shape}"} for shape in shapes]  # fmt: skip
+
+
+PI = {"device.name": "Raspberry Pi 5 Model B Rev 1.0", "device.family": "rpi", "state.threads": 4,
+      "state.power_mode": "governor performance"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "board", "called"),
+    [("jetson-orin-nano-15w", JETSON, "NVIDIA Jetson Orin Nano Developer Kit, 15W"),
+     ("jetson-orin-nano-15w", ON_GPU, "NVIDIA Jetson Orin Nano Developer Kit, 15W"),
+     ("raspberry-pi-5", PI, "Raspberry Pi 5 Model B Rev 1.0, governor performance")],
+)  # fmt: skip
+def test_estimates_from_a_card_stand_for_what_was_not_timed_on_the_board_itself(
+    key: str, board: dict[str, object], called: str
+) -> None:
+    reports = pd.DataFrame([timed("small", 90.0, **board), *estimates(key, "small", "middle", "large")])
+    for asked in (Budget(estimated=True), Budget(estimated=True, device=called),
+                  Budget(estimated=True, device=board["device.name"])):  # fmt: skip
+        answer = recommend(TABLE, reports, asked)
+        rows = answer.candidates.set_index("name")
+        assert rows["provenance"].to_dict() == {"small": "measured", "middle": "estimated", "large": "estimated"}
+        assert rows["grade"].to_dict() == {"small": "C", "middle": "F", "large": "F"}
+        assert set(rows["device"]) == {called}  # else no chart would draw them on one axis
+        assert rows.loc["small", "latency_ms"] == 90.0 and "nobody has timed it there" in answer.sure
+    answer = recommend(TABLE, reports, Budget(device=called))
+    assert set(answer.candidates["latency_ms"].dropna()) == {90.0}
+    assert any("3 estimates that nobody measured" in said for said in answer.left_out)
+
+
+@pytest.mark.parametrize("other", [
+    JETSON | {"state.power_mode": "25W"}, JETSON | {"device.name": "NVIDIA Jetson AGX Orin Developer Kit"},
+    {"device.name": "bench", "state.power_mode": "15W"},
+])  # fmt: skip
+def test_estimates_from_a_card_say_nothing_of_another_mode_or_board(other: dict[str, object]) -> None:
+    reports = pd.DataFrame([timed("small", 9.0, **other), *estimates("jetson-orin-nano-15w", "middle", "large")])
+    answer = recommend(TABLE, reports, Budget(estimated=True))
+    assert set(answer.candidates["latency_ms"].dropna()) == {9.0}
+
+
+def test_many_estimates_do_not_settle_the_threads_of_a_board_that_was_timed() -> None:
+    reports = pd.DataFrame([timed("small", 9.0, **PI | {"state.threads": 1}),
+                            *estimates("raspberry-pi-5", "small", "middle", "large")])  # fmt: skip
+    answer = recommend(TABLE, reports, Budget(estimated=True))
+    assert answer.budget.threads == 1 and set(answer.candidates["latency_ms"].dropna()) == {9.0}
+    assert any("3 timings on the CPU with another number of threads than 1" in said for said in answer.left_out)
+    assert choose.thread_counts(reports) == [1, 4]
 
 
 def test_the_device_of_the_most_steady_timings_is_the_first() -> None:
@@ -519,6 +606,27 @@ def test_a_boards_gpu_does_not_hide_behind_a_newer_timing_of_its_cpu() -> None:
             timed("large", 9.0, **board, **{"created_utc": "2027-01-01T00:00:00+00:00"})]  # fmt: skip
     found = choose.timings(pd.DataFrame(both), Budget(device="Jetson"))
     assert found["latency_ms"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("threads", [6, None])
+def test_the_timings_of_a_gpu_stand_beside_those_of_any_number_of_cpu_threads(threads: int | None) -> None:
+    cpu = [timed(n, 9.0, **JETSON, **{"state.threads": 1}) for n in ("small", "middle", "large")]
+    gpu = [timed(n, 0.6, **ON_GPU, **{"state.threads": threads}) for n in ("small", "middle", "large", "master")]
+    reports = pd.DataFrame([*cpu, *gpu])
+    assert choose.settle(TABLE, reports, Budget()).threads == 1  # that of most timings, but for the GPU's
+    answer = recommend(TABLE, reports, Budget(latency_ms=5))
+    assert (name(answer.pick), answer.pick["latency_ms"], answer.pick["runtime"]) == ("large", 0.6, "tensorrt")
+    assert not any("threads" in said for said in answer.left_out)
+    assert choose.settle(TABLE, reports[reports["device.gpu"].notna()], Budget()).threads is None
+
+
+def test_what_another_number_of_threads_leaves_out_is_named() -> None:
+    four = [timed("large", ms, **{"state.threads": 4}) for ms in (0.1, 0.2)]
+    hot = timed("small", 0.1, **{"state.threads": 4, "state.throttled": True})
+    reports = pd.concat([REPORTS, pd.DataFrame([*four, hot])])
+    answer = recommend(TABLE, reports, Budget())
+    assert "Left out: 2 timings on the CPU with another number of threads than 2 (large)." in answer.left_out
+    assert any("1 timing on the CPU" in said for said in recommend(TABLE, reports[2:5], Budget(threads=2)).left_out)
 
 
 def test_a_speed_up_names_the_processor_where_one_of_the_two_ran_on_a_gpu() -> None:

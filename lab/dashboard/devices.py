@@ -69,7 +69,12 @@ COLUMNS: dict[str, Any] = {
     "timing.load_ms": C.NumberColumn("Load (ms)", format="%.1f"),
     "timing.build_ms": C.NumberColumn("Build (ms)", format="%.1f"),
     "timing.first_ms": C.NumberColumn("First (ms)", format="%.2f"),
-    "memory.process_peak_mb": C.NumberColumn("Peak memory (MB)", format="%.0f"),
+    "memory.process_peak_mb": C.NumberColumn(
+        "Peak memory (MB)",
+        format="%.0f",
+        help="As the report read it; one that was read in the lab's own process holds "
+        "what ran before, and Choose does not go by it",
+    ),
     "params_m": C.NumberColumn("Parameters (M)", format="%.3f", help=choose.SIZES_SAID),
     "params_trained_m": C.NumberColumn("as trained (M)", format="%.3f", help="Parameters before deployment"),
     "file_mb": C.NumberColumn("File (MB)", format="%.3f", help="What is shipped, in half precision"),

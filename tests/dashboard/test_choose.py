@@ -215,6 +215,43 @@ def test_estimates_are_used_where_asked_for_and_never_look_measured(
     assert "--device 'Raspberry Pi 5'" in at.code[0].value and at.code[0].value.endswith("--estimated")
 
 
+def test_kept_estimates_join_the_board_that_their_card_is_of(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.devices import predict
+
+    store = make_store(tmp_path, students=3)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    card = predict.card_of("jetson-orin-nano-15w")
+    for run in store.runs():
+        if isinstance(run.read("student"), dict) and run.recipe.student.family == "dit":
+            store.add_report(predict.as_report(card, run.recipe.student, model=predict.model_of(run)))
+    board, asked = "NVIDIA Jetson Orin Nano Developer Kit", {"params_m": "0", "latency_ms": "0"}
+    add_report(store, changed(report(store.get("d4w44h4p4"), ms=90.0, device=board), device__family="jetson",
+                              state__power_mode="15W"))  # fmt: skip
+    at = page(device=f"{board}, 15W", **asked)
+    assert not any("Estimated" in m.label for m in at.metric) and "3 estimates that nobody measured" in text(at)
+    at = page(device=f"{board}, 15W", estimated="true", **asked)
+    assert [m.label for m in at.metric if "latency" in m.label.lower()] == ["Estimated latency"]
+    assert "estimated (2), measured (1)" in text(at) and "NVIDIA Jetson Orin Nano Developer Kit, 15W," in text(at)
+
+
+def test_a_boards_gpu_is_chosen_whatever_the_number_of_cpu_threads(
+    make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, students=3)
+    monkeypatch.setenv("LAB_RESULTS", str(store.root))
+    jetson = {"device__family": "jetson", "state__power_mode": "15W"}
+    for run in (store.get(LABEL), store.get("d4w44h4p4")):
+        add_report(store, changed(report(run, ms=9.0, runtime="onnxruntime", threads=1, device="Orin"), **jetson))
+        for threads in (6, 4):
+            add_report(store, changed(report(run, ms=0.6, runtime="tensorrt", threads=threads, device="Orin"),
+                                      **jetson, device__gpu="Orin"))  # fmt: skip
+    at = page(device="Orin, 15W", params_m="0", latency_ms="5")
+    assert at.selectbox(key="threads").options == ["1"]
+    assert at.header[0].value.startswith("Ship ") and "0.600 ms p50" in text(at)
+
+
 def test_two_thousand_runs_are_shown(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
