@@ -26,9 +26,8 @@ def add_doctor(commands: Any) -> None:
 
 def doctor(args: argparse.Namespace) -> Answer:
     from lab.doctor import examine
-    from lab.results import Store
 
-    found = examine(Store(args.results))
+    found = examine(args.results)  # as a path: reading results takes packages whose lack is to be told
     rows = [{"check": f.check, "state": f.state, "found": f.found} for f in found]
     mends = [f"{f.check}: {f.mend}" for f in found if f.mend]
     text = table_text(rows) + ("\n\n" + "\n".join(mends) if mends else "")
