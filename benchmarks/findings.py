@@ -69,7 +69,8 @@ def recipe(store: Store) -> list[str]:
              for rival, ratio in found["ratio"].items()]  # fmt: skip
     own = ", ".join(f"{fd:.2f}" for fd in found["fd"]["lab"])
     return [f"**The recipe.** After {found['seconds'] / 60:.0f} minutes a run on {found['pairs']:,} pairs the default "
-            f"recipe's distance ({own}) is {' and '.join(parts)}. (`python benchmarks/recipe.py`)"]  # fmt: skip
+            f"recipe's distance ({own}) is {' and '.join(parts)}. "
+            f"(`python benchmarks/recipe.py --pairs {found['pairs']}`)"]  # fmt: skip
 
 
 def search(store: Store) -> list[str]:
