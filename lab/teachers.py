@@ -230,7 +230,7 @@ def source_of(name: str) -> str:
 
     Raises ValueError where what lies there now is not what a lasting name was given to.
     """
-    source, mark = re.fullmatch(r"pipeline:(.+?)(?:@([0-9a-f]{8}))?", name, re.DOTALL).groups()
+    source, mark = re.fullmatch(r"pipeline:(.*?)(?:@([0-9a-f]{8}))?", name, re.DOTALL).groups()
     folder = Path(source).expanduser()
     source = str(folder.absolute()) if folder.is_dir() else source
     if mark and (here := pipeline_sha256(source)[:8]) != mark:

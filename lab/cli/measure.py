@@ -315,9 +315,9 @@ def _verify_run(found: Run, store: Store, *, quick: bool, device: str) -> list[d
             *rows,
             _check(found.label, "fd", found.read("metrics")["values"]["fd"]["value"], None, False, note=str(error)),
         ]
+    except (KeyError, IndexError):  # LookupErrors too, but faults of ours
+        raise
     except LookupError as error:  # real images or an extractor's weights are not here
-        if isinstance(error, KeyError | IndexError):
-            raise
         return [*rows, _check(found.label, "fd", None, None, "not made", note=str(error))]
     note = f"{100 * checked.difference:.2g} % apart, allowed {100 * metrics.TOLERANCE:g} %"
     return [*rows, _check(found.label, "fd", checked.stored, checked.recomputed, checked.ok, note=note)]

@@ -48,7 +48,7 @@ def figures_row(answer: Recommendation) -> None:
                 title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
             # There is room for one note, and the limits stand right below.
             note = _limit(answer.budget, name) if trained is None else f"trained {number(trained)}"
-            # Of a process with all of torch in it, a bare runtime needs a fraction.
+            # What else was in the process decides the figure: torch takes ten times what a bare runtime does.
             method = pick["memory_method"] if name == "memory_mb" else None
             how = frame.plain(f"As read: {method}.") if method else None
             cells.append((title, COSTS[name].say(pick[name]), note, how))

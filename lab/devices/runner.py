@@ -1015,15 +1015,6 @@ def energy_of(state: dict[str, Any], timing: dict[str, Any], batch: int, *, peri
 # --- small things a report also wants -----------------------------------------------------------
 
 
-def reset_peak() -> bool:
-    """Let the peak of this process's memory start anew; False where the system can't (then it is a lifetime's)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
 def process_peak_mb() -> float | None:
     """Peak resident memory of this process in MB; None where it is not told."""
     try:

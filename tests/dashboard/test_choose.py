@@ -191,17 +191,22 @@ def test_a_coarse_timing_is_recommended_only_with_what_its_images_lose(
     assert at.code[0].value.endswith("python -m lab choose --latency-ms 0.05 --precision any")
 
 
+def keep_estimates(store: Store, card: str) -> None:
+    """What a card predicts of every student, as reports in the store."""
+    from lab.devices import predict
+
+    for run in store.runs():
+        if isinstance(run.read("student"), dict) and run.recipe.student.family == "dit":
+            known = predict.card_of(card), run.recipe.student
+            store.add_report(predict.as_report(*known, model=predict.model_of(run)))
+
+
 def test_estimates_are_used_where_asked_for_and_never_look_measured(
     make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab.devices import predict
-
     store = make_store(tmp_path, students=3)
     monkeypatch.setenv("LAB_RESULTS", str(store.root))
-    card = predict.card_of("raspberry-pi-5")
-    for run in store.runs():
-        if isinstance(run.read("student"), dict) and run.recipe.student.family == "dit":
-            store.add_report(predict.as_report(card, run.recipe.student, model=predict.model_of(run)))
+    keep_estimates(store, "raspberry-pi-5")
     board = {"device": "Raspberry Pi 5", "params_m": "0", "latency_ms": "0"}
     at = page(**board)
     assert not any("Estimated" in m.label for m in at.metric) and "that nobody measured" in text(at)
@@ -218,14 +223,9 @@ def test_estimates_are_used_where_asked_for_and_never_look_measured(
 def test_kept_estimates_join_the_board_that_their_card_is_of(
     make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab.devices import predict
-
     store = make_store(tmp_path, students=3)
     monkeypatch.setenv("LAB_RESULTS", str(store.root))
-    card = predict.card_of("jetson-orin-nano-15w")
-    for run in store.runs():
-        if isinstance(run.read("student"), dict) and run.recipe.student.family == "dit":
-            store.add_report(predict.as_report(card, run.recipe.student, model=predict.model_of(run)))
+    keep_estimates(store, "jetson-orin-nano-15w")
     board, asked = "NVIDIA Jetson Orin Nano Developer Kit", {"params_m": "0", "latency_ms": "0"}
     add_report(store, changed(report(store.get("d4w44h4p4"), ms=90.0, device=board), device__family="jetson",
                               state__power_mode="15W"))  # fmt: skip
