@@ -534,7 +534,8 @@ class Blocks:
     """Where a call's time goes; `table` has a row for each part of the net, in order.
 
     Its columns: part, ms (median), share (of all parts), flops, bytes, of_peak and of_bandwidth (shares of what the
-    card can do), roofline_ms (the least that the card allows), limit (arithmetic, memory or overhead).
+    card can do; none for a part of no measurable time), roofline_ms (the least that the card allows), limit
+    (arithmetic, memory or overhead).
     """
 
     table: pd.DataFrame
@@ -609,7 +610,7 @@ def keep_blocks(run: Run, store: Store, *, runtime: str = "eager", batch: int = 
         "model": {"model_id": run.id, "config": config, "weights_sha256": _sha256(run), "precision": precision},
         "workload": {"scope": "core", "batch": batch, "nfe": 1}, "calls": calls,
         "whole_ms": found.whole_ms, "of_roofline": found.of_roofline, "card": dataclasses.asdict(found.card),
-        "parts": found.table.to_dict("records"),
+        "parts": found.table.astype(object).where(found.table.notna(), None).to_dict("records"),
     }  # fmt: skip
     if _was_quiet(before):
         store.add_blocks("-".join(words), kept)

@@ -319,9 +319,10 @@ def devices_by_trust(reports: pd.DataFrame) -> list[str]:
 
 def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
-    processor (CPU or GPU) the best graded, newest; then the fastest of those within the budget's memory, if any is.
-    `timings` is how many there are of that form and grade, and latency_low and latency_high span them all: on a shared
-    machine two medians lie further apart than the error of either.
+    processor (CPU or GPU) the best graded, of those the publishable one, of those the newest; then the fastest of those
+    within the budget's memory, if any is. `timings` is how many there are of that form and grade, and latency_low and
+    latency_high span them all: on a shared machine two medians lie further apart than the error of either. Memory does
+    not turn on how long the timing was: where that report does not tell it, the newest one of the same form does.
 
     An estimate stands only for a network that was not timed.
     """
@@ -345,7 +346,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "threads": column_of(here, "state.threads").where(~_on_gpu(here)),  # of the CPU that only starts its work
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
         "gpu": column_of(here, "device.gpu").astype(object).fillna(""), "memory_mb": memory(here),
-        "memory_method": column_of(here, "memory.method"),
+        "memory_method": column_of(here, "memory.method"), "quick": column_of(here, "runner.preset") != "publishable",
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
@@ -357,9 +358,17 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     for end, of in [("latency_low", "min"), ("latency_high", "max")]:
         own = found[end].where(found["timings"] == 1, found[end].fillna(found["latency_ms"]))
         found[end] = own.groupby([found[key] for key in (*form, "grade")]).transform(of)
-    found = found.sort_values("grade", kind="stable").drop_duplicates(form)
+    found = _memory_of_form(found, form).sort_values(["grade", "quick"], kind="stable").drop_duplicates(form)
     found["over"] = False if budget.memory_mb is None else ~found["memory_mb"].le(budget.memory_mb)
     return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[_TIMED]
+
+
+def _memory_of_form(found: pd.DataFrame, form: list[str]) -> pd.DataFrame:
+    """Timings, the newest first, with the memory of their form where they do not tell it themselves."""
+    known = found.dropna(subset=["memory_mb"]).drop_duplicates(form)
+    other = found[form].merge(known[[*form, "memory_mb", "memory_method"]], how="left", on=form).set_index(found.index)
+    told = found["memory_mb"].notna() | other["memory_mb"].isna()
+    return found.assign(**{name: found[name].where(told, other[name]) for name in ("memory_mb", "memory_method")})
 
 
 def memory(reports: pd.DataFrame) -> pd.Series:

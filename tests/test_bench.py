@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import FOOTPRINT, TINY_STUDENT
@@ -443,6 +444,23 @@ def test_the_times_of_the_parts_are_kept_beside_the_reports(
     assert store.reports().empty  # they are no report
     monkeypatch.setattr(bench, "blocks", None)  # not timed again
     assert bench.keep_blocks(student, store, batch=2, threads=1, calls=3) == json.loads(json.dumps(made))
+
+
+def test_a_part_too_short_to_measure_is_kept_without_a_share_of_the_peak(
+    store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [bench._roofline(name, ms, CEILING, student.recipe.student, 2, "fp32")
+            for name, ms in (("embed", 0.0), ("head", 0.25))]  # fmt: skip
+    table = pd.DataFrame(rows).assign(share=[0.0, 1.0])
+    found = bench.Blocks(table, 0.3, CEILING, 2, "fp32", 1, "2.0")
+    monkeypatch.setattr(bench, "blocks", lambda *args, **options: found)
+    monkeypatch.setattr(bench, "card_here", lambda store, threads: CEILING)
+    monkeypatch.setattr(runner.HERE, "load", lambda: 0.0)
+    monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
+    made = bench.keep_blocks(student, store, batch=2, threads=1, calls=3)
+    assert made["parts"][0]["of_peak"] is None and made["parts"][1]["of_peak"] > 0
+    kept = store.blocks()
+    assert kept["ms"].tolist() == [0.0, 0.25] and kept["of_peak"].isna().tolist() == [True, False]
 
 
 def test_what_is_no_timing_of_parts_is_left_out(store: Store) -> None:

@@ -444,6 +444,20 @@ def test_students_whose_memory_was_read_in_a_long_process_are_left_out_with_the_
     assert name(recommend(TABLE, again, Budget(memory_mb=100)).pick) == "middle"
 
 
+def test_a_better_graded_timing_without_a_memory_has_that_of_another_of_its_form() -> None:
+    silent = timed("small", 0.5, grade="A", **{"memory.process_peak_mb": 880.0}, **LONG)
+    reports = pd.DataFrame([
+        silent,
+        timed("small", 0.6, grade="B", **{"memory.process_peak_mb": 63.0}, **FRESH),
+        timed("small", 0.7, grade="B", created_utc="2026-11-19", **{"memory.process_peak_mb": 70.0}, **FRESH),
+        timed("small", 0.8, **{"memory.process_peak_mb": 20.0, "model.precision": "int8"}, **FRESH),
+    ])  # fmt: skip
+    pick = recommend(TABLE, reports, Budget(memory_mb=100)).pick
+    assert (pick["latency_ms"], pick["memory_mb"], pick["memory_method"]) == (0.5, 63.0, FRESH["memory.method"])
+    alone = pd.DataFrame([silent, timed("small", 0.6, batch=4, **{"workload.batch": 4}, **FRESH)])
+    assert recommend(TABLE, alone, Budget(memory_mb=100)).pick is None
+
+
 def test_a_student_whose_memory_no_report_says_never_fits_a_limit_on_it() -> None:
     answer = recommend(TABLE, REPORTS, Budget(memory_mb=1e6))
     assert answer.pick is None and "No student has its memory told by a report" in answer.reason
@@ -674,6 +688,8 @@ def test_of_repeated_timings_the_best_graded_then_the_newest_counts_not_the_luck
     assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(again)]), Budget()).pick["latency_ms"] == 3.0
     better = timed("large", 2.5, grade="A", created_utc="2026-10-01T00:00:00Z")
     assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, better])]), Budget()).pick["latency_ms"] == 2.5
+    long = timed("large", 2.8, created_utc="2026-10-01T00:00:00Z", **{"runner.preset": "publishable"})
+    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, long])]), Budget()).pick["latency_ms"] == 2.8
 
 
 def test_a_speed_up_compares_with_the_teacher_under_the_same_conditions() -> None:
