@@ -40,7 +40,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HEADLINE = "[data-testid=stHeading]"
 CHART = ".js-plotly-plot .main-svg"
 PATIENCE_MS = 60_000
-LIMIT = "Parameters"  # the start of a label of the first page's number fields
+LIMIT = "Max parameters"  # the start of a label of the first page's number fields
 LIMITS = ("0.35", "0.12", "1.1")
 
 
