@@ -40,8 +40,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HEADLINE = "[data-testid=stHeading]"
 CHART = ".js-plotly-plot .main-svg"
 PATIENCE_MS = 60_000
+REST_MS = 500  # before typing: a page that has just been opened takes its address's values over what is typed meanwhile
 LIMIT = "Max parameters"  # the start of a label of the first page's number fields
-LIMITS = ("0.35", "0.12", "1.1")
+LIMITS = ("0.3", "0.12", "1.1")  # none is the one that the page suggests: that would be no change
 
 
 @contextlib.contextmanager
@@ -103,13 +104,13 @@ def by_navigation(page: Page) -> dict[str, float]:
     found = {}
     links = page.locator("[data-testid=stSidebarNavLink]")
     for k in [*range(1, links.count()), 0]:
-        old = page.locator(HEADLINE).first.element_handle()
-        name = links.nth(k).inner_text().strip()
+        old = page.locator(HEADLINE).first.inner_text()
+        name = links.nth(k).inner_text().strip().splitlines()[-1]  # before it stands its icon's
 
-        def new_headline(old: object = old) -> None:
+        def new_headline(old: str = old) -> None:
             page.wait_for_function(
                 "old => { const now = document.querySelector('[data-testid=stHeading]');"
-                " return now && now !== old && !now.closest('[data-stale=true]'); }",
+                " return now && now.innerText !== old && !now.closest('[data-stale=true]'); }",
                 arg=old, timeout=PATIENCE_MS,
             )  # fmt: skip
 
@@ -120,6 +121,7 @@ def by_navigation(page: Page) -> dict[str, float]:
 
 def redraw(page: Page, value: str) -> float:
     """Seconds from Enter in a number field of the first page to the end of its redraw."""
+    page.wait_for_timeout(REST_MS)
     field = page.locator(f"input[aria-label^='{LIMIT}']").first
     field.fill(value)
 
