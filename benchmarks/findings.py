@@ -205,15 +205,17 @@ def _of_machine(said: dict) -> list[str]:
 
 
 def graphs(store: Store) -> list[str]:
-    """For each rewriting the range of what it gives over shapes and batches."""
+    """For each rewriting and batch the range of what it gives over shapes."""
     found = read_json(store.root / "benchmarks" / "graphs.json")
     if not found:
         return []
-    times: dict[str, list[float]] = {}
+    times: dict[str, dict[int, list[float]]] = {}
     for row in found["rows"]:
-        times.setdefault(f"{row['rewriting'].replace('_', ' ')} in {row['runtime']}", []).append(row["times_faster"])
-    parts = [f"{what} {min(all_):.2f} to {max(all_):.2f} times as fast" for what, all_ in times.items()]
-    return [f"**Graphs.** Against the plain graph, by shape and batch: {'; '.join(parts)}. "
+        what = f"{row['rewriting'].replace('_', ' ')} in {row['runtime']}"
+        times.setdefault(what, {}).setdefault(row["batch"], []).append(row["times_faster"])
+    parts = [f"{what} " + ", ".join(f"{min(some):.2f} to {max(some):.2f} at batch {batch}"
+                                    for batch, some in by.items()) for what, by in times.items()]  # fmt: skip
+    return [f"**Graphs.** How many times as fast a rewriting makes a graph, over three shapes: {'; '.join(parts)}. "
             "(`python benchmarks/graphs.py`)"]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Does matching the moments of a batch's features bring a finished student nearer to the real images?
 
-    python benchmarks/moments.py d2w48h4p4m224 --out results/benchmarks/moments.json
+    python benchmarks/moments.py d2w48h4p4m224 --pairs 40960 --out results/benchmarks/moments.json
 
 A student trained on L1 and the perceptual term draws features that vary less than the teacher's, for what it can't
 tell it averages. Here it trains on for 1,500 updates, once as before and with a term more: the gap between the mean and
@@ -66,7 +66,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(0), torch.cov(features.T)
 
 
-def trained_on(store: Store, name: str, weight: float, decay: float, lr: float) -> dict[str, float]:
+def trained_on(store: Store, name: str, pairs: int, weight: float, decay: float, lr: float) -> dict[str, float]:
     """One row: the student after UPDATES more, in a results folder of its own that is thrown away."""
     run = store.get(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def trained_on(store: Store, name: str, weight: float, decay: float, lr: float) 
             shutil.copytree(source.path, scratch.root / "runs" / source.id)
         for shared in ("pairs", ".cache"):
             (scratch.root / shared).symlink_to((store.root / shared).absolute())
-        recipe = run.recipe.with_(start=(run.id,), steps=UPDATES, keep=(), lr=lr)
+        recipe = run.recipe.with_(start=(run.id,), pairs=pairs, steps=UPDATES, keep=(), lr=lr)
         with mock.patch.object(FeatureDistance, "forward", with_moments(weight, decay)):
             done = experiment.run(recipe, scratch, machine=Machine(compile=False), measure=False)
         values = metrics.evaluate(done, scratch)["values"]
@@ -86,13 +86,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("student", help="id, part of one, or label")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/moments.json"))
+    parser.add_argument("--pairs", type=int, help="noise-image pairs to train on with; default: those of the student")
     args = parser.parse_args()
     store = Store()
     before = read_json(args.out) or {}
-    student = store.get(args.student).id
-    rows = before["rows"] if before.get("student") == student else []
+    run = store.get(args.student)
+    made_of = {"student": run.id, "pairs": args.pairs or run.recipe.pairs, "updates": UPDATES}
+    rows = before["rows"] if before and all(before.get(key) == value for key, value in made_of.items()) else []
     for setting in SETTINGS:
         if setting not in [(r["weight"], r["decay"], r["lr"]) for r in rows]:
-            rows.append(trained_on(store, student, *setting))
-            write_json(args.out, {"student": student, "updates": UPDATES, "rows": rows, "commit": commit()})
+            rows.append(trained_on(store, run.id, made_of["pairs"], *setting))
+            write_json(args.out, made_of | {"rows": rows, "commit": commit()})
     print(clocked.table(rows, COLUMNS))
