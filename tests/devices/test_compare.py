@@ -76,6 +76,9 @@ def test_of_a_condition_the_best_graded_then_the_newest_report_counts() -> None:
     found = rows(report(ms=1.0, grade="C"), report(ms=2.0, grade="B"),
                  report(ms=3.0, grade="B", created_utc="2026-11-21T10:00:00Z"))  # fmt: skip
     assert compare.best(found, ["name", "form"])["timing.p50"].tolist() == [3.0]
+    found = rows(report(ms=2.0, grade="B", **{"runner.preset": "publishable"}), report(ms=1.0, grade="C"),
+                 report(ms=3.0, grade="B", created_utc="2026-11-21T10:00:00Z"))  # fmt: skip
+    assert compare.best(found, ["name", "form"])["timing.p50"].tolist() == [2.0]  # the longer of one grade
 
 
 # --- two reports ---
@@ -246,6 +249,10 @@ def test_parts_are_added_up_by_kind_and_a_sentence_says_what_they_wait_for() -> 
     assert compare.parts_said("small", table) == (
         "small: 50% of 1.60 ms go to attention, and 75% pass where neither arithmetic nor memory is busy: starting "
         "operations holds it up. At its best the machine would need 0.430 ms, 27% of that.")  # fmt: skip
+    whole = compare.parts(pd.DataFrame(BLOCKS).assign(whole_ms=0.86), "bench", 1, 2)
+    assert compare.parts_said("small", whole).endswith(
+        "That is what its parts add up to, timed one by one; a call in one go takes 0.860 ms. At its best the machine "
+        "would need 0.430 ms, 50% of that.")  # fmt: skip
 
 
 @pytest.mark.parametrize("other", [
