@@ -38,7 +38,7 @@ st.plotly_chart(px.scatter(x=[1, 2, 3], y=[3, 1, 2]))
 """
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HEADLINE = "[data-testid=stHeading]"
-CHART = ".js-plotly-plot .main-svg"
+CHART = ".js-plotly-plot .scatterlayer .trace"  # not one of nothing
 PATIENCE_MS = 60_000
 REST_MS = 500  # before typing: a page that has just been opened takes its address's values over what is typed meanwhile
 LIMIT = "Max parameters"  # the start of a label of the first page's number fields

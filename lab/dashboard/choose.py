@@ -206,6 +206,7 @@ if view.measured.empty:
         "python -m lab ls\npython -m lab eval RUN",
     )
 
+loading = frame.load_charts()
 measured = view.measured
 metrics = [m for m in METRICS if m in measured and measured[m].notna().any()]
 conditions = frame.conditions(view, frame.held("metric", metrics))
@@ -214,7 +215,8 @@ follow(suggested)
 asked = {name: frame.held_number(name, getattr(suggested, name)) or None for name in COSTS}
 answer = choose.recommend(view.runs, view.reports, dataclasses.replace(conditions, **asked))
 
-# What is sent first is seen first: the sentence, then the chart, whose code is the largest to load, then the rest.
+# What is sent first is seen first: the sentence, then the chart, then the rest.
+loading.empty()
 headline(answer)
 cells, boxes = st.container(), st.container()
 left, right = st.columns([5, 4], gap="medium")

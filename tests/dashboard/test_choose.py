@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import changed
 from dashboard.conftest import LABEL, add_report, add_student, report
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
+from lab import choose
 from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -36,6 +38,23 @@ def test_the_page_opens_with_a_recommendation(demo: Store) -> None:
     assert len(at.get("plotly_chart")) == 1
     assert len(at.get("image")) == 3  # pick, runner-up, teacher
     assert "1 run without a measured value" in text(at)
+
+
+def test_the_browser_is_told_of_a_chart_while_the_answer_is_worked_out(
+    demo: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, draw = [], DeltaGenerator.plotly_chart
+    monkeypatch.setattr(DeltaGenerator, "plotly_chart", lambda *args, key, **how: (
+        told.append((key, len(answered))), draw(*args, key=key, **how))[1])  # fmt: skip
+    answered, recommend = [], choose.recommend
+    monkeypatch.setattr(choose, "recommend", lambda *args: (answered.append(1), recommend(*args))[1])
+    at = page()
+    assert told == [("no_chart", 0)] and answered
+    assert len(at.get("plotly_chart")) == 1 and "no_chart" not in at.get("plotly_chart")[0].proto.id  # it has gone
+    at.run()
+    assert len(told) == 1  # once for a session
+    monkeypatch.setenv("LAB_RESULTS", str(demo.root / "none"))
+    assert not page().get("plotly_chart") and len(told) == 1
 
 
 def test_a_cut_sheet_is_left_out(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> None:
