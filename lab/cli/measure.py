@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm.auto import tqdm
+
 from lab.cli.frame import (
     FAILED,
     MISSING,
@@ -353,7 +355,9 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
     if teacher is None:
         return rows
     note = f"largest difference of {pairs.BATCH} pairs, allowed {pairs.TOLERANCE} of 255"
-    for name in differing:
+    for name in tqdm(
+        differing, desc=f"{pairs.BATCH} pairs of each shard made again", unit="shards", disable=not differing
+    ):
         index = int(name[:4])
         try:
             gap, wrong = pairs.check_shard(made, teacher, index)
