@@ -95,6 +95,8 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
         mine, (shape, colour) = shown["method"] == method, _mark(k)
         for why, hollow in HOLLOW.items():
             rows, ending = shown[mine & (doubt == why)], f", {why}" if why else ""
+            if rows.empty:
+                continue
             points(rows[fits[rows.index]], name=method + ending, shape=shape + hollow, colour=colour, named=beside)
             points(rows[~fits[rows.index]], name=f"{method}, over the budget{ending}", colour=GREY,
                    shape=shape + (hollow or "-open"))  # fmt: skip

@@ -83,13 +83,20 @@ def _all_reports() -> tuple[pd.DataFrame, dict[str, str]]:
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
 def _runs(root: str, stamp: int) -> pd.DataFrame:
-    table = Store(root).table()
-    return choose.complete(table)
+    return _in_one_block(choose.complete(Store(root).table()))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)  # as it is: unpickling thousands of reports takes too long
 def _reports(root: str, stamp: int) -> tuple[pd.DataFrame, dict[str, str]]:
-    return Store(root).read_reports()
+    reports, unreadable = Store(root).read_reports()
+    return _in_one_block(reports), unreadable
+
+
+def _in_one_block(table: pd.DataFrame) -> pd.DataFrame:
+    """With text as Python's own: rows are taken a hundred times for a page, and pandas takes its columns of text, of
+    which there are dozens, one by one.
+    """
+    return table.astype({name: object for name in table.select_dtypes("string")}).copy()
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

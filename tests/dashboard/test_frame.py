@@ -88,3 +88,12 @@ def test_the_sidebar_says_what_each_mark_of_provenance_means(demo: Store) -> Non
     said = sidebar(page("runs"))
     assert all(f"{mark} **{word}**" in said for mark, word, _ in frame.PROVENANCE)
     assert {word for _, word, _ in frame.PROVENANCE} == {"measured", "imported", "published", "estimated"}
+
+
+def test_tables_of_the_pages_keep_their_text_as_python_s_own() -> None:
+    table = pd.DataFrame({"run": ["a", None, "c"], "fd": [1.0, 2.0, None], "hide": [True, False, True]})
+    plain = frame._in_one_block(table)
+    assert isinstance(table["run"].dtype, pd.StringDtype) and plain["run"].dtype == object
+    assert plain["run"].isna().tolist() == [False, True, False] and plain["run"][0] == "a"
+    assert plain["fd"].equals(table["fd"]) and plain["hide"].equals(table["hide"])
+    assert frame._in_one_block(pd.DataFrame()).empty
