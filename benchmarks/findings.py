@@ -96,15 +96,15 @@ def search(store: Store) -> list[str]:
 
 def noise_scale(store: Store) -> list[str]:
     rows = (read_json(store.root / "benchmarks" / "noise_scale.json") or {}).get("rows", [])
-    parts = []
-    for run in dict.fromkeys(row["run"] for row in rows):
+    parts, runs = [], list(dict.fromkeys(row["run"] for row in rows))
+    for run in runs:
         mine = {row["scale"]: row["fd"] for row in rows if row["run"] == run}
         best = min(mine, key=mine.__getitem__)
         parts.append(f"{_shape(run)} from {mine[1.0]:.2f} to {mine[best]:.2f} at {best:g}")
     return parts and ["**Less noise, cleaner clothes.** A student's input multiplied by a number below one, which "
                       f"folds into its first layer: {'; '.join(parts)}. Precision rises and recall falls on the way: "
                       "it is a trade, and no committed student has made it. "
-                      "(`python benchmarks/noise_scale.py`)"]  # fmt: skip
+                      f"(`python benchmarks/noise_scale.py {' '.join(map(_part, runs))}`)"]  # fmt: skip
 
 
 def moments(store: Store) -> list[str]:
@@ -115,7 +115,7 @@ def moments(store: Store) -> list[str]:
     best = min((row for row in found["rows"] if row["weight"]), key=lambda row: row["fd"])
     return [f"**Moments.** Matching the mean and covariance of features for {found['updates']:,} more updates brings "
             f"{_shape(found['student'])} to {best['fd']:.2f} (weight {best['weight']:g}), as many without it to "
-            f"{plain:.2f}. (`python benchmarks/moments.py`)"]  # fmt: skip
+            f"{plain:.2f}. (`python benchmarks/moments.py {_part(found['student'])} --pairs {found['pairs']}`)"]  # fmt: skip
 
 
 def training(store: Store) -> list[str]:
@@ -216,7 +216,7 @@ def graphs(store: Store) -> list[str]:
     parts = [f"{what} " + ", ".join(f"{min(some):.2f} to {max(some):.2f} at batch {batch}"
                                     for batch, some in by.items()) for what, by in times.items()]  # fmt: skip
     return [f"**Graphs.** How many times as fast a rewriting makes a graph, over three shapes: {'; '.join(parts)}. "
-            "(`python benchmarks/graphs.py`)"]  # fmt: skip
+            f"(`python benchmarks/graphs.py --seconds {found['conditions']['seconds']:g}`)"]  # fmt: skip
 
 
 def prediction(store: Store) -> list[str]:
@@ -248,6 +248,11 @@ FINDINGS: Sequence[Callable[[Store], list[str]]] = (
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
+
+
+def _part(run: str) -> str:
+    """The part of a run's id that names its shape, by which a command finds it."""
+    return run.split("-")[-3]
 
 
 def _shape(run: str) -> str:

@@ -346,7 +346,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "threads": column_of(here, "state.threads").where(~_on_gpu(here)),  # of the CPU that only starts its work
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
         "gpu": column_of(here, "device.gpu").astype(object).fillna(""), "memory_mb": memory(here),
-        "memory_method": column_of(here, "memory.method"), "quick": column_of(here, "runner.preset") != "publishable",
+        "memory_method": column_of(here, "memory.method"), "quick": quick(here),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
@@ -555,6 +555,11 @@ def weak(reports: pd.DataFrame) -> pd.Series:
 def unsteady(reports: pd.DataFrame) -> pd.Series:
     """Which reports are a D for their times' variation alone."""
     return column_of(reports, "unsteady").eq(True)
+
+
+def quick(reports: pd.DataFrame) -> pd.Series:
+    """Which reports are of another preset than the publishable one, which of two of one grade is the better founded."""
+    return column_of(reports, "runner.preset") != "publishable"
 
 
 def _blind(reports: pd.DataFrame) -> pd.Series:

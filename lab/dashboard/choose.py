@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
 from lab import choose, figures, jobs
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
@@ -20,6 +21,21 @@ ICON = ":material/target:"
 URL = "/"
 
 STRIP = 8  # images shown of each
+
+
+def load_charts() -> DeltaGenerator:
+    """A place with a chart of nothing in a session's first run, to be emptied before the real one.
+
+    What draws charts is the largest thing that a browser loads, and it begins when it is told of one: told of this one,
+    it loads while the answer is worked out.
+    """
+    place = st.empty()
+    if not st.session_state.get("charts_loaded"):
+        st.session_state["charts_loaded"] = True
+        place.plotly_chart(
+            {"data": [{"type": "bar"}]}, height=1, config={"staticPlot": True}, key="no_chart", alt="loading charts"
+        )
+    return place
 
 
 def headline(answer: Recommendation) -> None:
@@ -206,7 +222,7 @@ if view.measured.empty:
         "python -m lab ls\npython -m lab eval RUN",
     )
 
-loading = frame.load_charts()
+loading = load_charts()
 measured = view.measured
 metrics = [m for m in METRICS if m in measured and measured[m].notna().any()]
 conditions = frame.conditions(view, frame.held("metric", metrics))

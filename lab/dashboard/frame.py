@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image
-from streamlit.delta_generator import DeltaGenerator
 
 from lab import choose, jobs
 from lab.results import Run, Store, default_root
@@ -314,21 +313,6 @@ def icon() -> Image.Image:
 
 
 # --- the end of a page --------------------------------------------------------------------------
-
-
-def load_charts() -> DeltaGenerator:
-    """A place with a chart of nothing in a session's first run, to be emptied before the real one.
-
-    What draws charts is the largest thing that a browser loads, and it begins when it is told of one: told of this one,
-    it loads while the answer is worked out.
-    """
-    place = st.empty()
-    if not st.session_state.get("charts_loaded"):
-        st.session_state["charts_loaded"] = True
-        place.plotly_chart(
-            {"data": [{"type": "bar"}]}, height=1, config={"staticPlot": True}, key="no_chart", alt="loading charts"
-        )
-    return place
 
 
 def footer(data: pd.DataFrame, command: str, name: str) -> None:

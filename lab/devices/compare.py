@@ -87,10 +87,8 @@ def at(rows: pd.DataFrame, **conditions: object) -> pd.DataFrame:
 
 def best(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Of every condition the best graded report, of those the publishable one, of those the newest: as Choose does."""
-    quick = choose.column_of(rows, "runner.preset") != "publishable"
-    order = rows.assign(_quick=quick).sort_values("created_utc", ascending=False, kind="stable")
-    order = order.sort_values(["grade", "_quick"], kind="stable").drop(columns="_quick")
-    return order.drop_duplicates(list(by))
+    order = rows.assign(quick=choose.quick(rows)).sort_values("created_utc", ascending=False, kind="stable")
+    return order.sort_values(["grade", "quick"], kind="stable").drop(columns="quick").drop_duplicates(list(by))
 
 
 # --- two reports --------------------------------------------------------------------------------
@@ -307,16 +305,15 @@ def parts_said(name: str, rows: pd.DataFrame) -> str:
     Timing each part takes time of its own, a microsecond or two for each operation, so that the parts of a small net
     add up to more than a call in one go; what a runtime does between them is in none.
     """
-    added, whole = rows["ms"].sum(), rows["whole_ms"].iloc[0]
+    added, whole, least = rows["ms"].sum(), rows["whole_ms"].iloc[0], rows["roofline_ms"].sum()
     kind = rows.loc[rows["ms"].idxmax()]
     limit = max(LIMITS, key=lambda limit: rows[limit].sum())
     said = (f"{name}: {kind['ms'] / added:.0%} of {number(added)} ms go to {kind['kind']}, and "
             f"{rows[limit].sum() / added:.0%} pass {LIMITS[limit]}.")  # fmt: skip
-    if whole > 0:
+    if known := whole > 0:
         said += f" That is what its parts add up to, timed one by one; a call in one go takes {number(whole)} ms."
-    least = rows["roofline_ms"].sum()
     return (f"{said} At its best the machine would need {number(least)} ms, "
-            f"{least / (whole if whole > 0 else added):.0%} of that.")  # fmt: skip
+            f"{least / (whole if known else added):.0%} of that.")  # fmt: skip
 
 
 # --- what nobody measured here ------------------------------------------------------------------
