@@ -115,7 +115,8 @@ def moments(store: Store) -> list[str]:
     best = min((row for row in found["rows"] if row["weight"]), key=lambda row: row["fd"])
     return [f"**Moments.** Matching the mean and covariance of features for {found['updates']:,} more updates brings "
             f"{_shape(found['student'])} to {best['fd']:.2f} (weight {best['weight']:g}), as many without it to "
-            f"{plain:.2f}. (`python benchmarks/moments.py {_part(found['student'])} --pairs {found['pairs']}`)"]  # fmt: skip
+            f"{plain:.2f}. "
+            f"(`python benchmarks/moments.py {_part(found['student'])} --pairs {found['pairs']}`)"]  # fmt: skip
 
 
 def training(store: Store) -> list[str]:

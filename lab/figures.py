@@ -779,7 +779,7 @@ def parts(table: pd.DataFrame) -> go.Figure:
                             pattern=dict(shape=PATTERNS[k % len(PATTERNS)], fillmode="overlay", solidity=0.25,
                                          fgcolor="rgba(255,255,255,0.8)")),
             )  # fmt: skip
-    figure.update_xaxes(title="ms per call, part by part: measured, below at its best", rangemode="tozero")
+    figure.update_xaxes(title="ms per call: measured, below at its best", rangemode="tozero")
     figure.update_yaxes(tickvals=[at + 0.42 for at in place.values()], ticktext=[_safe(name) for name in names],
                         range=[2.4 * len(names) - 0.9, -0.6], tickfont=dict(size=12), showgrid=False)  # fmt: skip
     return figure.update_layout(template=TEMPLATE, height=130 + 52 * max(1, len(names)), barmode="stack",
