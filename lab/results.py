@@ -31,7 +31,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from lab.config import JSON, Recipe, config_to_json, unknown
+from lab.config import JSON, NetConfig, Recipe, config_from_json, config_to_json, unknown
 
 HEARTBEAT_S = 10
 STALE_S = 60
@@ -121,6 +121,23 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         return Recipe.from_json((self.path / "recipe.json").read_text())
+
+    @property
+    def config(self) -> NetConfig:
+        """The network that the run ships, which a method may have cut from the one it trained (student.json).
+
+        Before there are weights: the one that the recipe asks for. Raises ValueError for a config that can't be built.
+        """
+        found = self.read("student")
+        config = found.get("config") if isinstance(found, dict) else None
+        return config_from_json(config) if isinstance(config, dict) else self.recipe.student
+
+    @property
+    def facts(self) -> dict[str, JSON]:
+        """What the methods found while training (the depths that a search kept, bits of the weights); {} for none."""
+        found = self.read("student")
+        facts = found.get("facts") if isinstance(found, dict) else None
+        return facts if isinstance(facts, dict) else {}
 
     def read(self, name: str) -> JSON:
         """metrics, cost, env, student, notes, ...; None while there is none."""
