@@ -262,11 +262,12 @@ def protocol_for(table: pd.DataFrame, protocol: str, metric: str) -> str:
 
 def names(table: pd.DataFrame) -> pd.Series:
     """A short name that tells the rows apart: the label a person gave, else shape, else with method, else with id."""
-    given = table["label"].where((table["label"] != table["run"]) & (table["label"] != ""), "")
     shape = table["shape"].where(table["shape"] != "", table["run"])
     method = shape + " " + table["method"]
+    whole = method + " " + table["run"].str[-8:]  # results.short_name: nobody gave it
+    given = table["label"].where((table["label"] != table["run"]) & (table["label"] != whole), "")
     name = shape.where(~_twice(shape), method)
-    name = name.where(~_twice(name), method + " " + table["run"].str[-8:])
+    name = name.where(~_twice(name), whole)
     said = given.where(given != "", name).astype(str)
     return said.where(~_twice(said), said + " " + table["run"].str[-8:])  # two runs may bear one label
 

@@ -345,7 +345,7 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
     images, y = _draw(run, net, setting)
     generated = extract(images, setting.extractor, batch=batch, device=device)
     values = _values(generated, real, reference) | _class_value(recipe, net, images, y)
-    if recipe.teacher and not recipe.student.time:
+    if recipe.teacher and not run.config.time:
         values |= _teacher_values(recipe, store, spec, images, generated, setting)
     metrics = head | {"seconds": 0.0, "values": values, "checkpoints": _checkpoints(run, real, reference, setting)}
     metrics["seconds"] = round(time.monotonic() - began, 1)
@@ -368,7 +368,7 @@ def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EV
                          f"samples, got {seed}: the other noises serve training, sheets and the reference")  # fmt: skip
     head = {"weights_sha256": student["weights_sha256"], "extractor": extractor_of(recipe.data), "samples": count,
             "seed": seed}  # fmt: skip
-    return head | ({"solver": recipe.solver} if recipe.student.time else {})
+    return head | ({"solver": recipe.solver} if run.config.time else {})
 
 
 def measured(run: Run, head: Mapping[str, JSON], *, force: bool = False) -> dict[str, JSON] | None:

@@ -39,11 +39,22 @@ GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who want
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 BLOCKS_SCHEMA = "device_blocks.v1"
+OBJECTIVES = ("pairs", "denoise")  # methods with the main loss; lab.methods has them too, but needs torch
 # What a row of `Store.table()` is made of.
 _ROW_FILES = ("recipe", "status", "notes", "cost", "student", "metrics")
 _KEPT_ROWS = 2**15  # of runs, and of reports: a few KB each
 # Of artefact.json: how far the images of a file are from those of the network that it was made of, and by what.
 _DISTANCES = ("images", "max_abs", "mean_abs", "perceptual", "perceptual_by")
+
+
+def methods_of(recipe: Recipe) -> str:
+    """All methods in their order, e.g. `pairs+teaching_assistant`."""
+    return "+".join(use.method for use in recipe.methods)
+
+
+def short_name(shape: str, methods: str, run_id: str) -> str:
+    """What a run without a label is called: no other is called so."""
+    return f"{shape} {methods} {run_id[-8:]}"
 
 
 class Busy(RuntimeError):
@@ -263,7 +274,11 @@ class Run:
 
     @property
     def label(self) -> str:
-        return str(self.notes["label"]) or self.id
+        """What a person calls it, else its shape, methods and hash, e.g. `d4w64h4p4 pairs 9bffdd2f`."""
+        given = str(self.notes["label"])
+        with contextlib.suppress(OSError, ValueError):
+            return given or short_name(self.config.shape, methods_of(self.recipe), self.id)
+        return given or self.id
 
     def artefacts(self) -> dict[tuple[str, str], dict[str, JSON]]:
         """(runtime, precision) -> what is known of the files made of these weights, how far their images are off too.
@@ -318,7 +333,7 @@ class Store:
     def get(self, name: str) -> Run:
         """A run by id, teacher alias, label, or an unambiguous start or part of an id (its shape, its hash).
 
-        Raises LookupError with the nearest names.
+        Raises LookupError with the nearest names, or with all runs that a name fits.
         """
         runs = {run.id: run for run in self.runs()}
         name = name.removeprefix("run:")
@@ -326,13 +341,13 @@ class Store:
             return runs[name]
         if (alias := self.teachers().get(name)) in runs:
             return runs[alias]
-        matches = [r for r in runs.values() if r.notes["label"] == name]
+        matches = [r for r in runs.values() if r.label == name]
         matches = matches or [r for r in runs.values() if r.id.startswith(name) or f"-{name}-" in f"-{r.id}-"]
         if len(matches) == 1 and name:
             return matches[0]
         if len(matches) > 1 and name:
-            raise LookupError(f"{name!r} fits {len(matches)} runs: {', '.join(r.id for r in matches[:5])}")
-        labels = [str(r.notes["label"]) for r in runs.values() if r.notes["label"]]
+            raise LookupError(f"{name!r} fits {len(matches)} runs: {', '.join(f'{r.label} ({r.id})' for r in matches)}")
+        labels = [r.label for r in runs.values()]
         raise LookupError(unknown("run", name, [*runs, *labels, *self.teachers()]))
 
     def runs(self) -> list[Run]:
@@ -493,17 +508,18 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
     run = Run(Path(path))
     row: dict[str, JSON] = {"run": run.id}
     try:
-        recipe = run.recipe
+        recipe, net = run.recipe, run.config
     except (OSError, ValueError) as error:
         return row | {"state": "unreadable", "error": str(error), "label": run.id}
-    status, config = run.said(), config_to_json(recipe.student)
+    status, config = run.said(), config_to_json(net)
     row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
     row |= {k: config.get(k) for k in ("family", "time", "patch", "depth", "width", "heads", "mlp_hidden")}
-    if recipe.student.family == "dit":
-        row["mlp_hidden"] = recipe.student.hidden
+    if net.family == "dit":
+        row["mlp_hidden"] = net.hidden
     row |= {
-        "shape": recipe.student.shape,
-        "method": "+".join(use.method for use in recipe.methods),
+        "shape": net.shape,
+        "method": methods_of(recipe),
+        "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
         "images": recipe.images,
         "role": "",  # of teachers.json, as the next
         "aliases": [],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,8 +14,9 @@ import pytest
 from conftest import TINY_STUDENT
 
 from lab import experiment
-from lab.config import DiTConfig, Recipe
-from lab.results import GLANCE_S, STALE_S, Busy, Run, Store, write_whole
+from lab.config import DiTConfig, Recipe, Use, config_to_json
+from lab.methods import METHODS
+from lab.results import GLANCE_S, OBJECTIVES, STALE_S, Busy, Run, Store, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -61,7 +63,8 @@ def test_a_run_that_changes_is_read_anew_whoever_wrote_its_file(taught):
     def row() -> dict:
         return taught.table().set_index("run").loc[run.id].to_dict()
 
-    assert (row()["state"], row()["label"]) == ("queued", run.id)
+    nameless = f"d2w16h2p4 pairs {run.id[-8:]}"
+    assert (row()["state"], row()["label"]) == ("queued", nameless)
     run.set_notes(label="a")
     assert row()["label"] == "a"
     path, was = run.path / "notes.json", (run.path / "notes.json").stat()
@@ -69,12 +72,12 @@ def test_a_run_that_changes_is_read_anew_whoever_wrote_its_file(taught):
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert row()["label"] == "b"
     path.unlink()
-    assert row()["label"] == run.id
+    assert row()["label"] == nameless
     taught.name_teacher("another", run.id)
     assert row()["role"] == "teacher" and row()["aliases"] == ["another"]
     shutil.rmtree(run.path)
     assert run.id not in set(taught.table()["run"])
-    assert taught.open(TINY_STUDENT).id == run.id and row()["label"] == run.id
+    assert taught.open(TINY_STUDENT).id == run.id and row()["label"] == nameless
 
 
 def test_what_a_caller_does_to_a_table_is_not_in_the_next_one(taught):
@@ -228,6 +231,36 @@ def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
         store.get("d4w64h4p4")
     other.set_notes(label="d4w64h4p4")  # what a person says goes before what an id holds
     assert store.get("d4w64h4p4").id == other.id
+
+
+def test_a_name_of_several_runs_is_refused_with_all_of_them(store: Store):
+    nets = [store.open(Recipe(student=DiTConfig(image_size=8, depth=4), seed=seed)) for seed in range(8)]
+    assert len({run.label for run in nets}) == 8 and store.get(nets[3].label).id == nets[3].id
+    for run in nets[:2]:
+        run.set_notes(label="4x64")
+    for name, several in [("4x64", nets[:2]), ("d4w64h4p4", nets), (nets[0].id[:-8], nets)]:
+        with pytest.raises(LookupError) as refused:
+            store.get(name)
+        assert all(f"{run.label} ({run.id})" in str(refused.value) for run in several)
+    nets[1].set_notes(label="4x64 plain 400k")  # a label that begins another is no part of it
+    assert store.get("4x64").id == nets[0].id
+
+
+def test_what_a_run_ships_is_in_its_own_files(store: Store):
+    asked = DiTConfig(image_size=8, depth=4)
+    run = store.open(Recipe(student=asked, methods=(Use("pairs"), Use("teaching_assistant"))))
+    assert run.config == asked and run.facts == {}
+    cut = dataclasses.replace(asked, depth=3)
+    run.write("student", {"config": config_to_json(cut), "facts": {"depths": [0, 1, 3]}})
+    run.write("cost", {"params": 90, "params_train": 100})
+    row = store.table().iloc[0]
+    assert run.config == cut and run.facts == {"depths": [0, 1, 3]}
+    assert (row["depth"], row["shape"], row["params"], row["params_train"]) == (3, cut.shape, 90, 100)
+    assert (row["method"], row["method_short"]) == ("pairs+teaching_assistant", "teaching_assistant")
+
+
+def test_objectives_are_those_of_the_methods():
+    assert set(OBJECTIVES) == {name for name, method in METHODS.items() if method.objective}
 
 
 def test_files_that_are_still_being_made_are_not_shown(taught):

@@ -48,7 +48,7 @@ def count(args: argparse.Namespace) -> Answer:
     from lab import cost
     from lab.config import DiTConfig
 
-    configs = {name: get_run(open_store(args), name).recipe.student for name in args.runs}
+    configs = {name: get_run(open_store(args), name).config for name in args.runs}
     if not configs:
         made = DiTConfig(
             depth=args.depth,

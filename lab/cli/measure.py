@@ -241,7 +241,7 @@ def export(args: argparse.Namespace) -> Answer:
         for name in args.runtime:
             if not maker(name).exports:
                 raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
-            if why := maker(name).refuses(found.recipe.student):
+            if why := maker(name).refuses(found.config):
                 raise Usage(f"{found.label}: {why}")
     if args.dry_run:
         return would([
@@ -337,7 +337,7 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
     made, rows = pairs.Pairs(store.root, what), []
     shards = sorted(made.path.glob("*.npz"))
     differing = pairs.verify_checksums(made)
-    again = not quick and made.reference.exists() and not what.teacher.startswith(("pipeline:", "callable:"))
+    again = not quick and made.reference.exists() and TeacherName.parse(what.teacher).is_run
     teacher = None
     if differing or again:
         try:
