@@ -1,9 +1,10 @@
-"""The README's findings, out of results/: every figure there is one that a file of this folder holds.
+"""What results/ say: a sentence for each finding in the README, its tables in results/FINDINGS.md.
 
     python benchmarks/findings.py            # what they say now
-    python benchmarks/findings.py --write    # put them into README.md
+    python benchmarks/findings.py --write    # put it into README.md and results/FINDINGS.md
 
-A finding whose file is not there yet is left out. tests/test_repository.py holds the README to this.
+Every figure there is one that a file of results/ holds; a finding whose file is not there yet is left out. A new one is
+a function in SENTENCES or in TABLES. tests/test_repository.py holds both files to this.
 """
 
 from __future__ import annotations
@@ -13,22 +14,130 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from lab import choose
 from lab.choose import Budget
 from lab.results import Store, read_json
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- findings: python benchmarks/findings.py --write -->", "<!-- /findings -->"
+ROOT = Path(__file__).parents[1]
+COMMAND = "python benchmarks/findings.py --write"
+BEGIN, END = f"<!-- findings: {COMMAND} -->", "<!-- /findings -->"
+
+# --- the README's sentences: each with a link to its table, "" where the results do not say it ---
 
 
-def students(store: Store) -> list[str]:
-    """A line for each student that can be compared, smallest first, and what their shapes say."""
+def deep_and_thin(store: Store) -> str:
+    found, _ = shapes(store)
+    if found.empty or not deepest_best(found):
+        return ""
+    groups = [group for _, group in found.groupby("size")]
+    one = groups[len(groups) // 2]
+    deep, wide = one.loc[one["depth"].idxmax()], one.loc[one["depth"].idxmin()]
+    timed = found["latency_ms"].notna().all()
+    said = [f"{_blocks(row)} reach distance {row['fd']:.2f}" + f" in {row['latency_ms']:.2f} ms" * int(timed)
+            for row in (deep, wide)]  # fmt: skip
+    return (f"**Deep and thin beats shallow and wide**: of {deep['size']:.1f} M trained parameters, {', '.join(said)} "
+            f"({_link('all shapes', 'Shapes')}).")  # fmt: skip
+
+
+def lost_and_gained(store: Store) -> str:
+    found, teacher = shapes(store)
+    if found.empty or found["latency_ms"].isna().any():
+        return ""
+    best, fastest = found.loc[found["fd"].idxmin()], found.loc[found["latency_ms"].idxmin()]
+    said = [f"{_blocks(row)} are {row['speed_up']:,.0f} times as fast as their teacher at "
+            f"{row['fd'] / teacher['fd']:.1f} times its distance" for row in (best, fastest)]  # fmt: skip
+    return f"**A student pays for speed with distance**: {', '.join(said)} ({_link('all students', 'Shapes')})."
+
+
+def less_noise(store: Store) -> str:
+    tried = scales(store)
+    if not tried or any(best["scale"] == 1 for _, best in tried):
+        return ""
+    smaller = _between([1 - best["scale"] for _, best in tried], ".0%")
+    nearer = _between([1 - best["fd"] / plain["fd"] for plain, best in tried], ".0%")
+    recall = _between([plain["recall"] - best["recall"] for plain, best in tried], ".2f")
+    return (f"**Less noise, cleaner clothes**: noise that is {smaller} smaller brings the distance of the {len(tried)} "
+            f"students tried down by {nearer} in the same time, but they draw less variety (recall falls by {recall}; "
+            f"{_link('each student', 'Less noise')}).")  # fmt: skip
+
+
+def precisions(store: Store) -> str:
+    found = next((one for one in machines(store) if one["summary"]["distance"]), None)
+    if not found:
+        return ""
+    forms = {one["form"]: one for one in found["summary"]["distance"]}
+    kept = [form for form, one in forms.items() if one["within"] == one["students"]]
+    worst = max(forms, key=lambda form: forms[form]["worst_ratio"])
+    if not kept or "w4" not in worst:
+        return ""
+    int8 = max(one["worst_ratio"] for form, one in forms.items() if "int8" in form)
+    return (f"**Half the bits change nothing, an eighth ruins it**: {_and(kept)} leaves the distance of each of "
+            f"{forms[worst]['students']} students within 2%, int8 adds {int8 - 1:.1%} at most, {worst} makes it up to "
+            f"{forms[worst]['worst_ratio']:.1f} times as large ({_link('every form', 'Precisions')}).")  # fmt: skip
+
+
+def worth_of_the_recipe(store: Store) -> str:
+    found = read_json(store.root / "benchmarks" / "recipe.json")
+    if not found:
+        return ""
+    ratio = found["ratio"]
+    if max(ratio.values()) >= 1:
+        return ""
+    return (f"**The training recipe counts, too**: after the same {found['seconds'] / 60:.0f} minutes "
+            f"the lab's has {ratio['published']:.2f} of the distance of the published one and "
+            f"{ratio['adamw']:.2f} of that of AdamW at its best rate ({_link('by seed', 'Recipe')}).")  # fmt: skip
+
+
+SENTENCES: Sequence[Callable[[Store], str]] = (
+    deep_and_thin, lost_and_gained, less_noise, precisions, worth_of_the_recipe,
+)  # fmt: skip
+
+# --- what the results hold, for sentences and tables ---
+
+
+def shapes(store: Store) -> tuple[pd.DataFrame, pd.Series]:
+    """The students that differ in shape alone (method pairs, as many images), smallest first, and their teacher."""
     table = choose.complete(store.table())
     found = choose.candidates(table, store.reports(), Budget())
     if found.empty:
-        return []
+        return found, pd.Series(dtype=float)
+    found = found[found["method"] == "pairs"]
+    found = found[found["images"] == found["images"].max()]
     teacher = table[table["role"] == "teacher"].iloc[0]
-    found = found.assign(size=found["params_trained_m"].round(1)).sort_values(["size", "depth"])
+    return found.assign(size=found["params_trained_m"].round(1)).sort_values(["size", "depth"]), teacher
+
+
+def deepest_best(found: pd.DataFrame) -> bool:
+    """Whether of each size the deepest student is the nearest to the real images."""
+    return all(one.loc[one["depth"].idxmax(), "fd"] == one["fd"].min() for _, one in found.groupby("size"))
+
+
+def scales(store: Store) -> list[tuple[dict, dict]]:
+    """For each student whose noise was scaled: its row as it is, and that of the least distance."""
+    rows = (read_json(store.root / "benchmarks" / "noise_scale.json") or {}).get("rows", [])
+    by_run: dict[str, list[dict]] = {}
+    for row in rows:
+        by_run.setdefault(row["run"], []).append(row)
+    return [(next(row for row in mine if row["scale"] == 1), min(mine, key=lambda row: row["fd"]))
+            for mine in by_run.values()]  # fmt: skip
+
+
+def machines(store: Store) -> list[dict]:
+    """All machines that were measured: latency.json of the last one, latency-<which>.json of others."""
+    paths = sorted((store.root / "benchmarks").glob("latency*.json"))
+    return [found for path in paths if (found := read_json(path))]
+
+
+# --- the tables of results/FINDINGS.md: a heading first, nothing where their file is not there ---
+
+
+def students(store: Store) -> list[str]:
+    """A line for each student that can be compared, smallest first."""
+    found, teacher = shapes(store)
+    if found.empty:
+        return []
     timed = found["latency_ms"].notna().all()
     rows = []
     for row in found.to_dict("records"):
@@ -40,10 +149,9 @@ def students(store: Store) -> list[str]:
             rows[-1] += [f"{row['latency_ms']:.2f} by {row['runtime']}", f"{row['speed_up']:,.0f}"]
     head = ["depth x width", "trained, M", "deployed, M", "distance to real images (95 %)", "over the teacher's"]
     head += ["one image, ms", "times as fast as the teacher"] if timed else []
-    deepest_best = all(one.loc[one["depth"].idxmax(), "fd"] == one["fd"].min() for _, one in found.groupby("size"))
     commands = ["benchmarks/students.py"] + (["benchmarks/measure.py"] if timed else [])
     what = [
-        "**Deep and thin beats shallow and wide.**" if deepest_best else "**Shapes.**",
+        "Deep and thin beats shallow and wide:" * deepest_best(found),
         f"{len(rows)} students on Fashion-MNIST, each trained on {found['images'].iloc[0]:,.0f} images of the same",
         f"pairs. Their teacher, a U-Net of {teacher['params'] / 1e6:.1f} M that is evaluated",
         f"{teacher['evaluations']:.0f} times an image, has {teacher['fd']:.3f}.",
@@ -56,7 +164,7 @@ def students(store: Store) -> list[str]:
             f"Times: {one['device']}, {choose.threads_said(one['threads'])}, medians of whole networks as they "
             f"are deployed; {shaky} of the {len(found)} vary by more than a tenth from call to call (grade D)."
         )
-    return [" ".join(what), "", *markdown(head, rows)]
+    return ["## Shapes", "", " ".join(filter(None, what)), "", *markdown(head, rows)]
 
 
 def recipe(store: Store) -> list[str]:
@@ -68,7 +176,7 @@ def recipe(store: Store) -> list[str]:
              f"{', '.join(f'{r:.2f}' for r in found['ratio_by_seed'][rival])})"
              for rival, ratio in found["ratio"].items()]  # fmt: skip
     own = ", ".join(f"{fd:.2f}" for fd in found["fd"]["lab"])
-    return [f"**The recipe.** After {found['seconds'] / 60:.0f} minutes a run on {found['pairs']:,} pairs the default "
+    return ["## Recipe", "", f"After {found['seconds'] / 60:.0f} minutes a run on {found['pairs']:,} pairs the default "
             f"recipe's distance ({own}) is {' and '.join(parts)}. "
             f"(`python benchmarks/recipe.py --pairs {found['pairs']}`)"]  # fmt: skip
 
@@ -88,23 +196,20 @@ def search(store: Store) -> list[str]:
         rows.append([stage["stage"], f"{max(by_length):.0f}", *map(_named, (last[0], last[-1], first[-1]))])
     processors = sorted({row["env"]["cpu_capability"] for stage in found["stages"] for row in stage["rows"]})
     apart = f" Stages ran on processors of {' and of '.join(processors)}." if len(processors) > 1 else ""
-    return ["**The search** for the default recipe, 4 x 64: candidates of a stage for "
+    return ["## Search", "", "For the default recipe, 4 x 64: candidates of a stage for "
             f"{found['rungs_s'][0]:.0f} seconds each, the best of them for longer. Distance in brackets.{apart} "
             "(`python benchmarks/search.py`)", "",
             *markdown(["stage", "seconds", "best", "other of its last rung", "worst of its first"], rows)]  # fmt: skip
 
 
 def noise_scale(store: Store) -> list[str]:
-    rows = (read_json(store.root / "benchmarks" / "noise_scale.json") or {}).get("rows", [])
-    parts, runs = [], list(dict.fromkeys(row["run"] for row in rows))
-    for run in runs:
-        mine = {row["scale"]: row["fd"] for row in rows if row["run"] == run}
-        best = min(mine, key=mine.__getitem__)
-        parts.append(f"{_shape(run)} from {mine[1.0]:.2f} to {mine[best]:.2f} at {best:g}")
-    return parts and ["**Less noise, cleaner clothes.** A student's input multiplied by a number below one, which "
-                      f"folds into its first layer: {'; '.join(parts)}. Precision rises and recall falls on the way: "
-                      "it is a trade, and no committed student has made it. "
-                      f"(`python benchmarks/noise_scale.py {' '.join(map(_part, runs))}`)"]  # fmt: skip
+    tried = scales(store)
+    parts = [f"{_shape(plain['run'])} from {plain['fd']:.2f} to {best['fd']:.2f} at {best['scale']:g}"
+             for plain, best in tried]  # fmt: skip
+    runs = " ".join(_part(plain["run"]) for plain, _ in tried)
+    return parts and ["## Less noise", "", "A student's input multiplied by a number below one, which folds into its "
+                      f"first layer: {'; '.join(parts)}. Precision rises and recall falls on the way: it is a trade, "
+                      f"and no committed student has made it. (`python benchmarks/noise_scale.py {runs}`)"]  # fmt: skip
 
 
 def moments(store: Store) -> list[str]:
@@ -113,7 +218,8 @@ def moments(store: Store) -> list[str]:
         return []
     plain = min(row["fd"] for row in found["rows"] if not row["weight"])
     best = min((row for row in found["rows"] if row["weight"]), key=lambda row: row["fd"])
-    return [f"**Moments.** Matching the mean and covariance of features for {found['updates']:,} more updates brings "
+    return ["## Moments", "",
+            f"Matching the mean and covariance of features for {found['updates']:,} more updates brings "
             f"{_shape(found['student'])} to {best['fd']:.2f} (weight {best['weight']:g}), as many without it to "
             f"{plain:.2f}. "
             f"(`python benchmarks/moments.py {_part(found['student'])} --pairs {found['pairs']}`)"]  # fmt: skip
@@ -128,7 +234,8 @@ def training(store: Store) -> list[str]:
                f"{row[f'lab / {rival} spread'][1]:.2f})" for rival in ("diffusers", "diffusers compiled"))]
             for row in found["rows"]]  # fmt: skip
     head = ["depth x width", "batch", "dtype", "images/s", "over diffusers, eager", "over it compiled"]
-    lines = ["**Training speed**, a whole update, over diffusers' `DiTTransformer2DModel` with plain AdamW in the same "
+    lines = ["## Training speed", "",
+             "A whole update, over diffusers' `DiTTransformer2DModel` with plain AdamW in the same "
              f"run. (`python benchmarks/train_throughput.py`, {found['threads']} threads)", "",
              *markdown(head, rows)]  # fmt: skip
     for why in found["left_out"]:
@@ -137,14 +244,13 @@ def training(store: Store) -> list[str]:
 
 
 def latency(store: Store) -> list[str]:
-    """One table of all machines that were measured: latency.json of the last one, latency-<which>.json of others."""
-    paths = sorted((store.root / "benchmarks").glob("latency*.json"))
-    machines = [found for path in paths if (found := read_json(path))]
-    if not machines:
+    """One table of all machines."""
+    measured = machines(store)
+    if not measured:
         return []
-    compared = any(found["summary"]["distance"] for found in machines)
+    compared = any(found["summary"]["distance"] for found in measured)
     rows = []
-    for found in machines:
+    for found in measured:
         for one in found["summary"]["batch1"]:
             bests = map(_times, [one["fastest_fp32"], one["plain_fp32"]])
             rows.append([_turned(one["shape"]), _instructions(found), f"{one['threads']}", *bests])
@@ -152,24 +258,24 @@ def latency(store: Store) -> list[str]:
                 rows[-1].append(_times(one["fastest_right"]) if found["summary"]["distance"] else "not measured")
     head = ["depth x width", "processor", "threads", "in float32", "torch's own ONNX export, not folded"]
     head += ["any form of equal distance"] * compared
-    named = "; ".join(f"{_instructions(found)}: {found['machine']['device']['name']}" for found in machines)
-    lines = ["**On CPUs**, one image, random weights: how many times as fast as diffusers' eager DiT of the same "
+    named = "; ".join(f"{_instructions(found)}: {found['machine']['device']['name']}" for found in measured)
+    lines = ["## CPUs", "", "One image, random weights: how many times as fast as diffusers' eager DiT of the same "
              f"shape on the same processor. ({named}; `python benchmarks/latency.py --seconds "
-             f"{machines[0]['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
+             f"{measured[0]['seconds']:g}`)", "", *markdown(head, rows)]  # fmt: skip
     if compared:
         lines += ["", "A form is of equal distance where it changes that of no student on the front by more than 2 %; "
                       "of the larger shapes here none is trained."]  # fmt: skip
-    lines += _shares(machines)
-    for found in machines:
+    lines += _shares(measured)
+    for found in measured:
         if said := _of_machine(found["summary"]):
             lines += ["", f"On the processor with {_instructions(found)}: {' '.join(said)}"]
     return lines
 
 
-def _shares(machines: Sequence[dict]) -> list[str]:
+def _shares(measured: Sequence[dict]) -> list[str]:
     """A table of what each processor and number of threads reaches of its own peak at batch 16."""
     columns, rows = [], {}
-    for found in machines:
+    for found in measured:
         for one in found["summary"]["batch16"]:
             if one["best"]:
                 column = f"{_instructions(found)}, {choose.threads_said(one['threads'])}"
@@ -190,7 +296,7 @@ def _instructions(found: dict) -> str:
 
 
 def _of_machine(said: dict) -> list[str]:
-    """What folding gives and what coarse precisions cost, as far as they were measured."""
+    """What folding gives, where it was measured."""
     lines = []
     if folds := said["fold"]:
         smaller = [1 - one["bytes_after"] / one["bytes_before"] for one in folds]
@@ -198,11 +304,19 @@ def _of_machine(said: dict) -> list[str]:
         lines.append(f"Folding the conditioning into a table per class takes {min(smaller):.0%} to {max(smaller):.0%} "
                      f"off a student's file, with the same images to 1e-5, and makes one image {min(faster):.2f} to "
                      f"{max(faster):.2f} times as fast in plain PyTorch.")  # fmt: skip
-    kept = [f"{one['form']} at most {one['worst_ratio'] - 1:+.1%} ({one['within']} of {one['students']} within 2 %)"
-            for one in said["distance"]]  # fmt: skip
-    if kept:
-        lines.append(f"What coarse precisions do to the distance of the students on the front: {'; '.join(kept)}.")
     return lines
+
+
+def coarse(store: Store) -> list[str]:
+    """What each coarse form does to the distance of the students on the front."""
+    found = next((one for one in machines(store) if one["summary"]["distance"]), None)
+    if not found:
+        return []
+    rows = [[one["form"], f"{one['within']} of {one['students']}", f"{one['median_ratio'] - 1:+.1%}",
+             f"{one['worst_ratio'] - 1:+.1%}"] for one in found["summary"]["distance"]]  # fmt: skip
+    return ["## Precisions", "", "What a coarse form does to the distance of the students on the front, against their "
+            f"float32. (processor with {_instructions(found)}; `python benchmarks/latency.py`)", "",
+            *markdown(["form", "students within 2%", "median change", "worst"], rows)]  # fmt: skip
 
 
 def graphs(store: Store) -> list[str]:
@@ -216,7 +330,8 @@ def graphs(store: Store) -> list[str]:
         times.setdefault(what, {}).setdefault(row["batch"], []).append(row["times_faster"])
     parts = [f"{what} " + ", ".join(f"{min(some):.2f} to {max(some):.2f} at batch {batch}"
                                     for batch, some in by.items()) for what, by in times.items()]  # fmt: skip
-    return [f"**Graphs.** How many times as fast a rewriting makes a graph, over three shapes: {'; '.join(parts)}. "
+    return ["## Graphs", "",
+            f"How many times as fast a rewriting makes a graph, over three shapes: {'; '.join(parts)}. "
             f"(`python benchmarks/graphs.py --seconds {found['conditions']['seconds']:g}`)"]  # fmt: skip
 
 
@@ -225,7 +340,7 @@ def prediction(store: Store) -> list[str]:
     if not found:
         return []
     forms = f"{len(found['rows'])} form{'s' * (len(found['rows']) > 1)}"
-    return [f"**Prediction.** The roofline, fitted on some students' timings, is off by "
+    return ["## Prediction", "", f"The roofline, fitted on some students' timings, is off by "
             f"{found['median_of_medians']:.0%} (median over {forms} of runtime, precision and threads) for students "
             "that it was not fitted on. (`python benchmarks/predict.py`)"]  # fmt: skip
 
@@ -236,14 +351,14 @@ def pages(store: Store) -> list[str]:
         return []
     seconds, ratio = found["seconds"], found["first chart, app / one chart"]["median"]
     switch = max(one["median"] for name, one in seconds.items() if name.startswith("to page"))
-    return [f"**The app**, on these results in headless Chromium: headline after "
+    return ["## App", "", f"On these results in headless Chromium: headline after "
             f"{seconds['app: headline']['median']:.1f} s in a fresh tab, first chart after "
             f"{seconds['app: chart']['median']:.1f} s ({ratio:.2f} times a page of one chart), slowest page switch "
             f"{switch:.2f} s, redraw {seconds['redraw']['median']:.2f} s. (`python benchmarks/pages.py`)"]  # fmt: skip
 
 
-FINDINGS: Sequence[Callable[[Store], list[str]]] = (
-    students, search, recipe, noise_scale, moments, training, latency, graphs, prediction, pages,
+TABLES: Sequence[Callable[[Store], list[str]]] = (
+    students, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
 )  # fmt: skip
 
 
@@ -278,10 +393,36 @@ def _times(best: dict | None) -> str:
     return f"{best['times_faster']:.1f} ({low:.1f} to {high:.1f}), {best['ms']:.2f} ms, {best['form']}"
 
 
-def text(store: Store) -> str:
-    """All findings as Markdown, between their marks."""
-    parts = ["\n".join(lines) for finding in FINDINGS if (lines := finding(store))]
-    return "\n\n".join([BEGIN, *parts, END]) if parts else f"{BEGIN}\n{END}"
+def _blocks(row: pd.Series) -> str:
+    return f"{row['depth']:.0f} blocks of width {row['width']:.0f}"
+
+
+def _link(said: str, heading: str) -> str:
+    """A link from the README to a heading of FINDINGS.md, as GitHub names it."""
+    return f"[{said}](results/FINDINGS.md#{heading.lower().replace(' ', '-')})"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _between(values: Sequence[float], form: str) -> str:
+    low, high = f"{min(values):{form}}", f"{max(values):{form}}"
+    return low if low == high else f"{low} to {high}"
+
+
+def sentences(store: Store) -> str:
+    """The README's findings as a Markdown list, between their marks."""
+    said = "\n".join(f"- {said}" for finding in SENTENCES if (said := finding(store)))
+    return "\n\n".join(filter(None, [BEGIN, said, END]))
+
+
+def tables(store: Store) -> str:
+    """The whole of results/FINDINGS.md."""
+    head = (f"# Findings\n\nMade by `{COMMAND}` out of the files of this folder. The [README](../README.md#words) "
+            "explains the words.")  # fmt: skip
+    parts = ["\n".join(lines) for finding in TABLES if (lines := finding(store))]
+    return "\n\n".join([head, *parts]) + "\n"
 
 
 def within(readme: str, found: str) -> str:
@@ -291,9 +432,11 @@ def within(readme: str, found: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="into README.md and results/FINDINGS.md")
     args = parser.parse_args()
-    said = text(Store(README.parent / "results"))
+    store = Store(ROOT / "results")
+    short, long = sentences(store), tables(store)
     if args.write:
-        README.write_text(within(README.read_text(), said))
-    print(said)
+        (ROOT / "README.md").write_text(within((ROOT / "README.md").read_text(), short))
+        (store.root / "FINDINGS.md").write_text(long)
+    print(f"{short}\n\n{long}", end="")

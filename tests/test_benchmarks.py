@@ -17,7 +17,7 @@ from conftest import TINY_STUDENT
 from lab import cost, deploy, experiment, int8
 from lab.config import DiTConfig, Recipe, Use
 from lab.devices import runner
-from lab.results import Store, read_json
+from lab.results import Store, read_json, write_json
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -185,6 +185,32 @@ def test_the_inside_of_a_runtime_is_kept_beside_the_parts_of_eager(
     assert table["ms"].ge(0).all() and "blocks.0.attention" in set(table["part"])
     monkeypatch.setattr(measure.bench, "blocks", lambda *_, **__: pytest.fail("measured again"))
     measure.inside(store, args, measure.Left(), 2, quiet=False)
+
+
+def test_findings_of_an_empty_folder_are_none(benchmark, store: Store) -> None:
+    findings = benchmark("findings")
+    assert findings.sentences(store) == f"{findings.BEGIN}\n\n{findings.END}"
+    assert "## " not in findings.tables(store)
+
+
+def test_a_finding_that_the_results_do_not_say_is_left_out(
+    benchmark, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = benchmark("findings")
+    rows = pd.DataFrame({"size": 0.3, "depth": [2, 12], "width": [88, 40], "fd": [1.58, 0.9], "latency_ms": [0.3, 0.6],
+                         "speed_up": [200.0, 100.0]})  # fmt: skip
+    monkeypatch.setattr(findings, "shapes", lambda store: (rows, pd.Series({"fd": 0.2})))
+    assert {"0.90", "1.58", "12", "88"} <= set(findings.deep_and_thin(store).split())
+    assert {"100", "4.5", "200", "7.9"} <= set(findings.lost_and_gained(store).split())
+    rows["fd"] = [0.9, 1.58]
+    assert findings.deep_and_thin(store) == ""
+
+    plain = {"run": "x-d2w88h4-y", "scale": 1.0, "fd": 1.0, "recall": 0.5}
+    path = store.root / "benchmarks" / "noise_scale.json"
+    for scaled, said in [(plain | {"scale": 0.9, "fd": 0.8, "recall": 0.4}, True),
+                         (plain | {"scale": 0.9, "fd": 1.1}, False)]:  # fmt: skip
+        write_json(path, {"rows": [scaled, plain]})
+        assert ("10%" in findings.less_noise(store)) == said == ("20%" in findings.less_noise(store))
 
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:

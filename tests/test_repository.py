@@ -11,11 +11,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
-from lab import cost
-from lab.config import Recipe
+from lab import cost, models
+from lab.config import DiTConfig, Recipe
+from lab.data import ImageSpec
 from lab.doctor import required
 from lab.methods import METHODS
+from lab.models.taps import Taps
 from lab.results import Store
 
 ROOT = Path(__file__).parent.parent
@@ -59,10 +62,54 @@ def test_requirements_hold_the_packages_of_the_card_with_lower_bounds():
     assert not [line for line in lines if ">=" not in line]
 
 
-def test_the_findings_of_the_readme_are_those_of_the_results():
-    findings = runpy.run_path(str(ROOT / "benchmarks" / "findings.py"))
-    text = findings["text"](Store(ROOT / "results"))
-    assert findings["within"](README, text) == README, "python benchmarks/findings.py --write"
+def test_sentences_and_tables_of_the_findings_are_those_of_the_results():
+    findings, store = runpy.run_path(str(ROOT / "benchmarks" / "findings.py")), Store(ROOT / "results")
+    said = findings["sentences"](store)
+    assert said.count("\n- ") >= 5 and findings["within"](README, said) == README, findings["COMMAND"]
+    assert (ROOT / "results" / "FINDINGS.md").read_text() == findings["tables"](store), findings["COMMAND"]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    for path, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", prose):
+        assert (ROOT / path).exists(), path
+        if heading:
+            there = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.M)}
+            assert heading in there, f"{path} has no heading {heading}"
+
+
+def test_a_word_of_the_glossary_is_used_after_it_or_is_told_where_it_comes_first():
+    before, glossary = README.split("## Words")[0], README.split("## Words")[1].split("\n## ")[0]
+    words = re.findall(r"^\| (\w+) \| \w", glossary, re.M)[1:]
+    assert len(words) == 10
+    first = {word: found.start() for word in words if (found := re.search(rf"\b{word}", before))}
+    assert first and all(before[at - 2 : at] == "**" for at in first.values()), first
+
+
+def test_the_method_in_the_readme_is_a_whole_one_of_ten_lines(monkeypatch: pytest.MonkeyPatch):
+    from lab import guides
+    from lab.methods import base
+
+    source = README.split("### A method of your own")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr(base, "METHODS", dict(METHODS))  # every other test sees the lab's own alone
+    exec(compile(source, "README.md", "exec", dont_inherit=True), space := {"__name__": "last_block"})
+    method = space["LastBlock"]()
+    body = source.split('"""')[2]
+    assert len([line for line in body.splitlines() if line.strip()]) == 10
+    assert base.METHODS["last_block"] is space["LastBlock"]
+
+    student, large = (models.build(DiTConfig(image_size=8, depth=d, width=w, heads=2)) for d, w in [(1, 16), (3, 32)])
+    guide = guides.Guide("large", large, ImageSpec(data="digits", size=8, channels=1, num_classes=10))
+    student = method.prepare(student, base.Roles(guide.spec, guide))
+    mine, its = (Taps(names) for names in method.taps(student, guide))
+    x, y = torch.randn(4, 1, 8, 8), torch.arange(4)
+    inputs = base.Inputs(x=x, sigma=None, y=y, target=x, weight=torch.ones(4))
+    step = base.Step(inputs, student(x, None, y, mine), mine, guide(x, None, y, its), its, 0.0, torch.Generator())
+    loss = method.loss(step)["last_block"]
+    loss.backward()
+    assert loss.isfinite() and loss > 0 and student.embed.weight.grad.abs().sum() > 0
+    assert method.own["map"].weight.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in large.parameters())
 
 
 def test_pyproject_reads_requirements_and_has_the_extras():
