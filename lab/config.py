@@ -12,17 +12,27 @@ import functools
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
-ADDED_LATER: dict[tuple[str, str], JSON] = {}
+ADDED_LATER: dict[tuple[str, str], JSON] = {
+    ("recipe", "guide"): None, ("dit", "block"): "adaln", ("dit", "head_dim"): None,
+}  # fmt: skip
+
+
+@functools.cache
+def block_kinds() -> list[str]:
+    """The kinds of block that there are, by their files: importing them would take torch."""
+    return sorted(path.stem for path in (Path(__file__).parent / "models" / "blocks").glob("[!_]*.py"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class DiTConfig:
     width: int = 64  # a multiple of 4 (position table) and of heads
     heads: int = 4
     mlp_hidden: int | None = None  # None = 4 x width
+    block: str = "adaln"  # a file of lab/models/blocks
+    head_dim: int | None = None  # width of a head; None = width / heads
 
     @property
     def hidden(self) -> int:
@@ -54,7 +66,9 @@ class DiTConfig:
     def shape(self) -> str:
         """Depth, width, heads and patch as one word, e.g. `d4w64h4p4`."""
         mlp = f"m{self.mlp_hidden}" if self.mlp_hidden not in (None, 4 * self.width) else ""
-        return f"d{self.depth}w{self.width}h{self.heads}p{self.patch}{mlp}"
+        head = f"x{self.head_dim}" if self.head_dim not in (None, self.width // self.heads) else ""
+        kind = self.block if self.block != "adaln" else ""
+        return f"d{self.depth}w{self.width}h{self.heads}{head}p{self.patch}{mlp}{kind}"
 
     def check(self) -> list[str]:
         """Everything that is wrong with this shape, as sentences."""
@@ -66,7 +80,11 @@ class DiTConfig:
         ]  # fmt: skip
         if wrong:
             return wrong
-        if self.width % self.heads:
+        if self.block not in block_kinds():
+            wrong.append(unknown("kind of block", self.block, block_kinds()))
+        if self.head_dim is not None and self.head_dim < 1:
+            wrong.append(f"head_dim must be at least 1, got {self.head_dim}")
+        if self.head_dim is None and self.width % self.heads:
             near = [w for w in multiples_near(self.width, self.heads) if w > 0]
             wrong.append(f"width {self.width} is not a multiple of heads {self.heads}; "
                          f"nearest: {', '.join(map(str, near))}")  # fmt: skip
@@ -131,6 +149,41 @@ NetConfig = DiTConfig | UNetConfig
 FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig)}
 
 
+def why_not_plain(config: NetConfig) -> str | None:
+    """Why a network is no one-step DiT of plain blocks, of which alone lab/deploy.py has a form by hand; else None."""
+    kind = f"of family {config.family}" if not isinstance(config, DiTConfig) else "a denoiser" if config.time else None
+    if kind is None and config.block != "adaln":
+        kind = f"of {config.block} blocks"
+    if kind is None and config.head_dim not in (None, config.width // config.heads):
+        kind = f"of heads as wide as {config.head_dim}"
+    return kind and f"only a one-step DiT of plain adaLN blocks is known operation by operation; this network is {kind}"
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """Who makes pairs: a run (by alias or id), a diffusers pipeline (folder or hub id), or a registered function."""
+
+    kind: Literal["run", "pipeline", "callable"]
+    source: str
+    mark: str = ""  # the first digits of a hash of what it is, in the lasting name of a pipeline or a function
+
+    @classmethod
+    def parse(cls, text: str) -> TeacherName:
+        """`fashion`, `run:<id>`, `pipeline:<source>[@<mark>]`, `callable:<name>[@<mark>]`."""
+        kind, colon, source = text.partition(":")
+        if not colon or kind not in ("pipeline", "callable"):
+            return cls("run", text.removeprefix("run:"))
+        found = re.fullmatch(r"(.*?)(?:@([0-9a-f]{8}))?", source, re.DOTALL)
+        return cls(kind, found[1], found[2] or "")
+
+    @property
+    def is_run(self) -> bool:
+        return self.kind == "run"
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.source}" + (f"@{self.mark}" if self.mark else "")
+
+
 @dataclass(frozen=True)
 class Use:
     """One method in a recipe, by name, with its options."""
@@ -148,9 +201,10 @@ class Recipe:
 
     data: str = "digits"  # digits, fashion-mnist, cifar10, folder:<path>
     classes: tuple[int, ...] | None = None  # train on these classes only; None = all
-    teacher: str | None = None  # alias of teachers.json, run:<id>, pipeline:<folder or hub id>, callable:<name>
+    teacher: str | None = None  # who made the pairs, and the reference: as TeacherName.parse reads it
     pairs: int = 0  # how many pairs of the teacher; 0 = none needed
     solver: str = "dpmpp2m-8"  # how the pairs were made
+    guide: str | None = None  # a run (or alias) whose frozen network is asked beside the student; None = nobody
     student: NetConfig = DiTConfig()
     start: tuple[str, ...] = ()  # ids of runs whose weights this one begins with
     methods: tuple[Use, ...] = (Use("pairs"),)

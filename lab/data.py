@@ -66,12 +66,13 @@ class Images:
 
 @dataclass
 class Batch:
-    """What a method's `question` draws from."""
+    """What an objective's `inputs` draws from."""
 
     image: Tensor  # (B, C, H, W) float in [-1, 1]
     y: Tensor | None  # (B,) int64
     noise: Tensor | None = None  # (B, C, H, W) unit noise, for pairs
     path: Tensor | None = None  # (B, K, C, H, W) the teacher's estimates, noisy to clean
+    index: Tensor | None = None  # (B,) int64  numbers of the pairs in their set
 
     def to(self, device: torch.device | str) -> Batch:
         moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}

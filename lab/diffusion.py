@@ -36,14 +36,14 @@ class Denoiser(nn.Module):
         self.net = net
         self.sigma_data = sigma_data
 
-    def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
-        """D(x; sigma): (B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
+    def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None, **mode: object) -> Tensor:
+        """D(x; sigma): (B, C, H, W), (B,), (B,) -> (B, C, H, W); `mode` goes to the network."""
         s, sd = sigma.view(-1, 1, 1, 1), self.sigma_data
         c_skip = sd**2 / (s**2 + sd**2)
         c_out = s * sd / (s**2 + sd**2).sqrt()
         c_in = 1 / (s**2 + sd**2).sqrt()
         c_noise = sigma.log() / 4
-        F_x = self.net(c_in * x, c_noise, y, taps)
+        F_x = self.net(c_in * x, c_noise, y, taps, **mode)
         return c_skip * x + c_out * F_x[:, : x.shape[1]]
 
 
@@ -124,8 +124,8 @@ def dpmpp2m(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | 
     return x
 
 
-def _call(denoise: DenoiseFn, x: Tensor, sigma: Tensor, keep: list[Tensor] | None = None) -> Tensor:
-    D = denoise(x, sigma.to(x.device).expand(len(x))).double()
+def _call(denoise: DenoiseFn, x: Tensor, sigma: Tensor | float, keep: list[Tensor] | None = None) -> Tensor:
+    D = denoise(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(x.shape[0])).double()
     if keep is not None:
         keep.append(D)
     return D
@@ -137,6 +137,7 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 SOLVERS = {"heun": heun, "dpmpp2m": dpmpp2m}
+SOLVER = "dpmpp2m-8"  # of a denoiser, unless another is named
 
 
 def solver_of(name: str) -> tuple[Callable, int]:
@@ -153,22 +154,24 @@ def evaluations(name: str) -> int:
     return 2 * steps - 1 if solver is heun else steps
 
 
-def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0) -> tuple[Tensor, Tensor | None]:
+def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0, sigmas: Sequence[float] | None = None
+          ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Samples of the ODE with a named solver, and `keep` clean-image estimates along its path.
 
     z (B, C, H, W) unit variance -> ((B, C, H, W) float32, (B, keep, C, H, W) float32 or None); the
-    estimates run from noisy to clean and end at the last one.
+    estimates run from noisy to clean and end at the last one. `sigmas`: the solver's own levels as plain numbers, for
+    an export, which can't branch on tensors.
     """
     if widest(z.device) != torch.float64:  # the state, which needs it, stays on the CPU; only the network works there
 
         def there(x: Tensor, sigma: Tensor) -> Tensor:
             return denoise(x.float().to(z.device), sigma.float().to(z.device)).cpu()
 
-        x, found = solve(there, z.cpu(), name, keep=keep)
+        x, found = solve(there, z.cpu(), name, keep=keep, sigmas=sigmas)
         return x.to(z.device), None if found is None else found.to(z.device)
     solver, steps = solver_of(name)
     path: list[Tensor] | None = [] if keep else None
-    x = solver(denoise, z, karras_sigmas(steps).to(z.device), path).float()
+    x = solver(denoise, z, karras_sigmas(steps).to(z.device) if sigmas is None else sigmas, path).float()
     if not path:
         return x, None
     chosen = torch.linspace(0, len(path) - 1, keep + 1)[1:].round().long().tolist()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import io
-import math
 import os
 import platform
 import signal
@@ -21,16 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from lab import compiler, data, diffusion, models, pairs, sheets, teachers
-from lab.config import DiTConfig, Recipe, UNetConfig, Use, check_fields, config_to_json
-from lab.methods import METHODS, Finished, Method, create, options_of
+from lab import compiler, data, diffusion, guides, models, pairs, sheets, teachers
+from lab.config import DiTConfig, Recipe, TeacherName, UNetConfig, Use
+from lab.methods import Finished, Method, Roles
+from lab.plan import PAIRS, SHAPES, Job, check, misfits, plan, resolve
 from lab.results import Run, Store, write_whole
 from lab.sampling import generate
 from lab.train import Stopped, start_state, train
 from lab.weights import is_whole, load_student, save_student, spec_of_run
 
 SNAPSHOT_SEEDS = range(16)
-SHAPES = {"digits": (1, 8, 10), "fashion-mnist": (1, 28, 10), "cifar10": (3, 32, 10)}  # channels, side, classes
 COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not pay on a CPU
 
 
@@ -55,172 +54,6 @@ class Machine:
         return wanted and compiler.can_compile(self.torch_device(), "training" if notice else "")
 
 
-# --- before any work ----------------------------------------------------------------------------
-
-
-def check(recipe: Recipe, store: Store) -> list[str]:
-    """Everything that is wrong with a recipe, as sentences; empty if it can run."""
-    wrong = check_fields(recipe)
-    methods = []
-    for use in recipe.methods:
-        try:
-            methods.append(create(use))
-        except ValueError as error:
-            wrong.append(str(error))
-    wrong += [why for m in methods if (why := m.refuses(recipe))]
-    for method in methods:
-        for key, value in options_of(method).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                wrong.append(f"{method.name}.{key} must be a finite number, got {value}")
-    asking = [m.name for m in methods if m.asks]
-    if len(asking) != 1 and len(methods) == len(recipe.methods):
-        known = ", ".join(sorted(n for n, m in METHODS.items() if m.asks))
-        wrong.append(f"a recipe needs one method that asks ({known}), got {len(asking)}: "
-                     f"{', '.join(asking) or 'none'}")  # fmt: skip
-    planning = [m.name for m in methods if type(m).plan is not Method.plan]
-    if len(planning) > 1:
-        wrong.append(f"{' and '.join(planning)} both plan runs; run the first, then name it as teacher")
-    if not (recipe.data.startswith("folder:") or recipe.data in data.DATASETS):
-        wrong.append(f"unknown data set {recipe.data!r}; known: {', '.join([*data.DATASETS, 'folder:<path>'])}")
-    needs = set().union(*(m.needs for m in methods))
-    if needs & {"pairs", "path"} and not recipe.pairs:
-        wrong.append("this recipe learns from pairs; set pairs to how many (100000, say)")
-    if needs - {"starts"} and not recipe.teacher:
-        wrong.append(f"method {recipe.methods[0].method} learns from a teacher; set teacher to an alias, "
-                     "run:<id>, pipeline:<folder> or callable:<name>")  # fmt: skip
-    try:
-        diffusion.solver_of(recipe.solver)
-    except ValueError as error:
-        wrong.append(str(error))
-    if recipe.teacher and not recipe.teacher.startswith("pipeline:"):
-        try:
-            taught = _taught(recipe.teacher, store)
-        except (LookupError, ValueError) as error:
-            wrong.append(str(error))
-        else:
-            if needs & {"pairs", "path"} and data.lasting(recipe.data) != data.lasting(taught):
-                wrong.append(f"data is {recipe.data!r}, but teacher {recipe.teacher} draws images of {taught!r}; "
-                             f"set data to {taught!r}")  # fmt: skip
-            wrong += _untaught(recipe, store)
-    wrong += _misfits(recipe, _spec_ahead(recipe, store, needs))
-    return wrong + _check_start(recipe, store, read="starts" in needs)
-
-
-def _taught(teacher: str, store: Store) -> str:
-    """The data set whose images a run or a function draws."""
-    if teacher.startswith("callable:"):
-        return teachers.registered(teacher).spec.data
-    return store.get(teacher).recipe.data
-
-
-def _untaught(recipe: Recipe, store: Store) -> list[str]:
-    """Classes that a student would be told or shown and that its teacher, a run, never was, as sentences."""
-    if recipe.teacher.startswith("callable:"):
-        return []
-    theirs, wrong = store.get(recipe.teacher).recipe, []
-    if recipe.student.num_classes and not theirs.student.num_classes:
-        wrong.append(f"student.num_classes is {recipe.student.num_classes}, but teacher {recipe.teacher} is told no "
-                     "class, so that none decides its images; set it to 0")  # fmt: skip
-    if theirs.classes is not None and (recipe.classes is None or not set(recipe.classes) <= set(theirs.classes)):
-        known = ", ".join(map(str, theirs.classes))
-        got = "all" if recipe.classes is None else list(recipe.classes)
-        wrong.append(f"teacher {recipe.teacher} has learned the classes {known} alone; set classes to some of them, "
-                     f"got {got}")  # fmt: skip
-    return wrong
-
-
-def _spec_ahead(recipe: Recipe, store: Store, needs: set[str]) -> data.ImageSpec | None:
-    """What the images will be, as far as it is known without reading any; None where it isn't."""
-    if needs & {"pairs", "path"} and recipe.teacher and not recipe.teacher.startswith("pipeline:"):
-        try:
-            return teachers.spec_of(recipe.teacher, store)
-        except (LookupError, ValueError):
-            return None
-    if recipe.data.startswith("folder:"):  # its pictures are made to fit
-        root = Path(recipe.data.removeprefix("folder:")).expanduser()
-        if not root.is_dir():
-            return None
-        channels, size, classes = recipe.student.channels, recipe.student.image_size, len(data.folder_classes(root))
-    elif recipe.data in SHAPES:
-        channels, size, classes = SHAPES[recipe.data]
-    else:
-        return None
-    if needs & {"pairs", "path"}:  # a pipeline has its own classes
-        classes = recipe.student.num_classes
-    return data.ImageSpec(data=recipe.data, size=size, channels=channels, num_classes=classes)
-
-
-def _misfits(recipe: Recipe, spec: data.ImageSpec | None) -> list[str]:
-    """Where the student's input is not the data's image, as sentences."""
-    if spec is None:
-        return []
-    student = recipe.student
-    wrong = [
-        f"student.{name} is {mine}, the images of {spec.data} have {theirs}"
-        for name, mine, theirs in [("image_size", student.image_size, spec.size),
-                                   ("channels", student.channels, spec.channels)]
-        if mine != theirs
-    ]  # fmt: skip
-    outside = [c for c in recipe.classes or () if c >= spec.num_classes]
-    if outside and spec.num_classes:
-        wrong.append(f"classes names {outside[0]}, {spec.data} has 0 to {spec.num_classes - 1}")
-    if student.num_classes not in (0, spec.num_classes):
-        wrong.append(f"student.num_classes is {student.num_classes}, {spec.data} has {spec.num_classes} "
-                     "(0 makes an unconditional net)")  # fmt: skip
-    return wrong
-
-
-def _check_start(recipe: Recipe, store: Store, *, read: bool) -> list[str]:
-    """What is wrong with the runs that a recipe starts from; `read`: a method takes what it needs out of them."""
-    wrong = []
-    if read and not recipe.start:
-        wrong.append("this recipe begins with another run's weights; set start to a run")
-    if len(recipe.start) > 1 and not read:
-        wrong.append(f"start names {len(recipe.start)} runs ({', '.join(recipe.start)}), but no method of this recipe "
-                     "joins several; name one")  # fmt: skip
-    for name in recipe.start:
-        try:
-            run = store.get(name)
-            theirs, mine = config_to_json(run.recipe.student), config_to_json(recipe.student)
-        except (LookupError, ValueError) as error:
-            wrong.append(str(error))
-            continue
-        if not isinstance(run.read("student"), dict):
-            wrong.append(f"start {name} has no finished network yet; its state is {run.status().state!r}")
-        unlike = [k for k in mine | theirs if mine.get(k) != theirs.get(k)]
-        if unlike and not read:
-            wrong.append(f"start {name} has {unlike[0]} {theirs.get(unlike[0])}, the student has "
-                         f"{mine.get(unlike[0])}; weights go into a network of the same shape only")  # fmt: skip
-    return wrong
-
-
-def resolve(recipe: Recipe, store: Store) -> Recipe:
-    """The recipe with its rate and every method option written out, data, teacher and start by their lasting names.
-
-    Raises ValueError listing everything that is wrong.
-    """
-    recipe = Recipe.from_json(recipe.to_json())  # clip=0 and clip=0.0 are one recipe and have to be one run
-    if wrong := check(recipe, store):
-        raise ValueError("\n".join(wrong))
-    uses = tuple(Use(use.method, options_of(create(use))) for use in recipe.methods)
-    teacher = teachers.resolve(recipe.teacher, store) if recipe.teacher else None
-    start = tuple(store.get(name).id for name in recipe.start)  # the new run itself may fit the name that was given
-    lr = recipe.default_lr if recipe.lr is None else recipe.lr
-    return dataclasses.replace(
-        recipe, data=data.lasting(recipe.data), methods=uses, teacher=teacher, start=start, lr=lr
-    )
-
-
-def plan(recipe: Recipe, store: Store) -> list[Recipe]:
-    """The resolved runs that a recipe asks for, in order."""
-    recipe = resolve(recipe, store)
-    for use in recipe.methods:
-        planned = create(use).plan(recipe)
-        if planned != [recipe]:
-            return [resolve(r, store) for r in planned]
-    return [recipe]
-
-
 # --- the run ------------------------------------------------------------------------------------
 
 
@@ -231,22 +64,26 @@ def run(recipe: Recipe, store: Store | None = None, *, machine: Machine = Machin
     can't run, Busy if another process works on it, Stopped after SIGINT or SIGTERM (state saved).
     """
     store = store or Store()
-    for planned in plan(recipe, store):
-        done = _run_one(planned, store, machine, measure)
+    jobs = plan(recipe, store)
+    for job in jobs:
+        store.open(job.recipe)  # so that the last of a plan can be told to go on, wherever it was stopped
+    for job in jobs:
+        done = run_job(job, store, machine=machine, measure=measure)
     return done
 
 
-def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> Run:
-    run = store.open(recipe)
+def run_job(job: Job, store: Store, *, machine: Machine = Machine(), measure: bool = True) -> Run:
+    """One job of a plan, whose earlier ones are done; as `run`."""
+    run = store.open(job.recipe)
     if run.status().state == "done":
         return run
     with run.working(), _on_signal(_interrupt):
-        _record(run, machine, recipe)
+        _record(run, machine, job)
         started = run.status().started or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        run.set_status(state="running", steps=recipe.steps, started=started, error="")
+        run.set_status(state="running", steps=job.recipe.steps, started=started, error="")
         try:
             if not is_whole(run):
-                _train(run, recipe, store, machine)
+                _train(run, job, store, machine)
             _after(run, store, machine, measure)
         except (Stopped, KeyboardInterrupt):
             run.set_status(state="stopped")
@@ -257,49 +94,68 @@ def _run_one(recipe: Recipe, store: Store, machine: Machine, measure: bool) -> R
             raise
         (run.path / "state.pt").unlink(missing_ok=True)
         (run.path / "traceback.txt").unlink(missing_ok=True)
-        run.set_status(state="done", step=recipe.steps)
+        run.set_status(state="done", step=job.recipe.steps)
     return run
 
 
-def _train(run: Run, recipe: Recipe, store: Store, machine: Machine) -> None:
-    device = machine.torch_device()
-    methods = sorted((create(use) for use in recipe.methods), key=lambda m: m.edits)
-    needs = set().union(*(m.needs for m in methods))
-    batches, spec = _source(recipe, store, needs, device)
-    teacher = None
-    if needs & {"teacher_denoise", "teacher_blocks"}:
-        teacher = teachers.load(recipe.teacher, store, solver=recipe.solver, device=device)
+def _train(run: Run, job: Job, store: Store, machine: Machine) -> None:
+    recipe, device = job.recipe, machine.torch_device()
+    compiled = machine.compiles(recipe, notice=True)
+    batches, spec, reader = _source(job, store, device)
+    guide = guides.load(store.get(recipe.guide), device) if recipe.guide else None
+    starts = [_finished(store.get(name), device) for name in recipe.start]
+    methods = sorted(job.methods, key=lambda m: m.edits)
 
     torch.manual_seed(recipe.seed)
     student = models.build(recipe.student)
-    starts = [Finished(store.get(s).recipe, load_student(store.get(s))) for s in recipe.start]
-    if starts and starts[0].recipe.student == recipe.student:
-        student.load_state_dict(starts[0].student.state_dict())
+    if starts and "starts" not in job.needs:
+        student.load_state_dict(starts[0].net.state_dict())
     for method in methods:
-        student = method.prepare(student, spec, teacher, starts)
+        student = method.prepare(student, Roles(spec, guide, starts, device))
     student.to(device)
     for method in methods:
         method.own.to(device)
+    answers = _answers(job, store, guide, reader, methods, student, device, compiled) if guide else None
 
-    stop = threading.Event()
+    stop, state = threading.Event(), start_state(student, methods, recipe)
     with _on_signal(stop.set):  # the loop saves its state before it leaves
-        plain = train(
-            run, start_state(student, methods, recipe), recipe=recipe, methods=methods, teacher=teacher,
-            batches=batches, spec=spec, device=device, compiled=machine.compiles(recipe, notice=True), stop=stop,
+        net = train(
+            run, state, recipe=recipe, methods=methods, guide=guide, answers=answers, batches=batches, spec=spec,
+            device=device, compiled=compiled, stop=stop,
             picture=lambda net, images: snapshot(run, net, spec, images, device),
         )  # fmt: skip
-    save_student(run, plain, spec)
+    facts = {method.name: found for method in methods if (found := method.facts(net))}
+    if answers is not None:
+        facts["guide"] = {"seconds": round(answers.seconds, 1)}  # which this run needed, whoever made them
+    params = sum(p.numel() for p in state.optimizer.parameters)
+    save_student(run, net, spec, facts=facts, params_train=params)
 
 
-def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
-            ) -> tuple[Callable[[int], Iterator[data.Batch]], data.ImageSpec]:  # fmt: skip
-    """The stream of batches from any step on, and what its images are."""
-    size, channels = recipe.student.image_size, recipe.student.channels
-    if needs & {"pairs", "path"}:
-        keep = 0  # methods with "path" say how many; none does yet
+def _finished(run: Run, device: torch.device) -> Finished:
+    return Finished(run.recipe, load_student(run, device=device).requires_grad_(False), run.facts)
+
+
+def _answers(job: Job, store: Store, guide: guides.Guide, reader: pairs.Reader | None, methods: list[Method],
+             student: nn.Module, device: torch.device, compiled: bool) -> guides.Answers | None:  # fmt: skip
+    """What the guide says to the pairs, kept on disk; None where it is asked at every update instead."""
+    if reader is None or guide.config.time or "guide" not in job.needs:
+        return None
+    wanted = set().union(*(method.taps(student, guide)[1] for method in methods))
+    if compiled:
+        guide.compile()
+    answers = guides.Answers(store.root, guide, reader.pairs.what.id)
+    return answers if answers.ensure(wanted, job.recipe.pairs, reader.inputs, device) else None
+
+
+def _source(job: Job, store: Store, device: torch.device
+            ) -> tuple[Callable[[int], Iterator[data.Batch]], data.ImageSpec, pairs.Reader | None]:  # fmt: skip
+    """The stream of batches from any step on, what its images are, and the pairs that they come from."""
+    recipe = job.recipe
+    if job.needs & PAIRS:
+        keep = max(method.path(recipe) for method in job.methods)
         what = pairs.pair_set(store, recipe.teacher, recipe.solver, keep=keep)
         spec = teachers.spec_of(recipe.teacher, store)
-        if recipe.teacher.startswith("pipeline:"):
+        if TeacherName.parse(recipe.teacher).kind == "pipeline":
             # A pipeline does not say what it was trained on; the recipe does, and is held to it as far as it goes.
             spec = dataclasses.replace(spec, data=recipe.data)
             with contextlib.suppress(data.MissingData):
@@ -307,17 +163,19 @@ def _source(recipe: Recipe, store: Store, needs: set[str], device: torch.device
         _fits(recipe, spec)
         made = pairs.ensure(store, what, recipe.pairs, device=device)
         reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)
-        return lambda start: reader.stream(batch=recipe.batch, seed=recipe.seed, start=start), spec
-    images = data.load(recipe.data, "train", size=size, channels=channels)
+        return lambda start: reader.stream(batch=recipe.batch, seed=recipe.seed, start=start), spec, reader
+    if recipe.start and not any(method.objective for method in job.methods):  # nothing is learned
+        return lambda start: iter(()), spec_of_run(store.get(recipe.start[0])), None
+    images = data.load(recipe.data, "train", size=recipe.student.image_size, channels=recipe.student.channels)
     spec = data.spec_of(recipe.data, images)
     _fits(recipe, spec)
     images = data.choose_classes(images, recipe.classes)
-    return lambda start: data.stream(images, batch=recipe.batch, seed=recipe.seed, start=start), spec
+    return lambda start: data.stream(images, batch=recipe.batch, seed=recipe.seed, start=start), spec, None
 
 
 def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
     """Raises ValueError where the student's input is not the data's image; `check` may not have known it."""
-    if wrong := _misfits(recipe, spec):
+    if wrong := misfits(recipe, spec):
         raise ValueError("\n".join(wrong))
 
 
@@ -376,20 +234,22 @@ def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) 
 # --- the record ---------------------------------------------------------------------------------
 
 
-def _record(run: Run, machine: Machine, recipe: Recipe) -> None:
+def _record(run: Run, machine: Machine, job: Job) -> None:
     """One entry in env.json for every sitting: what the figures of this run were made with."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
     found = run.read("env")
     sittings = found["sittings"] if isinstance(found, dict) else []
-    conditions = {name: value for use in recipe.methods for name, value in create(use).conditions(recipe).items()}
+    spec = job.spec or data.ImageSpec(data=job.recipe.data, size=job.recipe.student.image_size,
+                                      channels=job.recipe.student.channels, num_classes=0)  # fmt: skip
+    conditions = {name: value for method in job.methods for name, value in method.conditions(spec).items()}
     if sittings and (run.path / "state.pt").exists():
         _check_conditions(run, sittings[-1], conditions)
     sittings.append({
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "from_step": run.status().step, "commit": commit(), "python": platform.python_version(),
         "torch": torch.__version__, "device": str(machine.torch_device()), "threads": torch.get_num_threads(),
-        "compiled": machine.compiles(recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
+        "compiled": machine.compiles(job.recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **conditions,
     })  # fmt: skip
@@ -435,4 +295,4 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-__all__ = ["Machine", "check", "commit", "digits_student", "plan", "resolve", "run"]
+__all__ = ["SHAPES", "Machine", "check", "commit", "digits_student", "plan", "resolve", "run", "run_job"]

@@ -157,11 +157,16 @@ def _block_matrices(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
     """Weights of Linear layers inside `blocks`, with the number of maps stacked in each.
 
     AdaLN, gates, tables, embeddings, norms and the head stay with AdamW (benchmarks/search.py, stage `network`).
+    An edit of a weight says in `matrices` which of its own parameters are matrices too, name -> maps stacked in it;
+    its others go to AdamW, at its `lr_scale`.
     """
     found = {}
     for module in modules:
         for block in getattr(module, "blocks", []):
             for linear in block.modules():
-                if isinstance(linear, Linear) and linear.matrices and linear.weight.requires_grad:
+                if isinstance(linear, Linear) and linear.matrices:
                     found[linear.weight] = linear.matrices
-    return found
+                for edit in linear.edits if isinstance(linear, Linear) else ():
+                    for name, count in getattr(edit, "matrices", {}).items():
+                        found[edit.get_parameter(name)] = count
+    return {p: count for p, count in found.items() if p.requires_grad}

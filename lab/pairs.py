@@ -93,15 +93,7 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
     an unknown solver or pipeline, and for more estimates to keep than the solver makes.
     """
     lasting = teachers.resolve(teacher, store)
-    if lasting.startswith("pipeline:"):
-        digest = teachers.pipeline_sha256(teachers.source_of(lasting))
-    elif lasting.startswith("callable:"):
-        digest = teachers.digest_of(lasting)
-    else:
-        facts = store.get(lasting).read("student")
-        if not isinstance(facts, dict):
-            raise LookupError(f"teacher {lasting} has no finished network yet")
-        digest = str(facts["weights_sha256"])
+    digest = teachers.digest_of(lasting, store)
     _, steps = diffusion.solver_of(solver)
     if keep >= steps:
         raise ValueError(f"keep {keep} asks for more estimates than a path of {solver} has, which takes {steps} steps; "
@@ -287,7 +279,12 @@ class Reader:
             y=self.labels[chosen] if self.num_classes else None,
             noise=self._noises(chosen),
             path=None if self.path is None else diffusion.from_uint8(self.path[chosen]),
+            index=chosen,
         )
+
+    def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Noise (B, C, H, W) and classes (B,) of pairs by number, whatever the reader is restricted to."""
+        return self._noises(index), self.labels[index] if self.num_classes else None
 
     def _noises(self, chosen: Tensor) -> Tensor:
         """Drawing again from seeds is 2 to 4 % of a small student's update, so each is drawn once where they fit."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from lab import compiler, diffusion
-from lab.config import JSON, DiTConfig, unknown
+from lab.config import JSON, DiTConfig, TeacherName, unknown
 from lab.data import ImageSpec
 from lab.models.dit import EPS, DiT, from_diffusers
-from lab.models.taps import Taps
 from lab.results import ID, Store
 from lab.weights import load_student, sha256, spec_of_run
 
@@ -44,17 +42,11 @@ class Teacher(Protocol):
 
     name: str  # who it is, for conditions: the run's id, the pipeline's folder
     spec: ImageSpec
-    can_denoise: bool  # False for a teacher that only samples
-    taps: frozenset[str]  # names of tensors it can give; empty for U-Nets and pipelines
     evaluations: int  # calls of its network for one image
     compiled: bool  # whether its network is, which changes the last digits of its images
 
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
         """Images of unit-variance noise (B, C, H, W) and classes (B,)."""
-        ...
-
-    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
-        """The clean image for a question of the loop; fills the taps that are wanted."""
         ...
 
 
@@ -66,8 +58,6 @@ class CallableTeacher:
     spec: ImageSpec
     solver: str = "dpmpp2m-8"
     name: str = "callable"
-    can_denoise: bool = True
-    taps: frozenset[str] = frozenset()
     compiled: bool = False
 
     @property
@@ -80,9 +70,6 @@ class CallableTeacher:
         images, path = diffusion.solve(lambda x, s: self.denoise(x, s, y), noise, self.solver, keep=keep)
         return Samples(images, path)
 
-    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
-        return self.denoise(x, sigma, y, taps) if self.taps else self.denoise(x, sigma, y)
-
 
 class EdmTeacher(CallableTeacher):
     """A denoising network with EDM's scaling; bfloat16 where its owner says so."""
@@ -93,26 +80,23 @@ class EdmTeacher(CallableTeacher):
         if compiled:
             self.net.compile()
         self.dtype = dtype
-        super().__init__(self._denoise, spec, solver, name, taps=net.tap_names, compiled=compiled)
+        super().__init__(self._denoise, spec, solver, name, compiled=compiled)
 
     def _autocast(self, device: str) -> torch.autocast | nullcontext:
         return torch.autocast(device, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
-    def _denoise(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
+    def _denoise(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
         with self._autocast(x.device.type):
-            return self.net(x.float(), sigma.float(), y, taps).float()
-
-    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
-        return self._denoise(x, sigma, y, taps)
+            return self.net(x.float(), sigma.float(), y).float()
 
 
 class OneStepTeacher:
     """A one-step student as the teacher of a smaller one."""
 
-    can_denoise, evaluations, compiled = False, 1, False
+    evaluations, compiled = 1, False
 
     def __init__(self, net: nn.Module, spec: ImageSpec, *, name: str) -> None:
-        self.net, self.spec, self.name, self.taps = net.eval().requires_grad_(False), spec, name, net.tap_names
+        self.net, self.spec, self.name = net.eval().requires_grad_(False), spec, name
 
     @torch.inference_mode()
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
@@ -120,9 +104,6 @@ class OneStepTeacher:
         if keep:
             raise ValueError(f"teacher {self.name} makes its image in one step; it has no path to keep")
         return Samples(self.net(noise, None, y))
-
-    def answer(self, x: Tensor, sigma: Tensor | None, y: Tensor | None, taps: Taps) -> Tensor:
-        return self.net(x, None, y, taps)
 
 
 def _check_noise(noise: Tensor, spec: ImageSpec) -> None:
@@ -134,21 +115,36 @@ def resolve(name: str, store: Store) -> str:
     """A teacher's lasting name, under which only the same images are drawn: an alias becomes run:<id>, and a pipeline
     its place and a mark of its content, pipeline:<absolute folder or hub id>@<hash>. Raises what `load` raises.
     """
-    if name.startswith("pipeline:"):
-        source = source_of(name)
-        return f"pipeline:{source}@{pipeline_sha256(source)[:8]}"
-    if name.startswith("callable:"):
+    named = TeacherName.parse(name)
+    if named.kind == "pipeline":
+        source = source_of(named)
+        return str(TeacherName("pipeline", source, pipeline_sha256(source)[:8]))
+    if named.kind == "callable":
         return registered(name).name
-    return f"run:{store.get(name).id}"
+    return f"run:{store.get(named.source).id}"
 
 
 def spec_of(name: str, store: Store) -> ImageSpec:
     """What a teacher's images are. Raises what `load` raises."""
-    if name.startswith("pipeline:"):
-        return load_pipeline(source_of(name)).spec
-    if name.startswith("callable:"):
-        return registered(name).spec
-    return spec_of_run(store.get(name))
+    named = TeacherName.parse(name)
+    if named.kind == "pipeline":
+        return load_pipeline(source_of(named)).spec
+    return registered(name).spec if named.kind == "callable" else spec_of_run(store.get(named.source))
+
+
+def digest_of(name: str, store: Store) -> str:
+    """What decides a teacher's images: a hash of its weights, of a pipeline's shape and schedule too, or the digest
+    that a function was registered with. Raises LookupError for a run without a finished network.
+    """
+    named = TeacherName.parse(name)
+    if named.kind == "pipeline":
+        return pipeline_sha256(source_of(named))
+    if named.kind == "callable":
+        return _entry(name)[1]
+    facts = store.get(named.source).read("student")
+    if not isinstance(facts, dict):
+        raise LookupError(f"teacher {name} has no finished network yet")
+    return str(facts["weights_sha256"])
 
 
 def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "float32",
@@ -161,13 +157,14 @@ def load(name: str, store: Store, *, solver: str = "dpmpp2m-8", dtype: str = "fl
     Raises LookupError for an unknown run or a function that is not registered, and ValueError for a pipeline that
     can't be sampled by an ODE solver.
     """
-    if name.startswith("pipeline:"):
-        return load_pipeline(source_of(name), solver=solver, device=device)
-    if name.startswith("callable:"):
+    named = TeacherName.parse(name)
+    if named.kind == "pipeline":
+        return load_pipeline(source_of(named), solver=solver, device=device)
+    if named.kind == "callable":
         teacher = copy.copy(registered(name))
         teacher.solver = solver
         return teacher
-    run = store.get(name)
+    run = store.get(named.source)
     net, spec = load_student(run, device=device), spec_of_run(run)
     if net.config.time:
         pays = thousands and sum(p.numel() for p in net.parameters()) >= COMPILE_FROM
@@ -207,13 +204,9 @@ def registered(name: str) -> CallableTeacher:
     return teacher
 
 
-def digest_of(name: str) -> str:
-    """The digest that `callable:<name>` was registered with."""
-    return _entry(name)[1]
-
-
 def _entry(name: str) -> tuple[CallableTeacher, str]:
-    short, _, mark = name.removeprefix("callable:").partition("@")
+    named = TeacherName.parse(name)
+    short, mark = named.source, named.mark
     if short not in _registered:
         raise LookupError(f"teacher {name} is a function that this process doesn't know; call "
                           f"lab.teachers.register({short!r}, ...) in it first")  # fmt: skip
@@ -225,16 +218,15 @@ def _entry(name: str) -> tuple[CallableTeacher, str]:
 # --- diffusers pipelines ------------------------------------------------------------------------
 
 
-def source_of(name: str) -> str:
-    """The folder, absolute, or hub id of pipeline:<source> or of its lasting name.
+def source_of(named: TeacherName) -> str:
+    """The folder, absolute, or hub id of a pipeline.
 
     Raises ValueError where what lies there now is not what a lasting name was given to.
     """
-    source, mark = re.fullmatch(r"pipeline:(.*?)(?:@([0-9a-f]{8}))?", name, re.DOTALL).groups()
-    folder = Path(source).expanduser()
-    source = str(folder.absolute()) if folder.is_dir() else source
-    if mark and (here := pipeline_sha256(source)[:8]) != mark:
-        raise ValueError(f"pipeline {source!r} was {mark} when this name was given to it and is {here} now; "
+    folder = Path(named.source).expanduser()
+    source = str(folder.absolute()) if folder.is_dir() else named.source
+    if named.mark and (here := pipeline_sha256(source)[:8]) != named.mark:
+        raise ValueError(f"pipeline {source!r} was {named.mark} when this name was given to it and is {here} now; "
                          f"pipeline:{source} names the present one")  # fmt: skip
     return source
 
@@ -275,8 +267,7 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
         num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
     )  # fmt: skip
-    taps = frozenset() if denoise.ours is None else denoise.ours.tap_names
-    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}", taps=taps)
+    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
 
 
 def pipeline_sha256(source: str) -> str:
@@ -338,12 +329,12 @@ class DiscreteDenoiser:
         w = ((wanted - table[low]) / (table[high] - table[low])).clamp(0, 1)
         return low + w
 
-    def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None, taps: Taps | None = None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
         s = sigma.to(self.wide).view(-1, 1, 1, 1)
         c_in = 1 / (s**2 + 1).sqrt()
         scaled, t = (c_in * x).float(), self.timestep(sigma).float()
         if self.ours is not None:
-            out = self.ours(scaled, t, y, taps)  # (B, C or 2 C, H, W)
+            out = self.ours(scaled, t, y)  # (B, C or 2 C, H, W)
         else:
             labels = {"class_labels": y} if self.num_classes else {}
             out = self.net(scaled, t, **labels).sample
@@ -356,7 +347,7 @@ class DiscreteDenoiser:
 
 
 def _as_ours(net: nn.Module, device: str | torch.device) -> DiT | None:
-    """diffusers' DiT as our network, which gives taps; None where ours does not compute the same."""
+    """diffusers' DiT as our network, which is quicker; None where ours does not compute the same."""
     theirs = net.config
     like = {"norm_eps": EPS, "norm_elementwise_affine": False, "attention_bias": True, "upcast_attention": False,
             "activation_fn": "gelu-approximate"}  # fmt: skip

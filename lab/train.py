@@ -5,36 +5,26 @@ from __future__ import annotations
 import copy
 import io
 import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from tqdm.auto import tqdm
 
 from lab import diffusion
 from lab.config import Recipe
 from lab.data import Batch, ImageSpec
-from lab.methods import Method, Question, Step, finish
+from lab.guides import Answers, Guide
+from lab.methods import Inputs, Method, Step, finish
 from lab.models.taps import Taps
 from lab.optim import Optimizer, rate
+from lab.recorder import Recorder, Stopped
 from lab.results import Run, write_whole
-from lab.weights import write_weights
-
-LOG_EVERY = 50  # updates
-SAVE_EVERY_S = 60.0
-SNAPSHOTS = 10  # pictures of the same noises on the way, and one of the start
 
 
 class Diverged(RuntimeError):
     """The loss or the gradient is not finite; raised before the optimizer's step."""
-
-
-class Stopped(Exception):  # not an error: the state is saved and the run goes on later
-    """Somebody asked the run to stop."""
 
 
 @dataclass
@@ -50,15 +40,22 @@ class State:
 
     def save(self, run: Run) -> None:
         buffer = io.BytesIO()
-        parts = {k: getattr(self, k).state_dict() for k in ("student", "own", "ema", "optimizer")}
-        torch.save(parts | {"step": self.step, "seconds": self.seconds}, buffer)
+        parts = {k: getattr(self, k).state_dict() for k in ("student", "ema", "optimizer")}
+        torch.save(parts | {"own": _trained(self.own), "step": self.step, "seconds": self.seconds}, buffer)
         write_whole(run.path / "state.pt", buffer.getvalue())
 
     def load(self, run: Run, device: torch.device) -> None:
         saved = torch.load(run.path / "state.pt", map_location=device, weights_only=True)
-        for k in ("student", "own", "ema", "optimizer"):
+        for k in ("student", "ema", "optimizer"):
             getattr(self, k).load_state_dict(saved[k])
+        self.own.load_state_dict(saved["own"], strict=False)
         self.step, self.seconds = saved["step"], saved["seconds"]
+
+
+def _trained(own: nn.ModuleList) -> dict[str, Tensor]:
+    """A state dict without frozen parameters: a network that a method only asks is no state."""
+    frozen = {id(p) for p in own.parameters() if not p.requires_grad}
+    return {k: v.detach() for k, v in own.state_dict(keep_vars=True).items() if id(v) not in frozen}
 
 
 def start_state(student: nn.Module, methods: list[Method], recipe: Recipe) -> State:
@@ -67,21 +64,54 @@ def start_state(student: nn.Module, methods: list[Method], recipe: Recipe) -> St
     return State(student, own, ema, Optimizer([student, own], recipe))
 
 
-def answer(question: Question, student: nn.Module, teacher: object, wanted: tuple[set[str], set[str]],
-           *, sigma_data: float, progress: float, rng: torch.Generator) -> Step:  # fmt: skip
-    """Ask the student, and the teacher where a method wants its taps."""
-    mine, theirs = wanted
-    taps = Taps(mine) if mine else None
-    q = question
-    if q.sigma is None:
-        x0 = student(q.x, None, q.y, taps)
-    else:
-        x0 = diffusion.Denoiser(student, sigma_data)(q.x, q.sigma, q.y, taps)
-    teacher_taps, teacher_x0 = Taps(theirs), None
-    if theirs:
-        with torch.no_grad():
-            teacher_x0 = teacher.answer(q.x, q.sigma, q.y, teacher_taps)
-    return Step(q, x0.float(), taps or Taps(), teacher_x0, teacher_taps, progress, rng)
+@dataclass
+class Networks:
+    """Whom the loop asks at every update, and what it wants to hear."""
+
+    student: nn.Module
+    methods: list[Method]
+    sigma_data: float
+    guide: Guide | None = None
+    answers: Answers | None = None  # what the guide says to the pairs, where that is kept
+    bfloat16: bool = False  # autocast of the forward passes; losses are in float32
+
+    def __post_init__(self) -> None:
+        self.objective = next((m for m in self.methods if m.objective), None)
+        wanted = [m.taps(self.student, self.guide) for m in self.methods]
+        self.mine, self.theirs = (frozenset().union(*(w[i] for w in wanted)) for i in (0, 1))
+        self.asks_guide = any("guide" in m.needs for m in self.methods)
+
+    def look(self, inputs: Inputs, *, progress: float, rng: torch.Generator, images: int = 0) -> Step:
+        """The student's and the guide's answers to the same inputs."""
+        taps = Taps(self.mine)
+        prediction = self._ask(inputs, taps if self.mine else None).float()
+        guide_prediction, guide_taps = None, Taps()
+        if self.asks_guide and self.answers is not None and inputs.index is not None:
+            guide_prediction, guide_taps = self.answers.at(inputs.index, inputs.x.device)
+        elif self.asks_guide:
+            guide_taps = Taps(self.theirs)
+            with self._autocast(inputs.x.device):
+                guide_prediction = self.guide(inputs.x, inputs.sigma, inputs.y, guide_taps if self.theirs else None)
+        return Step(inputs, prediction, taps.float(), guide_prediction, guide_taps.float(), progress, rng, images,
+                    self.objective, lambda **mode: self._ask(inputs, None, **mode))  # fmt: skip
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Every method's terms by name, `method/term`."""
+        found = {f"{m.name}/{key}": value for m in self.methods for key, value in m.loss(step).items()}
+        for method in self.methods:
+            if (weight := method.objective_weight(step.progress)) != 1.0:
+                mine = f"{self.objective.name}/"
+                found = {k: weight * v if k.startswith(mine) else v for k, v in found.items()}
+        return found
+
+    def _ask(self, inputs: Inputs, taps: Taps | None, **mode: object) -> Tensor:
+        with self._autocast(inputs.x.device):
+            if inputs.sigma is None:
+                return self.student(inputs.x, None, inputs.y, taps, **mode)
+            return diffusion.Denoiser(self.student, self.sigma_data)(inputs.x, inputs.sigma, inputs.y, taps, **mode)
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -106,46 +136,36 @@ def train(
     *,
     recipe: Recipe,
     methods: list[Method],
-    teacher: object,
+    guide: Guide | None,
+    answers: Answers | None,
     batches: Callable[[int], Iterator[Batch]],  # from batch number `start` on
     spec: ImageSpec,
     device: torch.device,
     compiled: bool,
     stop: threading.Event,
-    picture: Callable[[nn.Module, int], None],  # draws a snapshot: (plain network, images seen)
+    picture: Callable[[nn.Module, int], None],  # draws a snapshot: (finished network, images seen)
 ) -> nn.Module:
-    """Run a recipe to its end and give the plain network to ship; resumes where state.pt stands.
+    """Run a recipe to its end and give the network to ship; resumes where state.pt stands.
 
     Raises Stopped once `stop` is set (the state is saved) and Diverged on a loss that is not finite.
     """
-    asker = next(m for m in methods if m.asks)
-    wanted = tuple(set().union(*(w[i] for w in [m.wants(state.student, teacher) for m in methods])) for i in (0, 1))
     student = state.student.train()
     if (run.path / "state.pt").exists():
         state.load(run, device)
-    run.rewind_log(state.step)  # also where there is no state: a first attempt may have left lines
+    nets = Networks(student, methods, spec.sigma_data, guide, answers, bfloat16=recipe.dtype == "bfloat16")
     if compiled:
-        student.compile()
-        for method in methods:
-            method.compile()
-
-    shots = {round(recipe.steps * i / SNAPSHOTS) for i in range(SNAPSHOTS + 1)}
+        for part in (student, *methods, *([guide] if guide and answers is None else [])):
+            part.compile()
+    record = Recorder(run, recipe, state, stop=stop, finished=lambda: finish(state.ema, methods), picture=picture)
     stream = batches(state.step)
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
-    logged, began, saved = state.step, time.monotonic() - state.seconds, time.monotonic()
-    bar = tqdm(total=recipe.steps, initial=state.step, desc=run.id[-40:], unit="step", mininterval=1, smoothing=0.05)
-    if state.step == 0:
-        picture(finish(state.ema, methods), 0)
 
     while state.step < recipe.steps:
-        progress = state.step / recipe.steps
+        progress, images = state.step / recipe.steps, state.step * recipe.batch
         rng = seeded(recipe.seed, state.step, device)  # a resumed run draws the same noise
 
-        question = asker.question(next(stream).to(device), rng)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-            step = answer(question, student, teacher, wanted, sigma_data=spec.sigma_data, progress=progress, rng=rng)
-
-        losses = {f"{m.name}/{key}": value for m in methods for key, value in m.loss(step).items()}
+        inputs = nets.objective.inputs(next(stream).to(device), rng)
+        step = nets.look(inputs, progress=progress, rng=rng, images=images)
+        losses = nets.losses(step)
         total = torch.stack([*losses.values()]).sum()
         if not torch.isfinite(total):
             terms = ", ".join(f"{k} {v.item():.4g}" for k, v in losses.items())
@@ -162,28 +182,9 @@ def train(
             method.after_step(student, progress)
         update_ema(state.ema, student, recipe.ema, state.step)
         state.step += 1
-        state.seconds = time.monotonic() - began
-
-        for key, value in (losses | {"grad_norm": grad_norm}).items():
-            sums[key] += value.detach()
-        bar.update()
-        if state.step % LOG_EVERY == 0 or state.step == recipe.steps:
-            means = {k: v.item() / (state.step - logged) for k, v in sums.items()}
-            logged = state.step
-            sums.clear()
-            run.log(step=state.step, images=state.step * recipe.batch, seconds=round(state.seconds, 2),
-                    lr=rate(recipe, state.step - 1), **means)  # fmt: skip
-            bar.set_postfix({k.split("/")[-1]: f"{v:.4g}" for k, v in means.items() if "/" in k})
-        if state.step in shots:
-            picture(finish(state.ema, methods), state.step * recipe.batch)
-        if (images := state.step * recipe.batch) in recipe.keep:
-            write_weights(finish(state.ema, methods), run.path / f"at-{images}.safetensors")
-        if stop.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
-            state.save(run)
-            run.set_status(step=state.step, seconds=round(state.seconds, 1))
-            saved = time.monotonic()
-            if stop.is_set() and state.step < recipe.steps:
-                raise Stopped(f"stopped at step {state.step} of {recipe.steps}")
-    bar.close()
-    run.set_status(step=state.step, seconds=round(state.seconds, 1))
+        record.update(losses | {"grad_norm": grad_norm})
+    record.close()
     return finish(state.ema, methods)
+
+
+__all__ = ["Diverged", "Networks", "State", "Stopped", "seeded", "start_state", "train", "update_ema"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lab import models
-from lab.config import config_from_json, config_to_json
+from lab.config import JSON, config_from_json, config_to_json
 from lab.data import ImageSpec
 from lab.results import Run, write_whole
 
@@ -32,8 +32,14 @@ def write_weights(net: nn.Module, path: Path) -> str:
     return sha256(path)
 
 
-def save_student(run: Run, net: nn.Module, spec: ImageSpec) -> None:
-    """student.safetensors and student.json of a run."""
+def save_student(run: Run, net: nn.Module, spec: ImageSpec, *, facts: dict[str, JSON] | None = None,
+                 params_train: int | None = None) -> None:  # fmt: skip
+    """student.safetensors and student.json of a run; `facts` are what its methods found, method -> facts.
+
+    Raises ValueError for a network that its own config does not rebuild: nobody could load it.
+    """
+    if wrong := _not_rebuilt(net):
+        raise ValueError(f"the finished network of run {run.id} can't be built again from its config: {wrong}")
     # A crash in between must not leave the facts of other weights: student.json comes last and says that all is there.
     (run.path / "student.json").unlink(missing_ok=True)
     digest = write_weights(net, run.path / "student.safetensors")
@@ -41,7 +47,19 @@ def save_student(run: Run, net: nn.Module, spec: ImageSpec) -> None:
         "config": config_to_json(net.config), "spec": asdict(spec) | {"class_names": list(spec.class_names)},
         "weights_sha256": digest, "weights_dtype": "float16",
         "file_mb": (run.path / "student.safetensors").stat().st_size / 1e6,
+        **({"params_train": params_train} if params_train is not None else {}), **({"facts": facts} if facts else {}),
     })  # fmt: skip
+
+
+def _not_rebuilt(net: nn.Module) -> str | None:
+    """Where a network's tensors are not those of its config's, as a clause."""
+    with torch.device("meta"):
+        theirs = {name: tuple(v.shape) for name, v in models.build(net.config).state_dict().items()}
+    mine = {name: tuple(v.shape) for name, v in net.state_dict().items()}
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            return f"{name} is {mine.get(name, 'absent')} in the one and {theirs.get(name, 'absent')} in the other"
+    return None
 
 
 def is_whole(run: Run) -> bool:

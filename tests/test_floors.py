@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS: dict[int, list[str]] = {
     6: ["app", "lab.__init__", "lab.__main__", "lab.cli", "lab.dashboard"],
-    5: ["lab.experiment", "lab.sweep", "lab.doctor"],
-    4: ["lab.train", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
+    5: ["lab.experiment", "lab.sweep", "lab.cluster", "lab.doctor"],
+    4: ["lab.plan", "lab.train", "lab.recorder", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
         "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
-    2: ["lab.teachers", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
+    2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.figures", "lab.sheets", "lab.jobs",
         "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
@@ -25,6 +25,7 @@ FLOORS: dict[int, list[str]] = {
 FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]
 # Folders of methods, runtimes and pages: these never import one another, only what they share.
 APART = ("lab.methods", "lab.runtimes", "lab.dashboard")
+SHARED = ("lab.methods.features",)  # no method, what several need
 
 
 def files() -> list[Path]:
@@ -84,7 +85,7 @@ def complaints(name: str, tree: ast.AST) -> list[str]:
 
 def stands_alone(name: str) -> bool:
     """Whether a file is a method, a runtime or a page (which has a TITLE), not what those share."""
-    if name.rpartition(".")[2] in ("__init__", "base"):
+    if name.rpartition(".")[2] in ("__init__", "base") or name in SHARED:
         return False
     return not name.startswith("lab.dashboard.") or "\nTITLE" in (ROOT / shown(name)).read_text()
 

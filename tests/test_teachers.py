@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY_DIT, TINY_STUDENT
+from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 
-from lab import cli, diffusion, experiment, metrics, pairs, sampling, teachers
+from lab import cli, diffusion, experiment, guides, metrics, pairs, sampling, teachers
 from lab.config import Use
 from lab.data import ImageSpec
 from lab.models.taps import Taps
@@ -91,10 +91,6 @@ def test_a_dit_pipeline_is_our_network_where_it_computes_the_same_and_is_diffuse
         found = (x - D(x, sigma, y)) / sigma.view(-1, 1, 1, 1)  # epsilon
         assert expected.std() > 0.1
         torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=0)
-        if like_ours:
-            teacher, taps = CallableTeacher(D, SPEC, taps=D.ours.tap_names), Taps(["block1"])
-            torch.testing.assert_close(teacher.answer(x, sigma, y, taps), D(x, sigma, y))
-            assert taps["block1"].shape == (3, 16, 16)
 
 
 def test_a_pipeline_of_latents_is_refused_with_the_reason(pipelines):
@@ -263,17 +259,50 @@ def test_a_teacher_image_depends_on_its_seed_and_not_on_the_batch(taught):
     torch.testing.assert_close(teacher.sample(z[4:5], y[4:5]).images, whole[4:5], atol=1e-4, rtol=0)
 
 
-def test_a_one_step_student_is_a_teacher_with_taps(taught):
+def test_a_one_step_student_is_a_teacher_of_one_evaluation(taught):
     run = experiment.run(TINY_STUDENT, taught, measure=False)
     teacher = teachers.load(f"run:{run.id}", taught)
-    assert teacher.evaluations == 1 and not teacher.can_denoise and "block0" in teacher.taps
-    taps = Taps(["block1"])
     z, y = diffusion.noise_of(range(3), teacher.spec.shape, 10)
-    answer = teacher.answer(z, None, y, taps)
-    torch.testing.assert_close(answer, teacher.sample(z, y).images)
-    assert taps["block1"].shape == (3, 4, 16)
+    assert teacher.evaluations == 1 and teacher.sample(z, y).images.shape == (3, 1, 8, 8)
     with pytest.raises(ValueError, match="it has no path to keep"):
         teacher.sample(z, y, keep=2)
+
+
+@pytest.mark.parametrize("time", [False, True])
+def test_a_guide_answers_as_its_own_network_does_with_taps(taught, time):
+    recipe = TINY_TEACHER.with_(student=dataclasses.replace(TINY_DIT, time=True), steps=2) if time else TINY_STUDENT
+    run = experiment.run(recipe, taught, measure=False)
+    guide, taps = guides.load(run), Taps(["block1"])
+    z, y = diffusion.noise_of(range(3), guide.spec.shape, 10)
+    sigma = torch.tensor([0.1, 1.0, 10.0]) if time else None
+    net = load_student(run)
+    with torch.no_grad():
+        plain = diffusion.Denoiser(net, guide.spec.sigma_data)(z, sigma, y) if time else net(z, None, y)
+    assert torch.equal(guide(z, sigma, y, taps), plain) and taps["block1"].shape == (3, 4, 16)
+
+
+def test_a_guide_s_answers_are_made_once_and_read_by_the_number_of_the_pair(taught, monkeypatch):
+    run = experiment.run(TINY_STUDENT, taught, measure=False)
+    guide = guides.load(run)
+    made = pairs.Pairs(taught.root, pairs.pair_set(taught, "tiny", TINY_STUDENT.solver))
+    reader = pairs.Reader(made, 300, shape=guide.spec.shape, num_classes=10)
+    monkeypatch.setattr(guides, "CHUNK", 100)
+    answers = guides.Answers(taught.root, guide, made.what.id)
+    assert answers.ensure({"block0"}, 150, reader.inputs, torch.device("cpu"))
+    monkeypatch.setattr(guides, "BATCH", 7)  # what is kept is not made again, and so not by other batches
+    again = guides.Answers(taught.root, guide, made.what.id)
+    assert again.ensure({"block0", "block1"}, 300, reader.inputs, torch.device("cpu"))
+    index = torch.tensor([299, 3, 149, 150])
+    image, taps = again.at(index, torch.device("cpu"))
+    live = Taps(["block0", "block1"])
+    z, y = reader.inputs(index)
+    torch.testing.assert_close(image, guide(z, None, y, live), atol=1e-3, rtol=1e-3)
+    for name in ("block0", "block1"):
+        torch.testing.assert_close(taps[name], live[name], atol=2e-3, rtol=1e-3)
+    monkeypatch.setattr(guides.Answers, "_make", lambda *_: pytest.fail("made again"))
+    assert again.ensure({"block1"}, 300, reader.inputs, torch.device("cpu")) and again.seconds > 0
+    monkeypatch.setattr(guides, "ROOM", 1e12)
+    assert not again.ensure({"block1"}, 301, reader.inputs, torch.device("cpu"))
 
 
 def test_unknown_teachers_name_the_nearest(taught):

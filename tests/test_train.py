@@ -18,7 +18,7 @@ from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 from safetensors.torch import load_file
 
 import lab
-from lab import compiler, data, experiment, metrics, sheets, teachers, train
+from lab import compiler, data, experiment, metrics, recorder, sheets, teachers, train
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store, write_whole
 from lab.train import Diverged, Stopped, update_ema
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(taught, monkeypatc
         path.unlink() if path.is_file() else path.rmdir()
     whole.path.rmdir()
 
-    monkeypatch.setattr(train, "SAVE_EVERY_S", 0.0)  # save at every step
+    monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)  # save at every step
     seen = []
     original = train.update_ema
 
@@ -85,11 +85,11 @@ KILLED = """
 import sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import TINY_STUDENT
-from lab import experiment, train
+from lab import experiment, recorder
 from lab.results import Store
 import dataclasses
 torch.set_num_threads(1)
-train.SAVE_EVERY_S = 0.0
+recorder.SAVE_EVERY_S = 0.0
 experiment.run(dataclasses.replace(TINY_STUDENT, steps=400), Store({store!r}), measure=False)
 """
 
@@ -124,7 +124,7 @@ def test_two_processes_on_one_recipe_one_works_and_the_other_says_so(taught):
 def test_a_loss_that_is_not_finite_stops_before_the_step(taught, monkeypatch):
     from lab.methods.pairs import Pairs
 
-    monkeypatch.setattr(Pairs, "loss", lambda self, step: {"l1": step.answer.sum() * float("nan")})
+    monkeypatch.setattr(Pairs, "loss", lambda self, step: {"l1": step.prediction.sum() * float("nan")})
     with pytest.raises(Diverged, match=r"loss is nan at step 0 of .*; terms: pairs/l1 nan"):
         experiment.run(TINY_STUDENT, taught, measure=False)
     run = next(r for r in taught.runs() if "pairs" in r.id)
@@ -161,7 +161,7 @@ FROZEN_L1 = 0.511779
         ({"methods": (Use("pears"),)}, "unknown method 'pears'; did you mean 'pairs'"),
         ({"methods": (Use("pairs", {"l3": 1.0}),)}, "unknown option of method pairs 'l3'"),
         ({"methods": (Use("pairs", {"l1": "x"}),)}, "pairs.l1 must be float"),
-        ({"methods": (Use("pairs"), Use("denoise"))}, r"one method that asks \(denoise, pairs\), got 2"),
+        ({"methods": (Use("pairs"), Use("denoise"))}, r"one objective \(denoise, pairs\), got 2"),
         ({"pairs": 0}, "set pairs to how many"),
         ({"teacher": None}, "learns from a teacher"),
         ({"teacher": "tinny"}, "did you mean 'tiny'"),
@@ -320,7 +320,7 @@ KILLED_COMPILED = """
 import os, signal, sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import TINY_STUDENT
-from lab import experiment, train
+from lab import experiment, recorder
 from lab.results import Store
 import dataclasses
 torch.set_num_threads(1)
@@ -328,7 +328,7 @@ update_ema = train.update_ema
 
 def saved_every_10_updates_and_killed_in_the_27th(ema, student, decay, step):
     update_ema(ema, student, decay, step)
-    train.SAVE_EVERY_S = -1.0 if step % 10 == 9 else 60.0
+    recorder.SAVE_EVERY_S = -1.0 if step % 10 == 9 else 60.0
     if step == 26:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -386,12 +386,19 @@ def test_a_start_may_have_the_new_runs_shape_as_its_name(taught):
     assert second.recipe.start == (first.id,) and same(weights(second), weights(first))
 
 
-def test_a_start_without_a_finished_network_or_of_another_width_is_refused(taught):
+def test_a_start_of_another_width_is_refused_before_any_work(taught):
     other = taught.open(experiment.resolve(TINY_STUDENT.with_(student__width=32), taught))
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="has width 32, the student has 16"):
         experiment.run(TINY_STUDENT.with_(start=(other.id,)), taught, measure=False)
-    assert "has no finished network yet; its state is 'queued'" in str(refused.value)
-    assert "has width 32, the student has 16" in str(refused.value)
+    assert other.status().state == "queued"
+
+
+def test_a_start_that_was_begun_and_has_not_ended_is_done_first(taught):
+    other = taught.open(experiment.resolve(TINY_STUDENT.with_(seed=1), taught))
+    jobs = experiment.plan(TINY_STUDENT.with_(start=(other.id,)), taught)
+    assert [job.recipe.id for job in jobs] == [other.id, jobs[-1].recipe.id]
+    run = experiment.run(TINY_STUDENT.with_(start=(other.id,), steps=0), taught, measure=False)
+    assert other.status().state == "done" and same(weights(run), weights(other))
 
 
 def test_a_kill_between_weights_and_their_facts_is_mended_by_the_next_run(taught, monkeypatch):

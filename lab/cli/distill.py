@@ -29,6 +29,7 @@ from lab.cli.text import RUN_COLUMNS, record_text, some
 
 if TYPE_CHECKING:
     from lab.config import Recipe
+    from lab.plan import Job
     from lab.results import Store
 
 
@@ -51,9 +52,10 @@ def add_pairs(commands: Any) -> None:
 
 def pairs(args: argparse.Namespace) -> Answer:
     from lab import pairs as pair_sets
+    from lab.config import TeacherName
 
     store, machine = open_store(args), machine_of(args)
-    if not args.teacher.startswith(("pipeline:", "callable:")):
+    if TeacherName.parse(args.teacher).is_run:
         get_run(store, args.teacher)
     with as_usage():
         what = pair_sets.pair_set(store, args.teacher, args.solver, keep=args.keep)
@@ -77,7 +79,8 @@ def pairs(args: argparse.Namespace) -> Answer:
 RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "steps": count_of(0), "batch": count_of(1),
     "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0), "schedule": str, "clip": float,
-    "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str), "keep": list_of(int), "seed": int,
+    "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str), "guide": str,
+    "keep": list_of(int), "seed": int,
 }  # fmt: skip
 STUDENT_OPTIONS = ("depth", "width", "heads", "patch", "mlp")
 RECIPE_HELP = {
@@ -97,6 +100,7 @@ RECIPE_HELP = {
     "dtype": "float32 or bfloat16",
     "classes": "train on these classes only, comma separated",
     "start": "runs whose weights this one begins with, comma separated",
+    "guide": "a run whose network is asked beside the student (teaching_assistant and others)",
     "keep": "images seen at which a checkpoint is kept, comma separated",
     "seed": "of weights, batches and noise",
 }
@@ -156,12 +160,14 @@ def run(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return _planned(planned, store)
     try:
-        for recipe in planned:
-            done = experiment.run(recipe, store, machine=machine, measure=not args.no_measure)
+        for job in planned:
+            store.open(job.recipe)  # so that the last of them can be told to go on, wherever it was stopped
+        for job in planned:
+            done = experiment.run_job(job, store, machine=machine, measure=not args.no_measure)
     except (Stopped, KeyboardInterrupt):
-        stopped = store.open(recipe)
-        raise RuntimeError(f"stopped at step {stopped.status().step} of {recipe.steps}; go on with: "
-                           f"{' '.join([jobs.command(stopped), *_besides(args)])}") from None  # fmt: skip
+        stopped, last = store.open(job.recipe), store.open(planned[-1].recipe)
+        raise RuntimeError(f"stopped at step {stopped.status().step} of {job.recipe.steps}; go on with: "
+                           f"{' '.join([jobs.command(last), *_besides(args)])}") from None  # fmt: skip
     if args.name_teacher:
         with as_usage():
             store.name_teacher(args.name_teacher, done.id)
@@ -229,12 +235,12 @@ def _recipe_file(name: str, store: Store) -> Recipe:
 def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
     """The default recipe with a student that fits the teacher's images and classes, or the data's."""
     from lab import data, weights
-    from lab.config import DiTConfig, Recipe, UNetConfig
+    from lab.config import DiTConfig, Recipe, TeacherName, UNetConfig
 
     if args.teacher and args.size:
         raise Usage(f"--size is for folder: data that nobody teaches; {args.teacher} decides it for its students")
     classes, told = None, True
-    if args.teacher and not args.teacher.startswith(("pipeline:", "callable:")):
+    if args.teacher and TeacherName.parse(args.teacher).is_run:
         teacher = get_run(store, args.teacher)
         spec, name = weights.spec_of_run(teacher), args.data or teacher.recipe.data
         classes, told = teacher.recipe.classes, teacher.recipe.student.num_classes > 0
@@ -274,16 +280,16 @@ def _method_options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _planned(planned: Sequence[Recipe], store: Store) -> Answer:
+def _planned(planned: Sequence[Job], store: Store) -> Answer:
     """What `run` would do, without doing it."""
     from lab import cost, pairs
     from lab.results import Run
 
     value, texts = [], []
-    for recipe in planned:
+    for recipe in (job.recipe for job in planned):
         state = Run(store.root / "runs" / recipe.id).status().state
         what, missing = None, 0
-        if recipe.pairs and recipe.teacher:
+        if recipe.pairs and recipe.teacher and not _made_before(recipe, planned):
             what = pairs.pair_set(store, recipe.teacher, recipe.solver)
             missing = len(pairs.Pairs(store.root, what).missing(recipe.pairs))
         entry = {
@@ -299,6 +305,11 @@ def _planned(planned: Sequence[Recipe], store: Store) -> Answer:
         would = {**entry["cost"], "would do": _todo(recipe, state, missing)}
         texts.append(record_text({"id": recipe.id, "state": state, **would}) + "\n" + recipe.to_json())
     return Answer(value if len(value) > 1 else value[0], "\n\n".join(texts))
+
+
+def _made_before(recipe: Recipe, planned: Sequence[Job]) -> bool:
+    """Whether the teacher is an earlier stage, so that nothing can be said of its pairs yet."""
+    return recipe.teacher in {f"run:{job.recipe.id}" for job in planned}
 
 
 def _todo(recipe: Recipe, state: str, missing: int) -> str:

@@ -241,7 +241,8 @@ def export(args: argparse.Namespace) -> Answer:
         for name in args.runtime:
             if not maker(name).exports:
                 raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
-            if why := maker(name).refuses(found.config):
+        for name, precision in forms:
+            if why := maker(name).why_not(found.config, precision):
                 raise Usage(f"{found.label}: {why}")
     if args.dry_run:
         return would([
@@ -331,6 +332,7 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
     Without `quick` the teacher makes the first pairs again, too, shards or not: they have to be the reference's.
     """
     from lab import pairs, teachers
+    from lab.config import TeacherName
 
     kept = json.loads(facts.read_text())["what"]
     what = pairs.PairSet(**kept | {"classes": kept["classes"] and tuple(kept["classes"])})

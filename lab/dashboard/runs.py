@@ -16,7 +16,18 @@ import pandas as pd
 import streamlit as st
 
 from lab import choose, figures, jobs
-from lab.config import DTYPES, FAMILIES, JSON, OPTIMIZERS, SCHEDULES, DiTConfig, Recipe, Use, config_to_json
+from lab.config import (
+    DTYPES,
+    FAMILIES,
+    JSON,
+    OPTIMIZERS,
+    SCHEDULES,
+    DiTConfig,
+    Recipe,
+    TeacherName,
+    Use,
+    config_to_json,
+)
 from lab.dashboard import frame, pictures
 from lab.results import Run, Store
 
@@ -74,20 +85,15 @@ def listed(table: pd.DataFrame, words: str, *, hidden: bool) -> pd.DataFrame:
     shown = table if hidden else table[~table["hide"]]
     text = pd.Series("", index=shown.index, dtype=str)
     for column in ("name", "run", "data", "method", "state", "notes"):
-        text += " " + (shown[column].fillna("").astype(str).str.lower() if column in shown else "")
+        text += " " + shown[column].str.lower()
     for word in words.lower().split():
         shown = shown[text[shown.index].str.contains(word, regex=False)]
     shown = shown.assign(
-        **choose.shipped(shown), fd=_numbers(shown, "fd"), minutes=_numbers(shown, "train_seconds") / 60,
-        done=(_numbers(shown, "step") / _numbers(shown, "steps")).clip(0, 1),
+        **choose.shipped(shown), minutes=shown["train_seconds"] / 60, done=(shown["step"] / shown["steps"]).clip(0, 1),
         rank=shown["state"].map({s: k for k, s in enumerate(STATES)}).fillna(len(STATES)),
     )  # fmt: skip
     order = shown.sort_values(["pin", "fd", "rank", "run"], ascending=[False, True, True, True], kind="stable")
     return order.reset_index(drop=True)
-
-
-def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
-    return pd.to_numeric(table[column], errors="coerce") if column in table else pd.Series(math.nan, index=table.index)
 
 
 def time_said(seconds: float) -> str:
@@ -225,7 +231,7 @@ def image_of(root: str, data: str, teacher: str | None) -> dict[str, int] | None
     from lab import weights
 
     try:
-        if teacher and not teacher.startswith("pipeline:"):
+        if teacher and TeacherName.parse(teacher).is_run:
             spec = weights.spec_of_run(Store(root).get(teacher))
         elif teacher or data.startswith("folder:"):
             return None
@@ -356,17 +362,18 @@ def verdict(experiment: types.ModuleType, store: Store, made: Mapping[str, Any])
         st.warning("\n".join(f"- {frame.plain(said)}" for said in wrong))
         return
     planned = experiment.plan(recipe, store)
-    run = Run(store.root / "runs" / planned[-1].id)
+    run = Run(store.root / "runs" / planned[-1].recipe.id)
     first = f", after {len(planned) - 1} other runs" if len(planned) > 1 else ""
     st.caption(f"{recipe.images:,} images in {recipe.steps:,} updates{first}; its id will be {frame.plain(run.id)}.")
     if run.path.exists() and not run.status().resumable:
         st.info(f"This run is there already, {run.status().state}: equal recipes are the same run.")
     elif st.button("Start this run", type="primary", icon=":material/play_arrow:", key="start_new"):
-        store.open(planned[-1])
+        for job in planned:
+            store.open(job.recipe)
         act(begin, run)
         st.rerun(scope="app")
     st.download_button(
-        "Save the recipe", recipe.to_json() + "\n", f"{planned[-1].id}.json", "application/json", on_click="ignore"
+        "Save the recipe", recipe.to_json() + "\n", f"{run.id}.json", "application/json", on_click="ignore"
     )
 
 
@@ -439,7 +446,7 @@ else:
     shown = listed(table, words, hidden=hidden)
     wanted = st.multiselect("Columns", list(COLUMNS), FIRST, key="columns", bind="query-params",
                             format_func=lambda c: COLUMNS[c]["label"])  # fmt: skip
-    columns = [c for c in dict.fromkeys(["name", *wanted]) if c in shown]
+    columns = list(dict.fromkeys(["name", *wanted]))
     picked = st.dataframe(
         shown[columns].assign(name=frame.hatched(shown["name"], shown["state"])), hide_index=True,
         column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from lab.methods.base import METHODS, Finished, Method, Question, Step, create, finish, options_of
+from lab.methods.base import METHODS, Finished, Inputs, Method, Roles, Step, create, finish, options_of
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Finished", "Method", "Question", "Step", "create", "finish", "options_of"]
+__all__ = ["METHODS", "Finished", "Inputs", "Method", "Roles", "Step", "create", "finish", "options_of"]

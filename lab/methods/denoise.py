@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import Recipe
-from lab.data import Batch, ImageSpec
+from lab.data import Batch
 from lab.diffusion import draw_sigma, loss_weight
-from lab.methods.base import Finished, Method, Question, Step
+from lab.methods.base import Inputs, Method, Roles, Step
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Denoise(Method):
 
     name: ClassVar[str] = "denoise"
     paper: ClassVar[str] = "arXiv 2206.00364, Eq. 2 and Table 1"
-    asks: ClassVar[bool] = True
+    objective: ClassVar[bool] = True
 
     label_drop: float = 0.1  # share of labels replaced by the null class, where the net has one
 
@@ -29,16 +29,16 @@ class Denoise(Method):
         if not 0 <= self.label_drop < 1:
             raise ValueError(f"label_drop must lie in [0, 1), got {self.label_drop}")
 
-    def refuses(self, recipe: Recipe) -> str | None:
+    def why_not(self, recipe: Recipe) -> str | None:
         return None if recipe.student.time else "method denoise needs a net with time; set student.time to true"
 
-    def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
+    def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
         config = student.config
-        self.sigma_data = spec.sigma_data
+        self.sigma_data = roles.spec.sigma_data
         self.null = config.num_classes if config.null_class else None
         return student
 
-    def question(self, batch: Batch, rng: torch.Generator) -> Question:
+    def inputs(self, batch: Batch, rng: torch.Generator) -> Inputs:
         x0, y = batch.image, batch.y
         sigma = draw_sigma(len(x0), rng)
         noise = torch.randn(x0.shape, generator=rng, device=x0.device)
@@ -46,8 +46,8 @@ class Denoise(Method):
             dropped = torch.rand(len(y), generator=rng, device=x0.device) < self.label_drop
             y = torch.where(dropped, self.null, y)
         x = x0 + sigma.view(-1, 1, 1, 1) * noise
-        return Question(x=x, sigma=sigma, y=y, target=x0, weight=loss_weight(sigma, self.sigma_data))
+        return Inputs(x=x, sigma=sigma, y=y, target=x0, weight=loss_weight(sigma, self.sigma_data))
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        error = (step.answer - step.question.target).square().mean((1, 2, 3))
-        return {"mse": (step.question.weight * error).mean()}
+    def distance(self, step: Step, target: Tensor) -> dict[str, Tensor]:
+        error = (step.prediction - target).square().mean((1, 2, 3))
+        return {"mse": (step.inputs.weight * error).mean()}

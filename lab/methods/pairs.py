@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lab import perceptual
 from lab.config import JSON, Recipe
 from lab.data import Batch, ImageSpec
-from lab.methods.base import Finished, Method, Question, Step
+from lab.methods.base import Inputs, Method, Roles, Step
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Pairs(Method):
 
     name: ClassVar[str] = "pairs"
     paper: ClassVar[str] = "arXiv 2401.08639, section 3"
-    asks: ClassVar[bool] = True
+    objective: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     l1: float = 1.0  # weight of the mean absolute difference
@@ -39,37 +39,36 @@ class Pairs(Method):
             raise ValueError(f"perceptual_from {self.perceptual_from} leaves no loss before it: "
                              "set l1 or l2 above 0, or perceptual_from to 0")  # fmt: skip
 
-    def refuses(self, recipe: Recipe) -> str | None:
+    def why_not(self, recipe: Recipe) -> str | None:
         if recipe.student.time:
             return "method pairs trains a one-step student; set student.time to false"
         return None
 
-    def conditions(self, recipe: Recipe) -> dict[str, JSON]:
-        net = recipe.student
-        spec = ImageSpec(data=recipe.data, size=net.image_size, channels=net.channels, num_classes=net.num_classes)
+    def conditions(self, spec: ImageSpec) -> dict[str, JSON]:
         return {"perceptual": perceptual.name(spec)} if self.perceptual else {}
 
-    def prepare(self, student: nn.Module, spec: ImageSpec, teacher: object, starts: list[Finished]) -> nn.Module:
-        self._distance = perceptual.load(spec) if self.perceptual else None
+    def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
+        self._distance = perceptual.load(roles.spec) if self.perceptual else None
         return student
 
     def compile(self) -> None:
         if self._distance is not None:
             self._distance.compile()
 
-    def question(self, batch: Batch, rng: torch.Generator) -> Question:
-        return Question(x=batch.noise, sigma=None, y=batch.y, target=batch.image,
-                        weight=torch.ones(len(batch.noise), device=batch.noise.device))  # fmt: skip
+    def inputs(self, batch: Batch, rng: torch.Generator) -> Inputs:
+        weight = torch.ones(len(batch.noise), device=batch.noise.device)
+        return Inputs(x=batch.noise, sigma=None, y=batch.y, target=batch.image, weight=weight, index=batch.index,
+                      path=batch.path)  # fmt: skip
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        q = step.question
-        weight = q.weight.view(-1, 1, 1, 1)
-        difference = step.answer - q.target
+    def distance(self, step: Step, target: Tensor) -> dict[str, Tensor]:
+        each = step.inputs.weight
+        weight = each.view(-1, 1, 1, 1)
+        difference = step.prediction - target
         terms = {}
         if self.l1:
             terms["l1"] = self.l1 * (weight * difference.abs()).mean()
         if self.l2:
             terms["l2"] = self.l2 * (weight * difference.square()).mean()
         if self._distance is not None and step.progress >= self.perceptual_from:
-            terms["perceptual"] = self.perceptual * (q.weight * self._distance(step.answer, q.target)).mean()
+            terms["perceptual"] = self.perceptual * (each * self._distance(step.prediction, target)).mean()
         return terms

@@ -18,6 +18,17 @@ class Taps:
         self.wanted = frozenset(wanted)
         self.kept: dict[str, Tensor] = {}
 
+    @classmethod
+    def of(cls, kept: dict[str, Tensor]) -> Taps:
+        """A notebook with these in it."""
+        taps = cls(kept)
+        taps.kept = dict(kept)
+        return taps
+
+    def float(self) -> Taps:
+        """The same in float32, as losses are computed."""
+        return Taps.of({name: x.float() for name, x in self.kept.items()})
+
     def wants(self, name: str) -> bool:
         return name in self.wanted
 

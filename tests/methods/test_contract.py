@@ -5,36 +5,79 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
+import signal
+import typing
 
 import pytest
 import torch
-from conftest import TINY_DIT
+from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
+from safetensors.torch import load_file
 
-from lab import models
+from lab import compiler, deploy, experiment, guides, models, recorder, train
 from lab.config import Recipe, Use
 from lab.data import Batch, ImageSpec
-from lab.methods import METHODS, create, finish, options_of
+from lab.methods import METHODS, Finished, Method, Roles, create, finish, options_of
 from lab.models.dit import Linear
-from lab.train import answer
+from lab.results import Store
+from lab.train import Networks, Stopped
+from lab.weights import load_student
 
 SPEC = ImageSpec(data="digits", size=8, channels=1, num_classes=10, sigma_data=0.7)
-ASKING = sorted(name for name, cls in METHODS.items() if cls.asks)
+GUIDE = dataclasses.replace(TINY_DIT, depth=4, width=32)  # deeper and wider than the student
+PATH = 3
 
 
-def batch():
+def batch() -> Batch:
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(4, 1, 8, 8, generator=rng) * 2 - 1
-    return Batch(image, torch.arange(4), torch.randn(4, 1, 8, 8, generator=rng))
+    path = torch.rand(4, PATH, 1, 8, 8, generator=rng) * 2 - 1
+    return Batch(image, torch.arange(4), torch.randn(4, 1, 8, 8, generator=rng), path, torch.arange(4))
 
 
-def prepared(name: str):
-    config = dataclasses.replace(TINY_DIT, time=name == "denoise")
-    method = create(Use(name))
-    torch.manual_seed(0)
-    return method, method.prepare(models.build(config), SPEC, None, [])
+def recipe_of(name: str) -> Recipe:
+    """A recipe in which a method works: with an objective, a teacher, a guide and a start where it needs them."""
+    cls = METHODS[name]
+    time = name == "denoise"
+    uses = (Use(name),) if cls.objective else (Use("pairs"), Use(name))
+    needs = cls.needs | METHODS[uses[0].method].needs
+    recipe = TINY_STUDENT.with_(methods=uses, student__time=time)
+    if not needs & {"pairs", "path"}:
+        recipe = recipe.with_(teacher=None, pairs=0)
+    return recipe
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+def filled(net: torch.nn.Module) -> torch.nn.Module:
+    """A network none of whose weights are zero, so that every part of it speaks."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return net
+
+
+def prepared(name: str, dtype: str = "float32") -> tuple[Networks, Roles]:
+    recipe = recipe_of(name)
+    methods = [create(use) for use in recipe.methods]
+    needs = frozenset().union(*(m.needs for m in methods))
+    theirs = dataclasses.replace(GUIDE, time=recipe.student.time or "denoiser" in needs)
+    guide = guides.Guide("guide", filled(models.build(theirs)), SPEC) if needs & {"guide", "denoiser"} else None
+    starts = [Finished(recipe, filled(models.build(recipe.student)).eval())] if "starts" in needs else []
+    student, roles = filled(models.build(recipe.student)), Roles(SPEC, guide, starts)
+    for method in methods:
+        student = method.prepare(student, roles)
+    return Networks(student, methods, SPEC.sigma_data, guide, bfloat16=dtype == "bfloat16"), roles
+
+
+def look(nets: Networks, progress: float = 0.0, steps: int = 1):
+    rng = torch.Generator().manual_seed(0)
+    return nets.look(nets.objective.inputs(batch(), rng), progress=progress, rng=rng)
+
+
+EVERY = pytest.mark.parametrize("name", sorted(METHODS))
+
+
+@EVERY
 def test_a_method_builds_from_nothing_and_survives_json(name):
     method = create(Use(name))
     assert method.paper, f"{name} must name its source"
@@ -44,30 +87,160 @@ def test_a_method_builds_from_nothing_and_survives_json(name):
     assert Recipe.from_json(recipe.to_json()).id == recipe.id
 
 
-@pytest.mark.parametrize("name", ASKING)
-def test_its_loss_is_a_dict_of_finite_scalars_with_gradient(name):
-    method, student = prepared(name)
-    rng = torch.Generator().manual_seed(0)
-    question = method.question(batch(), rng)
-    step = answer(question, student, None, (set(), set()), sigma_data=0.7, progress=0.0, rng=rng)
-    losses = method.loss(step)
-    assert losses and all(v.ndim == 0 and torch.isfinite(v) for v in losses.values())
+@EVERY
+def test_an_option_that_came_later_leaves_ids_alone(name):
+    cls = METHODS[name]
+    for key, value in cls.added_later.items():
+        assert key in typing.get_type_hints(cls)
+        assert create(Use(name)) == create(Use(name, {key: value}))
+        assert key not in options_of(create(Use(name, {key: value})))
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_its_loss_is_finite_and_reaches_the_student_and_not_the_guide(name, dtype):
+    nets, roles = prepared(name, dtype)
+    step = look(nets)
+    assert step.prediction.dtype == torch.float32
+    assert all(tap.dtype == torch.float32 for tap in [*step.taps.kept.values(), *step.guide_taps.kept.values()])
+    losses = nets.losses(step)
+    assert losses and all(v.ndim == 0 and v.dtype == torch.float32 and torch.isfinite(v) for v in losses.values())
     sum(losses.values()).backward()
-    assert student.head.weight.grad.abs().max() > 0
+    for part in [nets.student.head, *nets.student.blocks]:
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
+    if roles.guide:
+        assert all(p.grad is None for p in roles.guide.net.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_finishing_gives_a_plain_network_and_leaves_the_live_one_alone(name):
-    method, student = prepared(name)
-    before = copy.deepcopy(student.state_dict())
-    plain = finish(student, [method])
-    assert plain.state_dict().keys() == models.build(student.config).state_dict().keys()
-    assert not [m for m in plain.modules() if isinstance(m, Linear) and len(m.edits)]
-    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+@EVERY
+def test_what_it_trains_and_throws_away_gets_a_gradient(name):
+    nets, _ = prepared(name)
+    sum(nets.losses(look(nets)).values()).backward()
+    for method in nets.methods:
+        for key, p in method.own.named_parameters():
+            assert not p.requires_grad or p.grad is not None, f"{name}.own.{key} is never trained"
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_the_runs_it_plans_are_all_different(name):
-    recipe = Recipe(methods=(Use(name),))
-    ids = [r.id for r in create(Use(name)).plan(recipe)]
-    assert len(set(ids)) == len(ids) >= 1
+@EVERY
+def test_finishing_gives_a_network_that_its_config_builds_and_leaves_the_live_one_alone(name):
+    nets, _ = prepared(name)
+    before = copy.deepcopy(nets.student.state_dict())
+    net = finish(nets.student, nets.methods)
+    again = models.build(net.config)
+    again.load_state_dict(net.state_dict(), strict=True)
+    assert not [m for m in net.modules() if isinstance(m, Linear) and len(m.edits)]
+    assert all(torch.equal(v, before[k]) for k, v in nets.student.state_dict().items())
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.1, -0.3]) if net.config.time else None
+    y = torch.tensor([3, 7])
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x, t, y), net(x, t, y))
+    assert json.loads(json.dumps({m.name: m.facts(net) for m in nets.methods}))
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_guide(taught_root, tmp_path_factory):
+    """A results folder with a teacher and its pairs, a guide for each kind of student, and a run to start from."""
+    import shutil
+
+    store = Store(tmp_path_factory.mktemp("contract") / "results")
+    shutil.copytree(taught_root, store.root)
+    torch.set_num_threads(1)
+    one_step = TINY_STUDENT.with_(student=GUIDE, steps=4)
+    many = TINY_TEACHER.with_(student=dataclasses.replace(GUIDE, time=True), steps=2)
+    for name, recipe in [("one-step guide", one_step), ("denoiser", many)]:
+        experiment.run(recipe, store, measure=False).set_notes(label=name)
+    return store
+
+
+def whole_recipe(name: str, **changes) -> Recipe:
+    recipe = recipe_of(name).with_(**changes)
+    needs = frozenset().union(*(METHODS[use.method].needs for use in recipe.methods))
+    many = "denoiser" in needs or recipe.student.time
+    guide = ("denoiser" if many else "one-step guide") if needs & {"guide", "denoiser"} else None
+    return recipe.with_(guide=guide, start=("one-step guide",) if "starts" in needs else ())
+
+
+def weights(run):
+    return load_file(run.path / "student.safetensors")
+
+
+@EVERY
+def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_guide, monkeypatch):
+    recipe = whole_recipe(name)
+    whole = experiment.run(recipe.with_(seed=3), with_guide, measure=False)
+    expected = weights(whole)
+    net = load_student(whole)
+    assert net.config == whole.config
+    for path in sorted(whole.path.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+
+    monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)
+    seen, original = [], train.update_ema
+
+    def stopping(*args):
+        original(*args)
+        seen.append(1)
+        if len(seen) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "update_ema", stopping)
+    with pytest.raises(Stopped):
+        experiment.run(recipe.with_(seed=3), with_guide, measure=False)
+    monkeypatch.setattr(train, "update_ema", original)
+    again = experiment.run(recipe.with_(seed=3), with_guide, measure=False)
+    found = weights(again)
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
+    student = again.read("student")
+    assert student["params_train"] >= sum(p.numel() for p in net.parameters() if p.requires_grad)
+    z, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    if not net.config.time:
+        with torch.inference_mode():
+            torch.testing.assert_close(deploy.deploy(net)(z, y), net(z, None, y), atol=1e-5, rtol=1e-4)
+
+
+@EVERY
+@pytest.mark.slow
+@pytest.mark.skipif(compiler.missing() is not None, reason=f"needs {compiler.missing()}")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide):
+    recipe = whole_recipe(name, dtype=dtype, steps=4)
+    plain, compiled = (
+        experiment.run(recipe.with_(seed=5 + int(compile)), with_guide, measure=False,
+                       machine=experiment.Machine(compile=compile)).log_rows()[-1]
+        for compile in (False, True)
+    )  # fmt: skip
+    for key in plain:
+        if "/" in key:
+            assert compiled[key] == pytest.approx(plain[key], rel=0.3)  # other seeds: of one size, and finite
+
+
+@EVERY
+def test_what_it_plans_is_resolved_whole_before_any_of_it_runs(name, with_guide):
+    recipe = whole_recipe(name)
+    if plans := METHODS[name].plan is not Method.plan:
+        recipe = recipe.with_(guide=None, start=())
+    jobs = experiment.plan(recipe, with_guide)
+    ids = [job.recipe.id for job in jobs]
+    assert len(set(ids)) == len(ids) >= 1 + plans
+    assert all(job.spec.shape == (1, 8, 8) for job in jobs)
+    assert [job.recipe.id for job in experiment.plan(recipe, with_guide)] == ids
+
+
+@pytest.mark.parametrize("name", sorted(n for n, m in METHODS.items() if "guide" in m.needs))
+def test_where_it_can_not_work_it_says_why_before_any_work(name, with_guide):
+    before = sorted(p for p in with_guide.root.rglob("*") if ".cache" not in p.parts)
+    base = whole_recipe(name)
+    cases = {
+        "unknown run 'nobody'": base.with_(guide="nobody"),
+        "the student a one-step net: they can't be asked the same": base.with_(guide="denoiser"),
+        "guide is one-step guide, but no method of this recipe asks it": base.with_(methods=(Use("pairs"),)),
+        "student's num_classes is 0": base.with_(student__num_classes=0),
+        "is a denoiser and the student a one-step net": base.with_(guide="tiny"),
+    }
+    for part, recipe in cases.items():
+        with pytest.raises(ValueError, match=part):
+            experiment.run(recipe, with_guide, measure=False)
+    assert sorted(p for p in with_guide.root.rglob("*") if ".cache" not in p.parts) == before

@@ -7,20 +7,20 @@ from methods.test_contract import SPEC, batch
 
 from lab import models
 from lab.config import DiTConfig, Recipe, UNetConfig, Use
-from lab.methods import create
+from lab.data import ImageSpec
+from lab.methods import Roles, create
 from lab.optim import Optimizer
-from lab.train import answer
+from lab.train import Networks
 
 
 def one_step(method, student, b, progress=0.0):
     rng = torch.Generator()
-    question = method.question(b, rng)
-    return answer(question, student, None, (set(), set()), sigma_data=0.7, progress=progress, rng=rng)
+    return Networks(student, [method], 0.7).look(method.inputs(b, rng), progress=progress, rng=rng)
 
 
 def test_the_first_loss_is_the_mean_size_of_the_targets():
     method = create(Use("pairs", {"l2": 2.0}))
-    student = method.prepare(models.build(TINY_DIT), SPEC, None, [])
+    student = method.prepare(models.build(TINY_DIT), Roles(SPEC))
     b = batch()
     losses = method.loss(one_step(method, student, b))
     assert losses["l1"].item() == pytest.approx(float(b.image.abs().mean()), rel=1e-5)
@@ -29,7 +29,7 @@ def test_the_first_loss_is_the_mean_size_of_the_targets():
 
 def test_a_term_of_weight_zero_is_not_there_and_none_at_all_is_refused():
     method = create(Use("pairs", {"perceptual": 0.0}))
-    student = method.prepare(models.build(TINY_DIT), SPEC, None, [])
+    student = method.prepare(models.build(TINY_DIT), Roles(SPEC))
     assert list(method.loss(one_step(method, student, batch()))) == ["l1"]
     with pytest.raises(ValueError, match="must not be negative nor all 0"):
         create(Use("pairs", {"l1": 0.0, "perceptual": 0.0}))
@@ -39,15 +39,15 @@ def test_a_term_of_weight_zero_is_not_there_and_none_at_all_is_refused():
 
 def test_recipes_that_it_cannot_do_are_refused_before_any_work():
     method = create(Use("pairs"))
-    assert "one-step student" in method.refuses(Recipe(student=UNetConfig()))
-    assert method.refuses(Recipe()) is None
+    assert "one-step student" in method.why_not(Recipe(student=UNetConfig()))
+    assert method.why_not(Recipe()) is None
 
 
 def test_the_conditions_name_the_perceptual_distance_that_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     method, plain = create(Use("pairs")), create(Use("pairs", {"perceptual": 0.0}))
-    photographs = Recipe(data="folder:photographs", student=DiTConfig(image_size=32, channels=3))
-    assert method.refuses(photographs) is None and plain.conditions(photographs) == {}
+    photographs = ImageSpec(data="folder:photographs", size=32, channels=3, num_classes=10)
+    assert plain.conditions(photographs) == {}
     borrowed = method.conditions(photographs)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "vgg16-397923af.pth").touch()
@@ -57,7 +57,7 @@ def test_the_conditions_name_the_perceptual_distance_that_trained(tmp_path, monk
 
 def test_the_perceptual_term_begins_where_it_is_told():
     method = create(Use("pairs", {"perceptual": 0.5, "perceptual_from": 0.6}))
-    student = method.prepare(models.build(TINY_DIT), SPEC, None, [])
+    student = method.prepare(models.build(TINY_DIT), Roles(SPEC))
     assert "perceptual" not in method.loss(one_step(method, student, batch(), progress=0.5))
     found = method.loss(one_step(method, student, batch(), progress=0.6))
     assert found["perceptual"].item() > 0
@@ -69,7 +69,7 @@ def trained(noise, image, y, steps, config):
 
     torch.manual_seed(0)
     method = create(Use("pairs", {"perceptual": 0.0}))
-    student = method.prepare(models.build(config), SPEC, None, [])
+    student = method.prepare(models.build(config), Roles(SPEC))
     optimizer = Optimizer([student], Recipe(optimizer="adamw"))
     for step in range(steps):
         optimizer.set_lr(3e-3 * min(1.0, 2 * (1 - step / steps)))
