@@ -121,13 +121,13 @@ def start(run: Run) -> int:
         raise ValueError(
             f"run {run.id} is {status.state}; only one that is queued, stopped, stale or failed can be started"
         )
-    process = _process(["run", str(run.path.resolve() / "recipe.json")], run.path / "process.log",
-                       run.path.resolve().parent.parent, "ab")  # fmt: skip
-    _children[process.pid] = process
-    return process.pid
+    child = process(["run", str(run.path.resolve() / "recipe.json")], run.path / "process.log",
+                    run.path.resolve().parent.parent, "ab")  # fmt: skip
+    _children[child.pid] = child
+    return child.pid
 
 
-def _process(words: Sequence[str], log: Path, root: Path, mode: str) -> subprocess.Popen:
+def process(words: Sequence[str], log: Path, root: Path, mode: str) -> subprocess.Popen:
     """`python -m lab` with these words on a results folder, its output into a log."""
     with open(log, mode) as out:
         return subprocess.Popen(
@@ -141,7 +141,7 @@ def begin(words: Sequence[str], log: Path, root: Path) -> None:
     if working(log):
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    _commands[log] = _process(words, log, root.resolve(), "wb")
+    _commands[log] = process(words, log, root.resolve(), "wb")
 
 
 def working(log: Path) -> bool:
@@ -153,7 +153,7 @@ def failed(log: Path) -> str | None:
     """What the command of this log said last, if it ended with an error; None else."""
     if log not in _commands or working(log) or _commands[log].returncode == 0:
         return None
-    return _tail_of(log, 1) or f"it ended with code {_commands[log].returncode} and said nothing"
+    return tail_of(log, 1) or f"it ended with code {_commands[log].returncode} and said nothing"
 
 
 def alive(pid: int) -> bool:
@@ -194,10 +194,11 @@ def process_of(run: Run) -> int | None:
 
 def last_words(run: Run, lines: int = 12) -> str:
     """The end of what the process wrote, with progress bars reduced to their last state."""
-    return _tail_of(run.path / "process.log", lines)
+    return tail_of(run.path / "process.log", lines)
 
 
-def _tail_of(log: Path, lines: int) -> str:
+def tail_of(log: Path, lines: int) -> str:
+    """The last lines of a log of words; "" where there is none."""
     try:
         text = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
     except OSError:

@@ -28,8 +28,8 @@ from lab.results import Run, Store, write_json, write_whole
 from lab.sheets import read_samples
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["doctor", "fetch", "pairs", "run", "eval", "sample", "count", "bench", "export", "pack", "import", "ls",
-            "verify", "choose", "predict"]  # fmt: skip
+COMMANDS = ["doctor", "fetch", "pairs", "run", "sweep", "eval", "sample", "count", "bench", "export", "pack", "import",
+            "ls", "verify", "choose", "predict"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
         "--steps", "12", "--batch", "16", "--lr", "5e-3"]  # fmt: skip
 

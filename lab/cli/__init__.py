@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.cli import device, distill, look, machine, measure
+from lab.cli import device, distill, look, machine, measure, sweep
 from lab.cli.frame import FAILED, MISSING, OK, USAGE, Parser, Usage
 from lab.cli.text import plain
 
@@ -27,6 +27,7 @@ COMMANDS = (
     machine.add_fetch,
     distill.add_pairs,
     distill.add_run,
+    sweep.add_sweep,
     measure.add_eval,
     measure.add_sample,
     look.add_count,

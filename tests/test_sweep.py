@@ -1,0 +1,385 @@
+"""Sweeps: which recipes a file means, and that each is done once whatever happens to the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY_DIT, TINY_STUDENT
+
+from lab import cost, experiment, sweep
+from lab.cli import FAILED, OK, main
+from lab.cluster import pack, unpack
+from lab.config import Recipe, Use
+from lab.results import Run, Store
+from lab.sweep import Entry, Space, iso
+
+ROOT = Path(__file__).parent.parent
+# A denoiser needs no teacher: as little as a run can be.
+BASE = Recipe(
+    data="digits", student=dataclasses.replace(TINY_DIT, time=True), methods=(Use("denoise"),), steps=2, batch=8,
+    optimizer="adamw",
+)  # fmt: skip
+DIVERGES = BASE.with_(lr=1e30, steps=40, warmup=0, clip=0)
+
+
+class InProcess:
+    """A place that does runs in this process, one at a time, and remembers which."""
+
+    def __init__(self, store: Store, stop_after: int | None = None) -> None:
+        self.store, self.at_once, self.did, self.stop_after = store, 1, [], stop_after
+
+    def submit(self, entry: Entry, stages: list[Recipe]) -> Future[str]:
+        self.did.append(entry.run)
+        future: Future[str] = Future()
+        try:
+            experiment.run(entry.recipe, self.store, measure=False)
+            future.set_result("")
+        except Exception as error:
+            future.set_result(str(error))
+        if len(self.did) == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return future
+
+    def progress(self) -> float:
+        return 0.0
+
+    def stop(self) -> None:
+        pass
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    return json.loads(recipe.to_json())
+
+
+def of_list(*recipes: Recipe | dict[str, Any], name: str = "some") -> sweep.Sweep:
+    return sweep.read(json.dumps([plain(r) if isinstance(r, Recipe) else r for r in recipes]), name)
+
+
+def record(store: Store, name: str = "some") -> dict[str, Any]:
+    return json.loads((store.root / "sweeps" / f"{name}.json").read_text())
+
+
+# --- the space ----------------------------------------------------------------------------------
+
+
+def test_a_grid_is_every_combination_and_its_last_axis_changes_fastest():
+    space = Space(BASE, {"student.depth": [2, 4], "seed": [0, 1, 2]})
+    found = space.grid()
+    assert [(r.student.depth, r.seed) for r in found] == [(2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2)]
+    assert found[0] == BASE and len({r.id for r in found}) == 6
+
+
+def test_axes_reach_options_of_a_method_and_objects_change_what_they_name():
+    base = Recipe(teacher="t", pairs=300)
+    space = Space(base, {"methods.pairs.l1": [0.5], "student": [{"depth": 3, "width": 32}]})
+    (recipe,) = space.grid()
+    assert recipe.methods == (Use("pairs", {"l1": 0.5}),)
+    assert recipe.student == dataclasses.replace(base.student, depth=3, width=32)
+
+
+@pytest.mark.parametrize(
+    ("axis", "named"),
+    [("sede", "seed"), ("student.dept", "depth"), ("methods.pair.l1", "pairs"), ("start.a.b", "student.depth")],
+)
+def test_an_axis_that_is_no_field_is_named(axis: str, named: str):
+    with pytest.raises(ValueError, match=named):
+        Space(Recipe(), {axis: [1]}).grid()
+
+
+def test_a_sample_is_of_different_points_and_the_same_for_a_seed():
+    space = Space(BASE, {"student.depth": list(range(1, 9)), "seed": list(range(10**7))})
+    first, again, other = (space.sample(20, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len({r.id for r in first}) == 20
+    assert len(Space(BASE, {"seed": [0, 1]}).sample(5)) == 2
+
+
+def test_shapes_out_of_budget_are_dropped_before_anything_is_built(monkeypatch: pytest.MonkeyPatch):
+    from lab import models
+
+    monkeypatch.setattr(models, "build", lambda config: pytest.fail("a network was built"))
+    space = Space(Recipe(), {"student.width": [64, 66, 4096], "student.depth": [4, 100_000]})
+    (recipe,) = space.within(params_m=(0.3, 0.35), macs_m=20).grid()
+    assert (recipe.student.width, recipe.student.depth) == (64, 4)
+    assert not space.within(params_deployed_m=(0.3, 0.35)).grid()  # a third of them is gone there
+    with pytest.raises(ValueError, match="params_m"):
+        space.within(params=1)
+    with pytest.raises(ValueError, match="least and the most"):
+        space.within(params_m=(2, 1))
+
+
+@pytest.mark.parametrize("budget", [100_000, 300_000, 1_000_000])
+def test_shapes_of_a_budget_are_within_three_percent_of_it(budget: int):
+    shapes = iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))
+    assert len(shapes) >= 8
+    for shape in shapes:
+        assert abs(cost.dit_params(shape) - budget) <= 0.03 * budget and not shape.check()
+        assert shape.width % 8 == 0 and shape.width % shape.heads == 0 and shape.width // shape.heads >= 8
+        assert shape.hidden % 8 == 0 and 2 * shape.width <= shape.hidden <= 6 * shape.width
+    assert shapes == iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))
+
+
+def test_a_shape_of_a_budget_is_that_nearest_the_usual_ratio():
+    assert [(s.width, s.hidden) for s in iso(300_000, [2, 4, 12])] == [(88, 352), (64, 240), (40, 104)]
+    assert iso(300_000, [2])[0].mlp_hidden is None  # as the committed one is written
+    assert iso(100_000, [16]) == []
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def test_a_space_in_a_file_is_its_grid_with_what_was_dropped():
+    text = {"base": plain(BASE), "axes": {"student.depth": [2, 900], "seed": [0, 1]}, "within": {"params_m": 0.1}}
+    found = sweep.read(json.dumps(text), "grid")
+    assert [e.at for e in found.entries] == [{"student.depth": 2, "seed": 0}, {"student.depth": 2, "seed": 1}]
+    assert [d["at"]["student.depth"] for d in found.dropped] == [900, 900]
+    sampled = sweep.read(json.dumps(text | {"sample": {"n": 1, "seed": 3}}), "drawn")
+    assert sampled.total == 1 and sampled.entries[0].at["student.depth"] == 2
+
+
+def test_shapes_of_budgets_in_a_file_are_an_axis():
+    text = {"base": plain(Recipe()), "iso": {"params_m": [0.1, 0.3], "depths": [4, 6]}, "axes": {"seed": [0, 1]}}
+    found = sweep.read(json.dumps(text), "iso")
+    assert [(e.recipe.student.depth, e.recipe.seed) for e in found.entries] == [(d, s) for d in (4, 6, 4, 6)
+                                                                                for s in (0, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "JSON"), ("3", "list of recipes"), ('{"axes": {}}', "base"), ('{"base": {}, "axs": {}}', "axes"),
+     ('{"base": {}, "axes": {"seed": []}}', "at least one"), ('{"base": {}, "axes": {"sed": [1]}}', "seed"),
+     ('{"base": {}, "axes": {"seed": [1]}, "sample": {}}', "n, a whole number"),
+     ('{"base": {}, "sample": {"n": 1}, "search": {"trials": 1}}', "either"),
+     ('{"base": {}, "iso": {"depths": [1]}}', "params_m")],
+)  # fmt: skip
+def test_a_file_that_is_no_sweep_is_refused_in_a_sentence(text: str, said: str):
+    with pytest.raises(ValueError, match=said):
+        sweep.read(text, "some")
+
+
+# --- doing it -----------------------------------------------------------------------------------
+
+
+def test_one_that_cannot_be_or_fails_stops_no_other(store: Store):
+    bad = [{"recipe": {"stepps": 1}, "label": "typing"}, BASE.with_(batch=0), DIVERGES]
+    found = of_list(*bad, BASE)
+    assert sweep.carry_out(found, store, InProcess(store))
+    assert [e.state for e in found.entries] == ["refused", "refused", "failed", "done"]
+    for entry, said in zip(found.entries, ["stepps", "batch must be", "loss is"]):
+        assert said in entry.why
+    rows = record(store)["runs"]
+    assert [r["state"] for r in rows] == ["refused", "refused", "failed", "done"]
+    assert rows[3]["run"] == found.entries[3].run and Run(store.root / "runs" / rows[3]["run"]).said().state == "done"
+
+
+def test_finished_runs_are_skipped_and_the_failed_tried_again(store: Store):
+    place = InProcess(store)
+    sweep.carry_out(of_list(BASE, DIVERGES), store, place)
+    again = InProcess(store)
+    found = of_list(BASE, BASE.with_(seed=1), DIVERGES)
+    sweep.carry_out(found, store, again)
+    assert again.did == [found.entries[1].run, found.entries[2].run]
+    assert [e.state for e in found.entries] == ["done", "done", "failed"]
+
+
+def test_an_entry_may_name_the_run_of_an_earlier_one(store: Store):
+    first = experiment.resolve(BASE, store)
+    later = BASE.with_(start=(first.id,), seed=5)
+    found = of_list(BASE, later)
+    sweep.carry_out(found, store, InProcess(store))
+    assert [e.state for e in found.entries] == ["done", "done"]
+
+
+def test_label_and_notes_are_written_where_nobody_has_said_anything(store: Store):
+    told = {"recipe": plain(BASE), "label": "tiny", "notes": "of a sweep"}
+    sweep.carry_out(of_list(told), store, InProcess(store))
+    (run,) = store.runs()
+    assert (run.label, run.notes["notes"]) == ("tiny", "of a sweep")
+    run.set_notes(label="mine")
+    sweep.carry_out(of_list(told), store, InProcess(store))
+    assert run.label == "mine"
+
+
+def test_an_interrupt_keeps_what_is_finished_and_the_same_sweep_goes_on(store: Store):
+    recipes = [BASE.with_(seed=seed) for seed in range(3)]
+    found = of_list(*recipes)
+    assert not sweep.carry_out(found, store, InProcess(store, stop_after=1))
+    assert [r["state"] for r in record(store)["runs"]] == ["done", "queued", "queued"]
+    place = InProcess(store)
+    assert sweep.carry_out(of_list(*recipes), store, place) and len(place.did) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_search_looks_at_three_things_and_goes_on_from_its_file(store: Store, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("optuna")
+    distance = {1: 3.0, 2: 2.0, 3: 2.5}
+    monkeypatch.setattr(Run, "read", _with_distance(Run.read, distance))
+    text = {"base": plain(BASE), "axes": {"student.depth": [1, 2, 3, 900]}, "within": {"params_m": 0.1}}
+    first = sweep.read(json.dumps(text | {"search": {"trials": 4, "seed": 0}}), "found")
+    assert sweep.carry_out(first, store, InProcess(store))
+    assert len(first.entries) == 4 and all(e.recipe.student.depth < 900 for e in first.entries)
+    more = sweep.read(json.dumps(text | {"search": {"trials": 12, "seed": 0}}), "found")
+    assert sweep.carry_out(more, store, InProcess(store))
+    assert len(more.entries) == 8
+    front = {Run(store.root / "runs" / r).recipe.student.depth for r in record(store, "found")["front"]}
+    assert front <= {1, 2} and front  # three blocks are dearer than two, and worse
+    fd, params, macs = more.search.values(store.root, more.entries[0])
+    assert fd in distance.values() and {"params": params, "macs": macs} == cost.of_config(
+        more.entries[0].recipe.student
+    )
+
+
+def _with_distance(read: Any, distance: dict[int, float]) -> Any:
+    def found(run: Run, name: str) -> Any:
+        return (
+            {"values": {"fd": {"value": distance[run.recipe.student.depth]}}} if name == "metrics" else read(run, name)
+        )
+
+    return found
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def test_a_sweep_runs_processes_and_tells_what_went_wrong(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "two.json"
+    told = [{"recipe": plain(BASE), "label": "tiny"}, plain(DIVERGES), {"steps": "many"}]
+    file.write_text(json.dumps(told))
+    words = ["sweep", str(file), "--results", str(store.root), "--no-measure", "--threads", "1"]
+    assert main([*words, "--dry-run", "--json"]) == FAILED
+    assert [r["state"] for r in json.loads(capsys.readouterr().out)] == ["queued", "queued", "refused"]
+    assert not store.runs()
+    assert main([*words, "--json"]) == FAILED
+    said = json.loads(capsys.readouterr().out)
+    assert said["states"] == {"done": 1, "failed": 1, "refused": 1}
+    assert "loss is" in said["runs"][1]["why"] and "steps" in said["runs"][2]["why"]
+    assert store.get("tiny").said().state == "done"
+    file.write_text(json.dumps(told[:1]))
+    assert main(words) == OK
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # processes that each load torch
+def test_ctrl_c_has_the_run_save_its_state_and_the_same_command_goes_on(store: Store, tmp_path: Path):
+    long = BASE.with_(steps=3000, seed=1)
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps([plain(BASE), plain(long), plain(BASE.with_(seed=2))]))
+    words = [sys.executable, "-m", "lab", "sweep", str(file), "--results", str(store.root), "--no-measure",
+             "--threads", "1"]  # fmt: skip
+    run = Run(store.root / "runs" / experiment.resolve(long, store).id)
+    child = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        until = time.monotonic() + 400
+        while not (run.said().state == "running" and (run.path / "log.jsonl").exists()):
+            assert time.monotonic() < until and child.poll() is None
+            time.sleep(0.1)
+        child.send_signal(signal.SIGINT)  # to the sweep alone, which hands it on
+        assert child.wait(200) == FAILED
+    finally:
+        child.kill()
+    assert "goes on" in child.stderr.read()
+    assert run.status().state == "stopped" and 0 < run.status().step < 3000 and (run.path / "state.pt").exists()
+    assert [r["state"] for r in record(store, "long")["runs"]] == ["done", "stopped", "queued"]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == OK
+    assert [r["state"] for r in record(store, "long")["runs"]] == ["done"] * 3
+    assert len(run.read("env")["sittings"]) == 2
+
+
+# --- what travels -------------------------------------------------------------------------------
+
+
+def test_a_packed_run_arrives_whole_in_place_of_an_unfinished_one(store: Store, tmp_path: Path):
+    run = experiment.run(BASE, store, measure=False)
+    (run.path / "snapshots" / "9.tmp").write_text("half")
+    packed = pack([run.path])
+    there = Store(tmp_path / "there")
+    begun = there.open(run.recipe)
+    (begun.path / "old.txt").write_text("from an earlier sitting")
+    assert unpack(packed, there.root / "runs") == [run.id]
+    assert sorted(p.name for p in (there.root / "runs").iterdir()) == [run.id]
+    assert begun.said().state == "done" and not (begun.path / "old.txt").exists()
+    same = {p.relative_to(run.path) for p in run.path.rglob("*") if p.is_file()} - {
+        Path("lock"),
+        Path("snapshots/9.tmp"),
+    }
+    assert {p.relative_to(begun.path) for p in begun.path.rglob("*") if p.is_file()} == same
+    (begun.path / "notes.json").write_text('{"label": "kept"}')
+    unpack(packed, there.root / "runs")  # finished is finished
+    assert begun.label == "kept"
+
+
+@pytest.mark.parametrize(
+    "name", ["../out", "/etc/passwd", "run/../../out", "file", "RUN/file", "run/..\\out", "run/link"]
+)
+def test_nothing_of_a_parcel_with_a_strange_name_or_a_link_is_taken(name: str, tmp_path: Path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        good = tarfile.TarInfo("run/recipe.json")
+        tar.addfile(good, io.BytesIO())
+        bad = tarfile.TarInfo(name)
+        bad.type, bad.linkname = (tarfile.SYMTYPE, "/etc/passwd") if name.endswith("link") else (tarfile.REGTYPE, "")
+        tar.addfile(bad, io.BytesIO())
+    with pytest.raises(ValueError, match="no plain file"):
+        unpack(buffer.getvalue(), tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir()) and not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def cluster():
+    """A head without CPUs and two nodes with one each."""
+    pytest.importorskip("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # processes that each load torch
+def test_runs_on_a_cluster_come_back_whole_though_a_node_dies(cluster: Any, taught: Store, capsys: Any):
+    from lab.cluster import OnRay, Orders
+
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    shutil.copytree(taught.root / "pairs", taught.root.parent / "shared" / "pairs")
+    orders = Orders(measure=False, compile=False, shared=str(taught.root.parent / "shared"))
+    place = OnRay(taught, address=cluster.address, orders=orders)
+    found = of_list(*(TINY_STUDENT.with_(seed=seed, steps=300) for seed in range(8)), DIVERGES, {"steps": []})
+    killed = []
+
+    def kill_one(entry: Entry) -> None:
+        if entry.state == "done" and not killed:
+            killed.append(nodes[0])
+            cluster.remove_node(nodes[0], allow_graceful=False)
+
+    try:
+        assert sweep.carry_out(found, taught, place, ended=kill_one)
+    finally:
+        place.close()
+    assert killed
+    assert [e.state for e in found.entries] == ["done"] * 8 + ["failed", "refused"], [e.why for e in found.entries]
+    assert "loss is" in found.entries[8].why
+    for entry in found.entries[:8]:
+        run = Run(taught.root / "runs" / entry.run)
+        assert run.recipe.id == run.id and run.read("student") and (run.path / "samples.npz").exists()
+        assert all(s["commit"] for s in run.read("env")["sittings"])
+    here = experiment.run(TINY_STUDENT.with_(seed=0, steps=300), Store(taught.root.parent / "taught"), measure=False)
+    assert here.id == found.entries[0].run
