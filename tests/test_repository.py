@@ -115,7 +115,7 @@ def test_the_method_in_the_readme_is_a_whole_one_of_ten_lines(monkeypatch: pytes
 def test_pyproject_reads_requirements_and_has_the_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
-    assert set(project["project"]["optional-dependencies"]) == {"dev", "edge", "ray"}
+    assert set(project["project"]["optional-dependencies"]) == {"dev", "edge", "ray", "search"}
 
 
 def test_committed_costs_are_those_of_the_closed_form_trained_and_deployed():
