@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py
 
-Forward, and forward with backward, of the two forms of lab.models.dit.attend, in turns; medians. The batch falls with
-the tokens, so that all rows do the same products.
+Forward, and forward with backward, of the two forms of lab.models.layers.attend, in turns; medians. The batch falls
+with the tokens, so that all rows do the same products.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.models import dit
+from lab.models import layers
 
 HEADS, ROUNDS = 4, 30
 
@@ -24,7 +24,7 @@ HEADS, ROUNDS = 4, 30
 def written(qkv: Tensor) -> Tensor:
     """(B, N, 3, H, d) as a block's qkv layer gives it -> (B, H, N, d)."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    return dit.attend(q, k, v, qkv.shape[-1] ** -0.5)
+    return layers.attend(q, k, v, qkv.shape[-1] ** -0.5)
 
 
 def fused(qkv: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def timed(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def main() -> None:
-    dit.FEW_TOKENS = 10**6  # the written form, whatever the size
+    layers.FEW_TOKENS = 10**6  # the written form, whatever the size
     forms = {"written": written, "fused": fused}
     print(f"tokens   d  batch   forward: {', '.join(forms)}; with backward: the same")
     for tokens, d in [(4, 16), (16, 16), (49, 16), (49, 32), (64, 16), (196, 16), (196, 32), (256, 32), (784, 16)]:
