@@ -27,10 +27,10 @@ from lab import bench, data, diffusion, models
 from lab.config import DiTConfig, Recipe, Use
 from lab.data import Batch, ImageSpec
 from lab.experiment import commit
-from lab.methods import create
+from lab.methods import Roles, create
 from lab.optim import rate
 from lab.results import write_json
-from lab.train import answer, seeded, start_state, update_ema
+from lab.train import Networks, seeded, start_state, update_ema
 
 SHAPES = {"64x4": DiTConfig(), "128x6": DiTConfig(width=128, depth=6, heads=4)}
 SPEC = ImageSpec(data="noise", size=28, channels=1, num_classes=10, sigma_data=0.7)
@@ -52,17 +52,16 @@ def ours(config: DiTConfig, batch: int, dtype: str) -> Callable[[], None]:
     recipe = Recipe(student=config, batch=batch, dtype=dtype, methods=(Use("pairs", {"perceptual": 0.0}),))
     recipe = recipe.with_(lr=recipe.default_lr)
     method = create(recipe.methods[0])
-    student = method.prepare(models.build(config), SPEC, None, []).train()
+    student = method.prepare(models.build(config), Roles(SPEC)).train()
     state = start_state(student, [method], recipe)
     student.compile()
+    nets = Networks(student, [method], SPEC.sigma_data, bfloat16=dtype == "bfloat16")
     stream, device = batches(batch), torch.device("cpu")
 
     def step() -> None:
         rng = seeded(0, state.step, device)
-        question = method.question(next(stream), rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            found = answer(question, student, None, (set(), set()), sigma_data=0.7, progress=0.0, rng=rng)
-        total = torch.stack([*method.loss(found).values()]).sum()
+        found = nets.look(method.inputs(next(stream), rng), progress=0.0, rng=rng)
+        total = torch.stack([*nets.losses(found).values()]).sum()
         assert torch.isfinite(total)
         state.optimizer.zero_grad()
         total.backward()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from lab.config import ADDED_LATER, DiTConfig, Recipe, UNetConfig, Use, check_fields, config_from_json, config_to_json
-from lab.methods import create, options_of
+from lab.methods import METHODS, create, options_of
 from lab.results import ID
 
 
@@ -106,3 +107,18 @@ def test_an_unconditional_student_may_see_some_classes_only():
 def test_config_json_carries_its_family():
     for config in (DiTConfig(depth=3), UNetConfig(layers=2)):
         assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+def test_the_committed_runs_keep_their_ids():
+    folders = sorted((Path(__file__).parent.parent / "results" / "runs").iterdir())
+    assert len(folders) >= 13
+    for folder in folders:
+        assert Recipe.from_json((folder / "recipe.json").read_text()).id == folder.name
+
+
+def test_a_method_s_option_that_came_later_leaves_old_ids_alone(monkeypatch):
+    before = Recipe(methods=(Use("pairs", options_of(create(Use("pairs")))),))
+    kept = {k: v for k, v in before.methods[0].options.items() if k != "perceptual_from"}
+    monkeypatch.setattr(METHODS["pairs"], "added_later", {"perceptual_from": 0.0})
+    assert options_of(create(Use("pairs"))) == kept
+    assert options_of(create(Use("pairs", {"perceptual_from": 0.5}))) == kept | {"perceptual_from": 0.5}
