@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import math
 import re
 import runpy
 import sys
@@ -12,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY_STUDENT
 
-from lab import cost, models
-from lab.config import DiTConfig, Recipe
+from lab import cost, experiment, models
+from lab.config import DiTConfig, Recipe, Use
 from lab.data import ImageSpec
 from lab.doctor import required
-from lab.methods import METHODS
+from lab.guides import Guide
+from lab.methods import METHODS, Inputs, Roles, Step
 from lab.models.taps import Taps
 from lab.results import Store
 
@@ -86,30 +90,42 @@ def test_a_word_of_the_glossary_is_used_after_it_or_is_told_where_it_comes_first
     assert first and all(before[at - 2 : at] == "**" for at in first.values()), first
 
 
-def test_the_method_in_the_readme_is_a_whole_one_of_ten_lines(monkeypatch: pytest.MonkeyPatch):
-    from lab import guides
-    from lab.methods import base
-
+@pytest.fixture
+def readme_method():
+    """The README's method, registered while the test runs."""
     source = README.split("### A method of your own")[1].split("```python\n")[1].split("```")[0]
-    monkeypatch.setattr(base, "METHODS", dict(METHODS))  # every other test sees the lab's own alone
     exec(compile(source, "README.md", "exec", dont_inherit=True), space := {"__name__": "last_block"})
-    method = space["LastBlock"]()
-    body = source.split('"""')[2]
-    assert len([line for line in body.splitlines() if line.strip()]) == 10
-    assert base.METHODS["last_block"] is space["LastBlock"]
+    yield space["LastBlock"], source
+    del METHODS["last_block"]
 
+
+def test_the_method_in_the_readme_takes_ten_lines_and_its_loss_reaches_the_student_alone(readme_method):
+    cls, source = readme_method
+    assert len([line for line in source.split('"""')[2].splitlines() if line.strip()]) == 10
+
+    method = cls()
     student, large = (models.build(DiTConfig(image_size=8, depth=d, width=w, heads=2)) for d, w in [(1, 16), (3, 32)])
-    guide = guides.Guide("large", large, ImageSpec(data="digits", size=8, channels=1, num_classes=10))
-    student = method.prepare(student, base.Roles(guide.spec, guide))
+    guide = Guide("large", large, ImageSpec(data="digits", size=8, channels=1, num_classes=10))
+    student = method.prepare(student, Roles(guide.spec, guide))
     mine, its = (Taps(names) for names in method.taps(student, guide))
     x, y = torch.randn(4, 1, 8, 8), torch.arange(4)
-    inputs = base.Inputs(x=x, sigma=None, y=y, target=x, weight=torch.ones(4))
-    step = base.Step(inputs, student(x, None, y, mine), mine, guide(x, None, y, its), its, 0.0, torch.Generator())
+    inputs = Inputs(x=x, sigma=None, y=y, target=x, weight=torch.ones(4))
+    step = Step(inputs, student(x, None, y, mine), mine, guide(x, None, y, its), its, 0.0, torch.Generator())
     loss = method.loss(step)["last_block"]
     loss.backward()
     assert loss.isfinite() and loss > 0 and student.embed.weight.grad.abs().sum() > 0
     assert method.own["map"].weight.grad.abs().sum() > 0
     assert all(weight.grad is None for weight in large.parameters())
+
+
+def test_the_method_in_the_readme_trains_a_student_beside_a_guide(readme_method, taught: Store):
+    large = dataclasses.replace(TINY_STUDENT, student=dataclasses.replace(TINY_STUDENT.student, depth=3, width=32))
+    guide = experiment.run(large, taught, measure=False)
+    recipe = dataclasses.replace(TINY_STUDENT, guide=guide.id, methods=(Use("pairs"), Use("last_block")))
+    done = experiment.run(recipe, taught, measure=False)
+    assert done.status().state == "done" and done.config == TINY_STUDENT.student
+    losses = [value for row in done.log_rows() for name, value in row.items() if name.startswith("last_block/")]
+    assert losses and all(map(math.isfinite, losses))
 
 
 def test_pyproject_reads_requirements_and_has_the_extras():
