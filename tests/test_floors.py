@@ -13,13 +13,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[int, list[str]] = {
     6: ["app", "lab.__init__", "lab.__main__", "lab.cli", "lab.dashboard"],
     5: ["lab.experiment", "lab.sweep", "lab.cluster", "lab.doctor"],
-    4: ["lab.plan", "lab.train", "lab.recorder", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench", "lab.fastest", "lab.runtimes",
-        "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
+    4: ["lab.plan", "lab.train", "lab.recorder", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench",
+        "lab.fastest", "lab.runtimes", "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
     2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
-    0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.figures", "lab.sheets", "lab.jobs",
-        "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
+    0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.figures", "lab.sheets",
+        "lab.jobs", "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
         "lab.devices.compare", "lab.pack_readme"],
 }  # fmt: skip
 FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]
