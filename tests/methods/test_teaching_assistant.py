@@ -142,6 +142,9 @@ def test_a_named_assistant_is_the_recipe_s_guide(taught):
     by_guide = TINY_STUDENT.with_(methods=(Use("pairs"), Use("teaching_assistant")), guide=guide.id)
     (one,), (other,) = experiment.plan(by_option, taught), experiment.plan(by_guide, taught)
     assert one.recipe.id == other.recipe.id and one.recipe.guide == guide.id
+    needless = Use("teaching_assistant", {"depth": 7})  # of an assistant that is there
+    (third,) = experiment.plan(by_guide.with_(methods=(Use("pairs"), needless)), taught)
+    assert third.recipe.id == one.recipe.id
 
 
 @pytest.mark.parametrize(("options", "part"), [
