@@ -251,7 +251,7 @@ def fold(store: Store, result: Result, preset: Preset, shapes: list[str], thread
             if result.has(**key):
                 continue
             folded, whole = (runtimes.get("eager").open(run.path, threads=count) for _ in range(2))
-            whole.net, whole.deployed = load_student(run).requires_grad_(False), False
+            whole.net = deploy.OneStep(load_student(run)).requires_grad_(False)
             with quiet() as state:
                 found = bench.compare(whole, folded, preset=preset)
             before = (run.path / "student.safetensors").stat().st_size

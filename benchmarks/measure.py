@@ -191,7 +191,7 @@ def do(jobs: list[Job], store: Store, title: str, left: Left) -> None:
     for tries in range(1, TRIES + 1):
         with tqdm(jobs, desc=title if tries == 1 else f"{title}, round {tries}", unit="timings") as bar:
             for job in bar:
-                if runtimes.RUNTIMES[job.form.runtime].refuses(job.run.recipe.student):
+                if runtimes.RUNTIMES[job.form.runtime].why_not(job.run.config, job.form.precision):
                     continue
                 known = of_form(store.reports(), job)
                 if wrong(known):

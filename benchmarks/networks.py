@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lab import choose, deploy, diffusion, export
-from lab.config import DiTConfig, Recipe, Use
+from lab import choose, diffusion, export
+from lab.config import DiTConfig, Recipe, Use, why_not_plain
 from lab.data import ImageSpec
 from lab.devices import runner
 from lab.experiment import commit
@@ -93,13 +93,13 @@ ONNX_CALLS = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
 
 def one_step(store: Store) -> list[Run]:
     """Every finished one-step student that can be deployed."""
-    return [run for run in store.runs() if is_whole(run) and not deploy.refusal(run.recipe.student)]
+    return [run for run in store.runs() if is_whole(run) and not why_not_plain(run.config)]
 
 
 def teachers(store: Store) -> list[Run]:
     """The denoisers that have a name."""
     found = [store.get(alias) for alias in dict.fromkeys(store.teachers().values())]
-    return [run for run in found if is_whole(run) and deploy.refusal(run.recipe.student)]
+    return [run for run in found if is_whole(run) and run.config.time]
 
 
 def front(store: Store) -> list[Run]:

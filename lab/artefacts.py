@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from lab import deploy, diffusion, perceptual
 from lab.config import JSON, NetConfig, config_from_json, config_to_json
 from lab.data import ImageSpec
-from lab.deploy import Deployed
 from lab.results import Run, now, read_json, write_json
 from lab.weights import load_student, sha256, spec_of_run
 
@@ -29,25 +29,25 @@ FACTS = "artefact.json"
 Images = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # z, y -> images
 
 
-def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed, ImageSpec, Path], None],
+def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[nn.Module, ImageSpec, Path], None],
            open: Callable[[Path], Images], versions: Mapping[str, str],
-           more: Callable[[Path], Mapping[str, JSON]] = lambda folder: {}, force: bool = False) -> Path:  # fmt: skip
+           more: Callable[[Path], Mapping[str, JSON]] = lambda folder: {}, force: bool = False,
+           solver: str = diffusion.SOLVER) -> Path:  # fmt: skip
     """The folder of a run's files for a runtime and precision, made where it is missing or stale.
 
-    `write` puts the files into a folder, `open` makes images with them; what `more` says of
-    them is kept, too. Raises LookupError for a run
-    without weights, ValueError for a network without a deployed form.
+    `write` puts the files of the deployed network into a folder, `open` makes images with them; what `more` says of
+    them is kept, too. The solver is a denoiser's. Raises LookupError for a run without weights.
     """
     spec, digest = spec_of_run(run), run.read("student")["weights_sha256"]
     folder = folder_of(run, runtime, precision)
-    if not force and fresh(run, runtime, precision):
+    if not force and fresh(run, runtime, precision, solver):
         return folder
     made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     try:
         start = time.perf_counter()
-        net = deploy.deploy(load_student(run))
+        net = deploy.deploy(load_student(run), spec, solver)
         write(net, spec, made)
         seconds = time.perf_counter() - start
         files = {p.name: {"sha256": sha256(p), "bytes": p.stat().st_size} for p in sorted(made.iterdir())}
@@ -55,10 +55,11 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[Deployed,
             "format": FORMAT, "run": run.id, "runtime": runtime, "precision": precision, "weights_sha256": digest,
             "files": files, "bytes": sum(f["bytes"] for f in files.values()), "seconds": round(seconds, 3),
             "created_utc": now(), "versions": dict(versions), "config": config_to_json(net.config),
-            "spec": asdict(spec) | {"class_names": list(spec.class_names)}, **more(made),
+            "spec": asdict(spec) | {"class_names": list(spec.class_names)},
+            **({"solver": solver} if net.config.time else {}), **more(made),
         }  # fmt: skip
         write_json(made / FACTS, facts)  # what `open` reads
-        write_json(made / FACTS, facts | distances(run, spec, open(made)))
+        write_json(made / FACTS, facts | distances(run, spec, open(made), solver))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
     finally:
@@ -71,13 +72,13 @@ def folder_of(run: Run, runtime: str, precision: str) -> Path:
     return run.path / "export" / f"{runtime}-{precision}"
 
 
-def fresh(run: Run, runtime: str, precision: str) -> bool:
-    """Whether the files there are of the run's weights, unchanged."""
+def fresh(run: Run, runtime: str, precision: str, solver: str = diffusion.SOLVER) -> bool:
+    """Whether the files there are of the run's weights, and of a denoiser's solver, unchanged."""
     folder, student = folder_of(run, runtime, precision), run.read("student")
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or not isinstance(student, dict) or facts.get("format") != FORMAT:
         return False
-    if facts.get("weights_sha256") != student["weights_sha256"]:
+    if facts.get("weights_sha256") != student["weights_sha256"] or facts.get("solver", solver) != solver:
         return False
     return all((folder / n).exists() and sha256(folder / n) == f["sha256"] for n, f in facts["files"].items())
 
@@ -100,22 +101,26 @@ def shape_of(facts: Mapping[str, JSON]) -> tuple[NetConfig, ImageSpec]:
 
 
 @torch.inference_mode()
-def reference(run: Run, z: np.ndarray, y: np.ndarray | None, device: str = "cpu") -> np.ndarray:
-    """The images of a run's finished one-step network in float32, before anything is folded or coarsened."""
-    net = load_student(run, device=device)
+def reference(run: Run, z: np.ndarray, y: np.ndarray | None, device: str = "cpu", solver: str = diffusion.SOLVER
+              ) -> np.ndarray:  # fmt: skip
+    """The images of a run's finished network in float32, before anything is folded or coarsened; the solver is a
+    denoiser's.
+    """
+    net, spec = load_student(run, device=device), spec_of_run(run)
+    draw = deploy.Sampler(net, spec.sigma_data, solver) if net.config.time else deploy.OneStep(net)
     classes = None if y is None else torch.from_numpy(y).to(device)
-    return net(torch.from_numpy(z).to(device), None, classes).float().cpu().numpy()
+    return draw(torch.from_numpy(z).to(device), classes).float().cpu().numpy()
 
 
-def distances(run: Run, spec: ImageSpec, images: Images) -> dict[str, JSON]:
+def distances(run: Run, spec: ImageSpec, images: Images, solver: str = diffusion.SOLVER) -> dict[str, JSON]:
     """Largest, mean and perceptual distance to the finished network's images on the 64 common noises.
 
     Raises RuntimeError for images that are no numbers.
     """
     z = diffusion.noise_of(diffusion.SHEET_SEEDS, spec.shape, 0)[0].numpy()
-    y = diffusion.sheet_classes(len(z), run.recipe.student.num_classes)
+    y = diffusion.sheet_classes(len(z), run.config.num_classes)
     y = None if y is None else y.numpy()
-    found, right = images(z, y), reference(run, z, y)
+    found, right = images(z, y), reference(run, z, y, solver=solver)
     if not np.isfinite(found).all():
         raise RuntimeError(f"what was exported of run {run.id} gives images that are not finite; nothing was kept")
     apart = perceptual.load(spec)(torch.from_numpy(found), torch.from_numpy(right))

@@ -25,20 +25,20 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, choose, deploy, diffusion, export, footprint
-from lab.config import JSON, NetConfig, UNetConfig, config_to_json, unknown
+from lab import artefacts, cost, deploy, diffusion, export, footprint
+from lab.config import JSON, config_to_json, unknown, why_not_plain
 from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
 from lab.devices import predict, runner
 from lab.devices.predict import Card
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
+from lab.diffusion import SOLVER
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
 from lab.runtimes.base import Tells, check_threads
 
 SCOPES = ("core", "e2e")
-SOLVER = "dpmpp2m-8"
 # How far the images that were timed may be from the finished network's in float32: largest and mean difference
 # in [-1, 1]. float16 keeps 11 bits of every number, bfloat16 8. OpenVINO keeps the residuals in it, too: its images of
 # trained students are up to 0.15 and 0.005 away, and no distance grew by more than 1 % (benchmarks/latency.py, part
@@ -110,10 +110,10 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
     before = runner.look(chosen)
     idle = runner.idle_w(runner.HERE)
     _sha256(run)
-    if backend.refuses(run.recipe.student):
-        raise ValueError(_refused(run, runtime))
+    if why := _why_not(run, runtime, precision):
+        raise ValueError(why)
     _check_fit(run, batch, device, before)
-    path = backend.export(run, precision)
+    path = backend.export(run, precision, solver=solver)
 
     def opened() -> Session:
         return backend.open(path, device=device, threads=threads, precision=precision, solver=solver)
@@ -170,22 +170,14 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
 BESIDE_MB = 200.0  # of a runtime beside torch, which is in the process already
 
 
-def activations(config: NetConfig) -> int:
-    """How many values a network's largest operation reads and writes for one image, its weights left out."""
-    if isinstance(config, UNetConfig):  # a convolution of a level's channels and of as many that skipped to it
-        return max(3 * width * (config.image_size >> level) ** 2 for level, width in enumerate(config.widths))
-    operations = predict.work(dataclasses.replace(config, time=False), 1).operations
-    return math.ceil(max(op.bytes - op.weights for op in operations) / 4)
-
-
 def _check_fit(run: Run, batch: int, device: str, before: runner.Before) -> None:
     """Warns where memory will be tight. Raises TooLarge where a batch does not fit."""
     free_mb = before.free_mb
     if torch.device(device).type == "cuda" and runner.HERE.family not in runner.BOARDS:  # a card has its own
         free_mb = torch.cuda.mem_get_info(device)[0] / 1e6
-    weights_mb = 2 * run.read("student")["file_mb"]  # the file is in half precision
+    weights_mb = 4e-6 * cost.of_config(run.config)["params"]
     if warning := runner.check_fit(batch, free_mb, base_mb=BESIDE_MB, weights_mb=weights_mb,
-                                   activations=activations(run.recipe.student)):  # fmt: skip
+                                   activations=cost.activations(run.config)):  # fmt: skip
         warnings.warn(warning, stacklevel=3)
 
 
@@ -221,10 +213,7 @@ def _model(run: Run, session: Session, precision: str) -> dict[str, JSON]:
 
 def reference(run: Run, session: Session, batch: int, device: str, solver: str) -> np.ndarray:
     """The finished network's images of the same inputs; made after the timing, so that they cost no memory there."""
-    inputs = fixed_inputs(session, batch)
-    if not session.config.time:
-        return artefacts.reference(run, *inputs, device)
-    return runtime_of("eager").open(run.path, device=device, threads=session.threads, solver=solver)(*inputs)
+    return artefacts.reference(run, *fixed_inputs(session, batch), device, solver)
 
 
 def checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str, JSON]:
@@ -249,11 +238,10 @@ def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eage
           ambient: float | None = None) -> list[dict[str, JSON]]:  # fmt: skip
     """Time every combination that has no report of this machine yet, with a progress bar; gives the new reports.
 
-    Left out are precisions that a runtime does not have and networks that it can't run (a denoiser has
-    no file to export). Networks of the same weights are timed once. `force` times also what is there. Runtimes
-    that read files are timed on the CPU, where they run, whatever the device. Raises ValueError for a runtime, a
-    precision or a run of which then nothing is left. A batch that does not fit in memory is left out with a sentence;
-    raises TooLarge if nothing else was there to time.
+    Left out are precisions that a runtime does not have, or not for a network. Networks of the same weights are timed
+    once. `force` times also what is there. Runtimes that read files are timed on the CPU, where they run, whatever the
+    device. Raises ValueError for a runtime, a precision or a run of which then nothing is left. A batch that does not
+    fit in memory is left out with a sentence; raises TooLarge if nothing else was there to time.
     """
     chosen = runner.preset_of(preset)
     todo = plan(runs, store, runtimes=runtimes, batches=batches, threads=threads, scopes=scopes, preset=chosen,
@@ -295,14 +283,14 @@ def plan(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str], batches:
     known_as, forms = runner.preset_of(preset).known_as, forms_of(runtimes, precisions)
     there = set() if force else _there(store.reports())
     todo = []
-    every = itertools.product(forms, batches, threads, scopes, _runnable(runs, runtimes))
+    every = itertools.product(forms, batches, threads, scopes, _runnable(runs, forms))
     for (runtime, precision), batch, count, scope, run in every:
         count = count or torch.get_num_threads()
         on = "cpu" if runtime_of(runtime).exports else device
         here = device_facts(on)
         key = (_sha256(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
                scope, known_as)  # fmt: skip
-        if key in there or runtime_of(runtime).refuses(run.recipe.student):
+        if key in there or _why_not(run, runtime, precision):
             continue
         there.add(key)
         todo.append(Timing(run, runtime, precision, batch, count, scope, on))
@@ -324,19 +312,21 @@ def forms_of(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[s
     return found
 
 
-def _runnable(runs: Iterable[Run], runtimes: Sequence[str]) -> list[Run]:
-    """The runs that some of the runtimes can run. Raises ValueError where none is left."""
+def _runnable(runs: Iterable[Run], forms: Sequence[tuple[str, str]]) -> list[Run]:
+    """The runs that can be run in some of the forms. Raises ValueError where none is left."""
     given = list(runs)
     for run in given:
         _sha256(run)
-    kept = [run for run in given if any(not runtime_of(name).refuses(run.recipe.student) for name in runtimes)]
+    kept = [run for run in given if any(not _why_not(run, *form) for form in forms)]
     if given and not kept:
-        raise ValueError(_refused(given[0], runtimes[0]))
+        raise ValueError(_why_not(given[0], *forms[0]))
     return kept
 
 
-def _refused(run: Run, runtime: str) -> str:
-    return f"runtime {runtime} can't run {run.label}: {runtime_of(runtime).refuses(run.recipe.student)}"
+def _why_not(run: Run, runtime: str, precision: str) -> str | None:
+    """Why a runtime can't run a run in a precision, as a sentence; None if it can."""
+    why = runtime_of(runtime).why_not(run.config, precision)
+    return why and f"runtime {runtime} can't run {run.label}: {why}"
 
 
 _KEY = ["model.weights_sha256", "workload.nfe", "device.name", "device.gpu", "software.runtime", "model.precision",
@@ -345,9 +335,8 @@ _KEY = ["model.weights_sha256", "workload.nfe", "device.name", "device.gpu", "so
 
 def _there(reports: pd.DataFrame) -> set[tuple]:
     """The conditions under which something has been timed here, a pack's runner on the same device not counting."""
-    reports = reports[choose.column_of(reports, "provenance") == "measured"]
-    columns = [choose.column_of(reports, name) for name in _KEY]  # some of them a report need not have
-    return {tuple(None if pd.isna(value) else value for value in row) for row in zip(*columns)}
+    rows = reports.loc[reports["provenance"] == "measured", _KEY].itertuples(index=False)
+    return {tuple(None if pd.isna(value) else value for value in row) for row in rows}
 
 
 def _sha256(run: Run) -> str:
@@ -358,7 +347,7 @@ def _sha256(run: Run) -> str:
 
 
 def _evaluations(run: Run, solver: str) -> int:
-    return diffusion.evaluations(solver) if run.recipe.student.time else 1
+    return diffusion.evaluations(solver) if run.config.time else 1
 
 
 # --- two sessions against each other ------------------------------------------------------------
@@ -561,7 +550,7 @@ def blocks(run: Run, *, runtime: str = "eager", batch: int = 1, threads: int | N
     its parts, LookupError for a run without weights or a runtime that is not here.
     """
     _sha256(run)
-    if why := deploy.refusal(run.recipe.student):
+    if why := why_not_plain(run.config):
         raise ValueError(why)
     if batch < 1 or calls < 1:
         raise ValueError(f"batch and calls must be at least 1, got {batch} and {calls}")
@@ -602,7 +591,7 @@ def keep_blocks(run: Run, store: Store, *, runtime: str = "eager", batch: int = 
     before = _before()  # our own work, the card's too, is a load
     found = blocks(run, runtime=runtime, batch=batch, threads=count, precision=precision, calls=calls,
                    beside=card_here(store, count))  # fmt: skip
-    config = config_to_json(run.recipe.student)
+    config = config_to_json(run.config)
     kept = {
         "schema": BLOCKS_SCHEMA, "created_utc": now(), "device": device,
         "software": {"runtime": runtime, "runtime_version": found.version},

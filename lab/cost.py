@@ -10,44 +10,53 @@ N tokens, D width, M hidden width of the MLP, L blocks, p patch, C channels, K l
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import deploy, diffusion, models
-from lab.config import JSON, DiTConfig, NetConfig
+from lab.config import JSON, DiTConfig, NetConfig, why_not_plain
 from lab.models.dit import FREQUENCIES
 from lab.results import Run
 
 
 def of_config(config: NetConfig) -> dict[str, int]:
-    """`params` and `macs` of a shape, with `params_deployed` and `macs_deployed` where it has that form.
+    """`params` and `macs` of a shape, with `params_deployed` and `macs_deployed` where it has a form by hand.
 
-    Raises ValueError for an impossible shape.
+    Counted (`counted`); of a DiT of plain blocks in closed form, in a hundredth of a millisecond: a search asks for
+    thousands. Raises ValueError for an impossible shape.
     """
     if wrong := config.check():
         raise ValueError("; ".join(wrong))
-    if not isinstance(config, DiTConfig):
+    if not isinstance(config, DiTConfig) or why_not_plain(dataclasses.replace(config, time=False)):
         return counted(config)
     found = {"params": dit_params(config), "macs": dit_macs(config)}
-    return found if deploy.refusal(config) else found | deployed(config)
+    return found if config.time else found | _deployed(config)
 
 
 def of_run(run: Run) -> dict[str, JSON]:
-    """A finished run's cost.json; `macs_image` counts every evaluation that one image takes."""
-    recipe, student = run.recipe, run.read("student")
+    """A finished run's cost.json, of the network that it ships; `macs_image` counts every evaluation of an image.
+
+    `params_train`: how many parameters were trained, those of edits and of what was thrown away among them.
+    """
+    config, student = run.config, run.read("student")
     if not isinstance(student, dict):
         raise LookupError(f"run {run.id} has no finished network yet; its state is {run.status().state!r}")
-    cost = of_config(recipe.student)
-    evaluations = diffusion.evaluations(recipe.solver) if recipe.student.time else 1
+    cost = of_config(config)
+    evaluations = diffusion.evaluations(run.recipe.solver) if config.time else 1
     ready = {k: v for k, v in cost.items() if k.endswith("_deployed")}
     if ready:
-        ready["file_mb_deployed"] = deployed_mb(recipe.student)
+        ready["file_mb_deployed"] = deployed_mb(config)
     return {
         "params": cost["params"],
-        "params_train": cost["params"],  # no method yet trains more than it ships
+        "params_train": student.get("params_train", cost["params"]),  # older runs trained what they ship
         "macs": cost["macs"],
         "evaluations": evaluations,
         "macs_image": cost["macs"] * evaluations,
@@ -85,15 +94,15 @@ def dit_macs(config: DiTConfig) -> int:
     return embed + time + config.depth * (attention + mlp + adaln) + final
 
 
-def deployed(config: DiTConfig) -> dict[str, int]:
+def _deployed(config: DiTConfig) -> dict[str, int]:
     """`params_deployed` and `macs_deployed` of a one-step DiT in closed form: adaLN is a table of 6 L + 2 rows."""
-    N, D, M, p, L = config.tokens, config.width, config.hidden, config.patch, config.depth
+    D, M, p, L = config.width, config.hidden, config.patch, config.depth
     inputs, outputs = config.channels * p**2, (config.out_channels or config.channels) * p**2
     table = deploy.rows_of(config) * (deploy.PER_BLOCK * L + deploy.FINAL) * D
     block = 4 * D**2 + 4 * D + 2 * D * M + M + D
-    params = inputs * D + N * D + table + L * block + D * outputs + outputs
-    macs = N * inputs * D + L * (4 * N * D**2 + 2 * N**2 * D + 2 * N * D * M) + N * D * outputs
-    return {"params_deployed": params, "macs_deployed": macs}
+    params = inputs * D + config.tokens * D + table + L * block + D * outputs + outputs
+    without = 2 * D**2 + L * 6 * D**2  # the adaLN layers, of one row each
+    return {"params_deployed": params, "macs_deployed": dit_macs(config) - without}
 
 
 def deployed_mb(config: DiTConfig) -> float:
@@ -103,19 +112,23 @@ def deployed_mb(config: DiTConfig) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _counted(config: NetConfig) -> dict[str, int]:
-    # On the meta device: no memory, no arithmetic, and on the CPU the counter gives attention 0.
     with torch.device("meta"):
-        x = torch.empty(1, config.channels, config.image_size, config.image_size)
-        t = torch.empty(1) if config.time else None
-        y = torch.empty(1, dtype=torch.int64) if config.num_classes else None
-        found = _count(models.build(config), x, t, y)
-        if not deploy.refusal(config):
-            found |= {f"{k}_deployed": v for k, v in _count(deploy.Deployed(config), x, y).items()}
+        found = _count(models.build(config), *_inputs(config))
+        if not why_not_plain(config):
+            z, _, y = _inputs(config)
+            found |= {f"{k}_deployed": v for k, v in _count(deploy.Deployed(config), z, y).items()}
     return found
 
 
+def _inputs(config: NetConfig) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """x, t and y of one image, on the meta device: no memory, no arithmetic."""
+    with torch.device("meta"):
+        x = torch.empty(1, config.channels, config.image_size, config.image_size)
+        return x, torch.empty(1) if config.time else None, torch.empty(1).long() if config.num_classes else None
+
+
 def _count(net: nn.Module, *inputs: Tensor | None) -> dict[str, int]:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # on the CPU it would give attention 0
         net.eval().requires_grad_(False)(*inputs)
     return {"params": sum(p.numel() for p in net.parameters()), "macs": counter.get_total_flops() // 2}
 
@@ -123,3 +136,32 @@ def _count(net: nn.Module, *inputs: Tensor | None) -> dict[str, int]:
 def counted(config: NetConfig) -> dict[str, int]:
     """What `of_config` gives, as torch's flop counter sees networks of this shape; for any family."""
     return dict(_counted(config))
+
+
+class _Largest(TorchDispatchMode):
+    """The most values that one operation reads and writes, the network's own left out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.found, self.own = 0, {v.untyped_storage()._cdata for v in (*net.parameters(), *net.buffers())}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        values = [v for v in tree_leaves((args, kwargs, out)) if isinstance(v, Tensor)]
+        if not func.is_view:
+            moved = sum(v.numel() for v in values if v.untyped_storage()._cdata not in self.own)
+            self.found = max(self.found, moved)
+        return out
+
+
+@functools.lru_cache(maxsize=256)
+def activations(config: NetConfig) -> int:
+    """How many values a network's largest operation reads and writes for one image, its weights left out.
+
+    With attention's scores written out, as runtimes do that have no kernel of their own for it.
+    """
+    with torch.device("meta"), torch.no_grad():
+        net = models.build(config).eval()
+        with _Largest(net) as largest, sdpa_kernel(SDPBackend.MATH):
+            net(*_inputs(config))
+    return largest.found

@@ -1,9 +1,11 @@
-"""The deployed form of a one-step student: all that does not depend on the noise is worked out beforehand.
+"""A finished network as what is shipped: a module (z, y) -> image in one call.
 
-Without a timestep the only thing that conditions the blocks is the class, so what their adaLN layers
-say is one of few rows: `table` holds it for every class, exactly, and the embeddings and the adaLN
-layers, a third of a block, are gone. The position table and the embedding's bias are one constant,
-the scale of attention stands in the weights of q, and patches are cut by a matrix product.
+Any network has that form, with its own forward inside: `OneStep`, and `Sampler` for a denoiser, whose ODE is solved
+in the call. A one-step DiT of plain blocks is written out by hand instead, for it takes less: all that does not depend
+on the noise is worked out beforehand. Without a timestep the only thing that conditions the blocks is the class, so
+what their adaLN layers say is one of few rows: `Deployed.table` holds it for every class, exactly, and the embeddings
+and the adaLN layers, a third of a block, are gone. The position table and the embedding's bias are one constant, the
+scale of attention stands in the weights of q, and patches are cut by a matrix product.
 
 B batch, N tokens, D width, H heads, d = D/H, K rows of the table, L blocks, p patch, C channels.
 """
@@ -22,8 +24,12 @@ from safetensors.torch import load_file, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from lab.config import DiTConfig, NetConfig, config_from_json, config_to_json
-from lab.models.dit import EPS, MLP, Attention, Block, DiT, Linear, attend, gelu
+from lab import diffusion
+from lab.config import DiTConfig, config_from_json, config_to_json, why_not_plain
+from lab.data import ImageSpec
+from lab.models.blocks.adaln import Attention, Block
+from lab.models.dit import DiT
+from lab.models.layers import EPS, MLP, Linear, attend, gelu
 from lab.results import write_whole
 from lab.weights import sha256
 
@@ -58,7 +64,7 @@ class DeployedBlock(nn.Module):
 
 
 class Deployed(nn.Module):
-    """image = deployed(z, y): the finished student's image, with less to compute and to keep."""
+    """image = deployed(z, y): a plain one-step student's image, with less to compute and to keep."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -103,39 +109,63 @@ def rows_of(config: DiTConfig) -> int:
     return config.num_classes + config.null_class or 1
 
 
-# --- from a student -----------------------------------------------------------------------------
+# --- from a finished network ---------------------------------------------------------------------
 
 
-def refusal(config: NetConfig) -> str | None:
-    """Why a network of this shape has no deployed form, as a sentence; None if it has one."""
-    if not isinstance(config, DiTConfig):
-        return f"only a DiT has a deployed form, this network is of family {config.family}"
-    if config.time:
-        return "a denoiser has no deployed form: its timestep, and so its conditioning, changes with every evaluation"
-    return None
+class OneStep(nn.Module):
+    """image = net(z, y): a one-step network of any kind, as it is."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.config, self.net = net.config, net
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net(z, None, y)
 
 
-def refusal_of(student: nn.Module) -> str | None:
-    """The same of a network, whose parts must be those that a DiT is built with."""
-    if why := refusal(student.config):
-        return why
-    for name, part in student.named_modules():
-        if type(part) not in PLAIN and ".edits." not in name:
-            return f"{name or 'the network'} is a {type(part).__name__}, a part of its own that has no deployed form"
-    return None
+class Sampler(nn.Module):
+    """image = sampler(z, y): a denoiser with the solver of its ODE around it, as teachers.EdmTeacher computes it."""
+
+    def __init__(self, net: nn.Module, sigma_data: float, solver: str) -> None:
+        super().__init__()
+        self.config, self.net, self.solver = net.config, diffusion.Denoiser(net, sigma_data), solver
+        self.sigmas = diffusion.karras_sigmas(diffusion.solver_of(solver)[1]).tolist()  # constants of an export
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.net(x.float(), sigma.float(), y).float()
+
+        return diffusion.solve(denoise, z, self.solver, sigmas=self.sigmas)[0]
+
+
+def is_plain(net: nn.Module) -> bool:
+    """Whether a network is a one-step DiT of plain blocks in which no part of another kind stands."""
+    parts = (part for name, part in net.named_modules() if ".edits." not in name)
+    return why_not_plain(net.config) is None and all(type(part) in PLAIN for part in parts)
 
 
 @torch.no_grad()
-def deploy(student: DiT) -> Deployed:
-    """The deployed form of a one-step student, with equal output; the student itself is left as it is.
+def deploy(net: nn.Module, spec: ImageSpec | None = None, solver: str = diffusion.SOLVER) -> nn.Module:
+    """What is shipped of a finished network, with equal output: (z, y) -> image. The network is left as it is.
 
-    Raises ValueError for a denoiser and for a student in which a part of another kind stands.
+    The spec and the solver are for denoisers; raises ValueError for a denoiser without a spec.
     """
-    if why := refusal_of(student):
-        raise ValueError(why)
-    student, config = copy.deepcopy(student), student.config
-    for layer in [*student.linears(), student.final_adaln, student.head]:
-        layer.fold()
+    plain, net = is_plain(net), copy.deepcopy(net).eval().requires_grad_(False)
+    for layer in net.modules():
+        if isinstance(layer, Linear):
+            layer.fold()
+    if plain:
+        return _written_out(net)
+    if not net.config.time:
+        return OneStep(net).eval()
+    if spec is None:
+        raise ValueError("a denoiser is deployed with its solver, which needs to know its images: give their spec")
+    return Sampler(net, spec.sigma_data, solver).eval()
+
+
+def _written_out(student: DiT) -> Deployed:
+    """The form by hand of a plain student without edits."""
+    config = student.config
     net = Deployed(config).to(student.head.weight)
     net.embed.weight.copy_(student.embed.weight.flatten(1))
     net.positions.copy_(student.positions[0] + student.embed.bias)
@@ -156,7 +186,7 @@ def table_of(student: DiT) -> Tensor:
     """What all adaLN layers say to every class, their scales plus one; (K, 6 L + 2, D)."""
     config, layers = student.config, [*(block.adaln for block in student.blocks), student.final_adaln]
     classes = torch.arange(rows_of(config), device=student.head.weight.device)
-    cond = F.silu(student.condition(None, classes, len(classes)))
+    cond = F.silu(student.condition(None, classes, len(classes)).sum)
     table = torch.cat([layer(cond).unflatten(-1, (-1, config.width)) for layer in layers], dim=1)
     scales = [PER_BLOCK * block + at for block in range(config.depth) for at in (1, 4)]
     table[:, [*scales, PER_BLOCK * config.depth + 1]] += 1

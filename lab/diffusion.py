@@ -24,6 +24,7 @@ SHEET_SEEDS = range(0, 64)
 EVAL_SEED = 100_000
 REFERENCE_SEED = 300_000  # fresh teacher samples that students are measured against
 PAIR_SEED = 1_000_000
+MAX_SEED = 2**32 - 1  # torch's CPU generator takes 32 bits: of larger seeds, and of those below 0, it sees the last 32
 
 DenoiseFn = Callable[[Tensor, Tensor], Tensor]  # (x (B,C,H,W), sigma (B,)) -> (B,C,H,W)
 
@@ -64,8 +65,10 @@ def noise_of(seeds: Sequence[int], shape: tuple[int, int, int], num_classes: int
     """Unit noise (B, C, H, W) float32 and a drawn class (B,) int64 for each seed.
 
     Image k depends on seed k alone, never on the batch around it: each seed owns a generator,
-    latents first, then the label (the order of arXiv 2401.08639's code).
+    latents first, then the label (the order of arXiv 2401.08639's code). Raises ValueError for a seed beyond MAX_SEED.
     """
+    if wrong := [seed for seed in seeds if not 0 <= seed <= MAX_SEED]:
+        raise ValueError(f"noise seeds go from 0 to {MAX_SEED}, got {wrong[0]}, whose noise would be another seed's")
     z = torch.empty(len(seeds), *shape)
     y = torch.empty(len(seeds), dtype=torch.int64)
     rng = torch.Generator()
@@ -178,8 +181,18 @@ def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0, sigmas: Se
     return x, torch.stack([path[i] for i in chosen], 1).float()
 
 
+def finite(images: Tensor, whose: str) -> Tensor:
+    """The images as they are. Raises ValueError where some are not finite numbers: quantised, they would be black."""
+    good = torch.isfinite(images).flatten(1).all(1)
+    if not good.all():
+        raise ValueError(f"{whose}: {int((~good).sum())} of {len(images)} images are not finite numbers; the weights "
+                         "or the noise schedule are broken, or the arithmetic overflows")  # fmt: skip
+    return images
+
+
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] -> uint8 with rounding; the one place where an image is quantised."""
+    """[-1, 1] -> uint8 with rounding; the one place where an image is quantised. Raises ValueError for NaN and inf."""
+    finite(x, "images to be kept as 8 bits")
     return (x.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

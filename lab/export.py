@@ -1,8 +1,9 @@
-"""A deployed student as an ONNX file: noise and classes in, image out, for any batch.
+"""A deployed network as a program of torch.export and as an ONNX file: noise and classes in, image out, for any batch.
 
-The graph is written node by node, for it has few kinds of them: what an exporter would put around
-them (shape arithmetic for the batch, casts, decomposed GELUs and norms) costs more than a small
-net's own work at batch 1. Every node has the name of the layer it stands for.
+Any network is traced by torch (`program`, `traced`). The graph of a plain student is written node by node, for it has
+few kinds of them: what an exporter puts around them (shape arithmetic for the batch, casts, decomposed norms) costs
+more than a small net's own work at batch 1 (benchmarks/general.py). Every node there has the name of the layer it
+stands for.
 
 Opset 20 has GELU and layer norm as operators; ONNX Runtime, OpenVINO and TensorRT 10 read it. Where a
 runtime is quicker with other nodes for the same numbers, a keyword of `graph_of` says so
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from lab import int8
-from lab.config import unknown
+from lab.config import NetConfig, unknown, why_not_plain
 from lab.data import ImageSpec
 from lab.deploy import PER_BLOCK, Deployed, DeployedBlock
-from lab.models.dit import EPS
+from lab.models.layers import EPS
 from lab.results import write_whole
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 20, 9  # IR 9 came with opset 20; what onnx writes by default is newer than TensorRT 10 reads
 ORT_DOMAIN = "com.microsoft"  # of operators that ONNX Runtime alone has
 NOISE, CLASSES, IMAGE = "z", "y", "image"  # float32 (B, C, H, W), int64 (B,), float32 (B, C_out, H, W)
-# These see pixels: in int8 they would coarsen noise and image themselves, and they are small.
-KEPT_FLOAT = ("embed", "head")
 LOOKUP = "table.rows"  # the node that takes a class's rows from the table; some quantisers would coarsen it, too
 BLOCK_SIZE = 32  # weights that share a scale in 4-bit
 # Without instructions for int8 (VNNI) a processor adds pairs of products in 16 bits, which products of 8 bits overflow:
@@ -43,7 +43,58 @@ BLOCK_SIZE = 32  # weights that share a scale in 4-bit
 SEVEN_BITS, SEVEN_BITS_TOP = {"reduce_range": True}, 64  # onnxruntime's whole numbers are then -64 to 64
 
 
-# --- the graph ----------------------------------------------------------------------------------
+# --- of any network -----------------------------------------------------------------------------
+
+
+def program(net: nn.Module, spec: ImageSpec) -> torch.export.ExportedProgram:
+    """The program of a deployed network: (z, y) -> image, z alone if it is unconditional, for any batch.
+
+    A network whose own code tells batches apart (diffusers' U-Nets do at 64) is for those on the side of a batch of 2:
+    see `range_constraints` of the program.
+    """
+    given = _given(net, spec)
+    batches = {name: {0: torch.export.Dim.DYNAMIC} for name in given}
+    return torch.export.export(net, tuple(given.values()), dynamic_shapes=batches)
+
+
+def _given(net: nn.Module, spec: ImageSpec) -> dict[str, Tensor]:
+    """Inputs to trace with; of two, for a batch of one would be a constant."""
+    classes = {CLASSES: torch.tensor([0, 0])} if net.config.num_classes else {}
+    return {NOISE: torch.zeros(2, *spec.shape)} | classes
+
+
+def traced(net: nn.Module, spec: ImageSpec) -> ModelProto:
+    """Any deployed network as a float32 ONNX model, by torch's exporter."""
+    from onnx_ir.passes import common
+
+    given = _given(net, spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it deprecates and decides is nobody's business here
+        made = torch.onnx.export(program(net, spec), tuple(given.values()), dynamo=True, opset_version=OPSET,
+                                 input_names=list(given), output_names=[IMAGE], verbose=False)  # fmt: skip
+    common.ClearMetadataAndDocStringPass()(made.model)  # paths of this machine among it
+    model = made.model_proto
+    model.ir_version = IR_VERSION
+    del model.graph.value_info[:]
+    _share(model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return model
+
+
+def _share(model: ModelProto) -> None:
+    """Keep one of each constant: the exporter transposes a solver's weights anew for every evaluation."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    alike = {v.name: first.setdefault((v.data_type, tuple(v.dims), v.raw_data), v.name)
+             for v in model.graph.initializer}  # fmt: skip
+    for node in model.graph.node:
+        node.input[:] = [alike.get(name, name) for name in node.input]
+    kept = [v for v in model.graph.initializer if alike[v.name] == v.name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+# --- of a plain student -------------------------------------------------------------------------
 
 
 class Graph:
@@ -198,29 +249,48 @@ def _gated(g: Graph, name: str, x: str, h: str, gate: str, N: int, D: int) -> st
 # --- precisions ---------------------------------------------------------------------------------
 
 
-def to_onnx(net: Deployed, spec: ImageSpec, path: Path, precision: str = "fp32") -> None:
-    """Write the network as an ONNX file of this precision, for any runtime that reads ONNX.
+def to_onnx(net: nn.Module, spec: ImageSpec, path: Path, precision: str = "fp32") -> None:
+    """Write a deployed network as an ONNX file of this precision, for any runtime that reads ONNX.
 
     fp32; fp16 (inside, with casts at both ends); int8 (weights per channel, activations by their
     range at run time); int8-static (ranges from calibration on noise, as QDQ nodes); w4a32 (weights
-    in 4 bits, blocks of 32). Both int8 forms are of lab/int8.py. Raises ValueError for another one.
+    in 4 bits, blocks of 32). A plain student is prepared for int8 by lab/int8.py. Raises ValueError for another
+    precision and for a network that has not this one.
     """
     if precision not in PRECISIONS:
         raise ValueError(unknown("precision of an ONNX file", precision, PRECISIONS))
+    if why := why_not(net.config, precision):
+        raise ValueError(why)
     write_whole(path, PRECISIONS[precision](net, spec).SerializeToString())
 
 
-def _fp16(net: Deployed, spec: ImageSpec) -> ModelProto:
-    return graph_of(net, spec, torch.float16)
+def why_not(config: NetConfig, precision: str | None) -> str | None:
+    """Why a network can't be an ONNX file of this precision, as a sentence; None if it can."""
+    why = why_not_plain(config) if precision in PREPARED_ALONE else None
+    return why and f"{precision} is for networks that lab/int8.py prepares: {why}"
 
 
-def _int8(net: Deployed, spec: ImageSpec) -> ModelProto:
+def graph(net: nn.Module, spec: ImageSpec, **how: Any) -> ModelProto:
+    """A deployed network as a float32 model: by hand, in the way that the keywords of `graph_of` say, or traced."""
+    return graph_of(net, spec, **how) if isinstance(net, Deployed) else traced(net, spec)
+
+
+def _fp16(net: nn.Module, spec: ImageSpec) -> ModelProto:
+    if isinstance(net, Deployed):
+        return graph_of(net, spec, torch.float16)
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(traced(net, spec), keep_io_types=True, disable_shape_infer=True)
+
+
+def _int8(net: nn.Module, spec: ImageSpec) -> ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _to_quantise(net, spec, gemm=False)
+    kept = kept_in_int8(model) if isinstance(net, Deployed) else kept_float(model)
     return _through_file(lambda out: quantize_dynamic(
         model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept_in_int8(model), **SEVEN_BITS,
+        nodes_to_exclude=kept, **SEVEN_BITS,
     ))  # fmt: skip
 
 
@@ -241,10 +311,10 @@ def _int8_static(net: Deployed, spec: ImageSpec) -> ModelProto:
     ))  # fmt: skip
 
 
-def _w4a32(net: Deployed, spec: ImageSpec) -> ModelProto:
+def _w4a32(net: nn.Module, spec: ImageSpec) -> ModelProto:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    model = graph_of(net, spec)
+    model = graph(net, spec)
     quantiser = MatMulNBitsQuantizer(model, block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4,
                                      nodes_to_exclude=kept_float(model))  # fmt: skip
     quantiser.process()
@@ -260,26 +330,35 @@ def opsets(path: Path) -> dict[str, int]:
     return {opset.domain or "ai.onnx": opset.version for opset in model.opset_import if opset.domain in used}
 
 
-PRECISIONS: dict[str, Callable[[Deployed, ImageSpec], ModelProto]] = {
-    "fp32": graph_of, "fp16": _fp16, "int8": _int8, "int8-static": _int8_static, "w4a32": _w4a32,
+PRECISIONS: dict[str, Callable[[Any, ImageSpec], ModelProto]] = {
+    "fp32": graph, "fp16": _fp16, "int8": _int8, "int8-static": _int8_static, "w4a32": _w4a32,
 }  # fmt: skip
 
 
-def _to_quantise(net: Deployed, spec: ImageSpec, *, gemm: bool) -> ModelProto:
-    """The float32 graph of the network prepared for int8.
+PREPARED_ALONE = ("int8-static",)  # what needs the layers of a DeployedBlock
+
+
+def _to_quantise(net: nn.Module, spec: ImageSpec, *, gemm: bool) -> ModelProto:
+    """The float32 graph of the network, of a plain one as prepared for int8.
 
     With the mark of onnxruntime's pre-processing, which would find nothing to simplify in it.
     """
-    model = graph_of(int8.prepared(net, spec, SEVEN_BITS_TOP), spec, gemm=gemm)
+    net = int8.prepared(net, spec, SEVEN_BITS_TOP) if isinstance(net, Deployed) else net
+    model = graph(net, spec, gemm=gemm)
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     return model
 
 
 def kept_float(model: ModelProto) -> list[str]:
-    """Products that stay in floating point: those that see pixels, and those of attention, which have no weights."""
+    """Products that stay in floating point: those of attention, which have no weights, and the first and the last.
+
+    These see pixels: in int8 they would coarsen noise and image themselves, and they are small.
+    """
     constants = {value.name for value in model.graph.initializer}
-    return [n.name for n in model.graph.node
-            if n.op_type in ("MatMul", "Gemm") and (n.name in KEPT_FLOAT or n.input[1] not in constants)]  # fmt: skip
+    products = [n for n in model.graph.node if n.op_type == "MatMul"]
+    weights = [n.input[1] for n in products if n.input[1] in constants]
+    pixels = {*weights[:1], *weights[-1:]}  # by their weights, which a solver uses in every evaluation
+    return [n.name for n in products if n.input[1] not in constants or n.input[1] in pixels]
 
 
 def kept_in_int8(model: ModelProto) -> list[str]:

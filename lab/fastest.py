@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lab import bench, choose, diffusion
+from lab import artefacts, bench, choose, diffusion
 from lab.choose import number
 from lab.devices import predict, runner
 from lab.devices.runner import Preset
@@ -95,9 +95,9 @@ def named(run: Run, runtime: str, precision: str | None = None, *, threads: int 
     """
     _weights(run)
     backend = get(runtime)
-    if why := backend.refuses(run.recipe.student):
-        raise ValueError(f"runtime {runtime} can't run {run.label}: {why}")
     precision = precision or backend.precisions[0]
+    if why := backend.why_not(run.config, precision):
+        raise ValueError(f"runtime {runtime} can't run {run.label}: {why}")
     found = _opened(run, runtime, precision, threads, device)
     return _drawer(run, found, runtime, precision, "as asked for", _Right(run, device))
 
@@ -111,7 +111,7 @@ def _weights(run: Run) -> str:
 
 def _opened(run: Run, runtime: str, precision: str, threads: int | None, device: str) -> Session:
     backend = get(runtime)
-    path = backend.export(run, precision)
+    path = backend.export(run, precision, solver=run.recipe.solver)
     return backend.open(path, device=device, threads=threads, precision=precision, solver=run.recipe.solver)
 
 
@@ -180,10 +180,17 @@ def _forms(run: Run, precisions: Sequence[str], device: str) -> list[tuple[str, 
     found = []
     for name, runtime in RUNTIMES.items():
         elsewhere = runtime.exports and torch.device(device).type != "cpu"
-        if name in SLOW_TO_BUILD or elsewhere or runtime.missing() or runtime.refuses(run.recipe.student):
+        if name in SLOW_TO_BUILD or elsewhere or runtime.missing():
             continue
-        found += [(name, p) for p in runtime.precisions if p in precisions]
+        found += [(name, p) for p in runtime.precisions if p in precisions and not runtime.why_not(run.config, p)
+                  and not _slow_to_make(run, name, p)]  # fmt: skip
     return found
+
+
+def _slow_to_make(run: Run, runtime: str, precision: str) -> bool:
+    """Whether a file would have to be made first that takes up to a minute: a solver's, all its evaluations traced."""
+    makes = run.config.time and RUNTIMES[runtime].exports
+    return makes and not artefacts.fresh(run, runtime, precision, run.recipe.solver)
 
 
 def _timed(reports: pd.DataFrame, weights: str, device: str, batch: int, threads: int,
@@ -197,8 +204,7 @@ def _timed(reports: pd.DataFrame, weights: str, device: str, batch: int, threads
               "checks.output_ok": True}  # fmt: skip
     here = reports[reports["grade"].isin(predict.TRUSTED)]
     for column, value in wanted.items():
-        told = choose.column_of(here, column)
-        here = here[told.isna() if value is None else told == value]
+        here = here[here[column].isna() if value is None else here[column] == value]
     if here.empty:
         return {}
     distance = np.log(here["workload.batch"].astype(float) / batch).abs()

@@ -118,7 +118,7 @@ def calibration(spec: ImageSpec, num_classes: int, batch: int = 32) -> Iterator[
 def share(config: DiTConfig) -> float:
     """What part of the deployed network's multiply-adds LAYERS are, 0 to 1."""
     D, M = config.width, config.hidden
-    return config.depth * config.tokens * (4 * D**2 + D * M) / cost.deployed(config)["macs_deployed"]
+    return config.depth * config.tokens * (4 * D**2 + D * M) / cost.of_config(config)["macs_deployed"]
 
 
 __all__ = ["LAYERS", "calibration", "gptq", "inputs_of", "prepared", "rounded", "share", "smoothed"]

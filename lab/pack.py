@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from lab import artefacts, cost, deploy, diffusion, export
-from lab.bench import TOLERANCES, activations
+from lab.bench import TOLERANCES
 from lab.config import JSON, config_to_json, unknown
-from lab.deploy import Deployed
+from lab.data import ImageSpec
 from lab.devices import runner
 from lab.pack_readme import readme
 from lab.results import Run, write_whole
@@ -51,27 +52,23 @@ class Packed:
     left_out: tuple[str, ...]  # a sentence for every network whose images are too far from the right ones
 
 
-def refusal(run: Run) -> str | None:
-    """Why a run can't be packed, as a sentence; None if it can."""
-    return deploy.refusal(run.recipe.student)
-
-
 def pack(run: Run, target: str, out: Path | str) -> Packed:
-    """Write a finished one-step student as a zip for a kind of device.
+    """Write a finished network as a zip for a kind of device; a denoiser with the solver of its recipe.
 
-    Raises ValueError for an unknown target or a network without a deployed form, LookupError for a
-    run without weights and where onnx or onnxruntime is missing.
+    Raises ValueError for an unknown target, LookupError for a run without weights and where onnx or onnxruntime is
+    missing.
     """
     if target not in TARGETS:
         raise ValueError(unknown("target", target, TARGETS))
-    if why := refusal(run):
-        raise ValueError(why)
     if why := RUNTIMES["onnxruntime"].missing():
         raise LookupError(why)
-    net = deploy.deploy(load_student(run))
+    net = deploy.deploy(load_student(run), spec_of_run(run), run.recipe.solver)
     reference = reference_of(run)
     files, networks, left_out = reference.files(), [], []
     for precision in TARGETS[target]:
+        if why := export.why_not(net.config, precision):
+            left_out.append(f"{precision} is left out: {why}")
+            continue
         content, far = _onnx(run, net, precision, reference)
         if why := _too_far(precision, *far):
             left_out.append(why)
@@ -79,8 +76,9 @@ def pack(run: Run, target: str, out: Path | str) -> Packed:
         files[f"model-{precision}.onnx"] = content
         networks.append({"kind": "onnx", "file": f"model-{precision}.onnx", "precisions": [precision],
                          "max_abs": far[0], "mean_abs": far[1]})  # fmt: skip
-    files["deployed.safetensors"] = deploy.file_bytes(net, torch.float32)
-    networks.append({"kind": "torch", "file": "deployed.safetensors", "precisions": list(TORCH_PRECISIONS)})
+    name, content, precisions = _for_torch(net, spec_of_run(run))
+    files[name] = content
+    networks.append({"kind": "torch", "file": name, "precisions": precisions})
     beside = Path(runner.__file__).parent
     files |= {name: (beside / name).read_bytes() for name in ("runner.py", "model_torch.py")}
     facts: dict[str, JSON] = {
@@ -97,6 +95,15 @@ def pack(run: Run, target: str, out: Path | str) -> Packed:
                   tuple(left_out))  # fmt: skip
 
 
+def _for_torch(net: nn.Module, spec: ImageSpec) -> tuple[str, bytes, list[str]]:
+    """The file that model_torch.py reads, its name and its precisions: weights, or a program where it knows none."""
+    if isinstance(net, deploy.Deployed):
+        return "deployed.safetensors", deploy.file_bytes(net, torch.float32), list(TORCH_PRECISIONS)
+    content = io.BytesIO()
+    torch.export.save(export.program(net, spec), content)
+    return "model.pt2", content.getvalue(), ["fp32"]
+
+
 def zipped(files: dict[str, bytes]) -> bytes:
     """Files as a zip whose bytes follow from names and content alone; stored, for weights do not shrink."""
     out = io.BytesIO()
@@ -108,16 +115,18 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _model(run: Run, net: Deployed) -> dict[str, JSON]:
+def _model(run: Run, net: nn.Module) -> dict[str, JSON]:
     """What a report will say of the model, and what the runner needs to know whether a batch fits (`activations`).
 
     `params` and `macs` are those of the finished network, as in bench.
     """
     counted, student = cost.of_config(net.config), run.read("student")
+    evaluations = diffusion.evaluations(run.recipe.solver) if net.config.time else 1
     return {
         "model_id": run.id, "config": config_to_json(net.config), "weights_sha256": student["weights_sha256"],
-        "params": counted["params"], "macs": counted["macs"], "params_deployed": counted["params_deployed"],
-        "activations": activations(net.config),
+        "params": counted["params"], "macs": counted["macs"],
+        "params_deployed": counted.get("params_deployed", counted["params"]),
+        "activations": cost.activations(net.config), **({"nfe": evaluations} if net.config.time else {}),
     }  # fmt: skip
 
 
@@ -145,12 +154,12 @@ class Reference:
 def reference_of(run: Run) -> Reference:
     """The first noises and classes of the common sheet."""
     z = diffusion.noise_of(range(REFERENCE_IMAGES), spec_of_run(run).shape, 0)[0].numpy()
-    classes = diffusion.sheet_classes(len(z), run.recipe.student.num_classes)
+    classes = diffusion.sheet_classes(len(z), run.config.num_classes)
     y = None if classes is None else classes.numpy()
-    return Reference(z, y, artefacts.reference(run, z, y))
+    return Reference(z, y, artefacts.reference(run, z, y, solver=run.recipe.solver))
 
 
-def _onnx(run: Run, net: Deployed, precision: str, reference: Reference) -> tuple[bytes, tuple[float, float]]:
+def _onnx(run: Run, net: nn.Module, precision: str, reference: Reference) -> tuple[bytes, tuple[float, float]]:
     """An ONNX file, and the largest and the mean difference of its images from the finished network's."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -177,4 +186,4 @@ def _precisions(networks: Sequence[dict[str, JSON]]) -> list[str]:
     return sorted({precision for network in networks for precision in network["precisions"]})
 
 
-__all__ = ["TARGETS", "Packed", "pack", "refusal", "zipped"]
+__all__ = ["TARGETS", "Packed", "pack", "zipped"]

@@ -14,12 +14,13 @@ def readme(facts: Mapping[str, Any], left_out: Sequence[str]) -> str:
 
 def _head(facts: Mapping[str, Any]) -> str:
     model, (channels, height, width) = facts["model"], facts["reference"]["z"]["shape"][1:]
+    calls = model.get("nfe", 1)
     return f"""# {model["model_id"]}
 
-A one-step Diffusion Transformer, {model["params"]:,} parameters ({model["params_deployed"]:,} as deployed here),
-noise {channels} x {height} x {width} in, one image of that size out, one evaluation. `runner.py` times it on this
-device and writes one JSON report. It needs Python 3.10 or newer, its standard library, and one of onnxruntime,
-torch or trtexec; nothing is sent anywhere.
+A network of {model["params"]:,} parameters ({model["params_deployed"]:,} as deployed here), noise
+{channels} x {height} x {width} in, one image of that size out, {calls} evaluation{"s" * (calls > 1)}.
+`runner.py` times it on this device and writes one JSON report. It needs Python 3.10 or newer, its standard library, and
+one of onnxruntime, torch or trtexec; nothing is sent anywhere.
 """
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import FOOTPRINT, TINY_STUDENT
 
 from lab import bench, deploy, experiment, runtimes
-from lab.config import DiTConfig, Recipe, UNetConfig, Use
+from lab.config import DiTConfig, Recipe, Use
 from lab.devices import predict, runner
 from lab.devices.report import check
 from lab.devices.runner import Preset
@@ -236,15 +236,6 @@ def test_publishable_is_refused_while_the_machine_is_busy(
     assert store.reports().empty
 
 
-def test_the_largest_operation_of_a_net_is_known_by_its_shape() -> None:
-    wide = DiTConfig(image_size=28, patch=4, depth=4, width=64, heads=4)
-    assert bench.activations(wide) == 2 * 49 * 256  # GELU reads and writes tokens x hidden width
-    assert bench.activations(dataclasses.replace(wide, time=True)) == 2 * 49 * 256
-    many = dataclasses.replace(wide, patch=1)
-    assert bench.activations(many) == 2 * 4 * 784**2  # softmax over heads x tokens x tokens
-    assert bench.activations(UNetConfig(image_size=28, widths=(32, 64))) == 3 * 32 * 28**2
-
-
 def test_a_batch_that_does_not_fit_is_refused_before_it_is_timed(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -342,14 +333,13 @@ def test_a_runtime_that_reads_files_is_timed_in_every_precision_that_it_has(stor
     assert [r["model"]["artifact_sha256"] is None for r in made] == [True, False, False]
 
 
-def test_a_denoiser_is_left_out_where_it_can_not_run_and_refused_alone(
-    store: Store, student: Run, teacher: Run
-) -> None:
+def test_a_form_that_a_network_has_not_is_left_out_and_refused_alone(store: Store, student: Run, teacher: Run) -> None:
     pytest.importorskip("onnxruntime")
-    made = bench.sweep([teacher, student], store, runtimes=("onnxruntime",), preset=BRIEF)
+    options = {"runtimes": ("onnxruntime",), "precisions": ("int8-static",), "preset": BRIEF}
+    made = bench.sweep([teacher, student], store, **options)
     assert [r["model"]["model_id"] for r in made] == [student.id]
-    with pytest.raises(ValueError, match=r"runtime onnxruntime can't run .*: only a DiT has a deployed form"):
-        bench.sweep([teacher], store, runtimes=("onnxruntime",), preset=BRIEF)
+    with pytest.raises(ValueError, match=r"runtime onnxruntime can't run .*: int8-static is for .*of family unet"):
+        bench.sweep([teacher], store, **options)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +391,7 @@ def test_every_part_of_the_net_is_timed_beside_its_own_work(student: Run) -> Non
 
 
 def test_a_denoiser_has_no_parts_to_time(teacher: Run) -> None:
-    with pytest.raises(ValueError, match="only a DiT has a deployed form"):
+    with pytest.raises(ValueError, match="of family unet"):
         bench.blocks(teacher, calls=1, beside=CEILING)
 
 

@@ -215,7 +215,7 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:
     forms, net = benchmark("int8").FORMS, deploy.Deployed(DiTConfig())
-    macs, product = cost.deployed(net.config)["macs_deployed"], net.config.tokens * 64**2
+    macs, product = cost.of_config(net.config)["macs_deployed"], net.config.tokens * 64**2
     assert forms["plain"].share(net) == 4 * 12 * product / macs
     assert forms["no-last"].share(net) == forms["no-first"].share(net) == 3 * 12 * product / macs
     assert forms["prepared"].share(net) == int8.share(net.config) == 4 * 8 * product / macs

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -70,3 +71,20 @@ def test_a_run_without_a_network_has_no_cost(tmp_path) -> None:
     run = Store(tmp_path).open(Recipe())
     with pytest.raises(LookupError, match="no finished network yet"):
         cost.of_run(run)
+
+
+def test_what_was_trained_stands_beside_what_is_shipped(tmp_path) -> None:
+    run = Store(tmp_path).open(Recipe(student=DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)))
+    run.write("student", {"file_mb": 0.5, "params_train": 123_456})
+    found = cost.of_run(run)
+    assert found["params_train"] == 123_456 != found["params"]
+
+
+def test_the_largest_operation_of_a_net_is_known_by_its_shape() -> None:
+    wide = DiTConfig(image_size=28, patch=4, depth=4, width=64, heads=4)
+    assert cost.activations(wide) == 2 * 49 * 256  # GELU reads and writes tokens x hidden width
+    assert cost.activations(dataclasses.replace(wide, time=True)) == 2 * 49 * 256
+    many = dataclasses.replace(wide, patch=1)
+    assert cost.activations(many) == 2 * 4 * 784**2  # softmax over heads x tokens x tokens
+    unet = UNetConfig(image_size=28, widths=(32, 64), attention=(1,))
+    assert cost.activations(unet) == 2 * 2 * 196**2  # softmax at 14 x 14, in heads of 32 channels

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lab import cost, deploy
-from lab.config import DiTConfig
-from lab.models.dit import Attention, DiT
-from lab.models.unet import UNet
+from lab import cost, deploy, models
+from lab.config import DiTConfig, NetConfig
+from lab.data import ImageSpec
+from lab.models.blocks.adaln import Attention
+from lab.models.dit import DiT, Linear
+from lab.teachers import EdmTeacher
 from tests.conftest import TINY_UNET
 
 SHAPES = {
@@ -109,18 +111,52 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         deploy.load(tmp_path / "other.safetensors")
 
 
-def test_denoisers_are_refused() -> None:
-    with pytest.raises(ValueError, match="a denoiser has no deployed form"):
-        deploy.deploy(DiT(DiTConfig(image_size=8, depth=1, width=16, heads=2, time=True)))
-    with pytest.raises(ValueError, match="family unet"):
-        deploy.deploy(UNet(TINY_UNET))
+DENOISERS = {
+    "dit": DiTConfig(image_size=8, depth=1, width=16, heads=2, patch=4, time=True, null_class=True),
+    "unconditional dit": DiTConfig(image_size=8, depth=1, width=16, heads=2, patch=4, time=True, num_classes=0),
+    "unet": TINY_UNET,
+}
 
 
-def test_a_part_of_another_kind_is_refused_by_name() -> None:
-    class Windowed(Attention):
-        pass
+@pytest.mark.parametrize("solver", ["dpmpp2m-3", "heun-2"])
+@pytest.mark.parametrize("config", DENOISERS.values(), ids=DENOISERS)
+def test_a_denoiser_is_deployed_with_its_solver_and_draws_the_teachers_images(config: NetConfig, solver: str) -> None:
+    torch.manual_seed(0)
+    net, spec = models.build(config), ImageSpec(data="toy", size=8, channels=1, num_classes=config.num_classes)
+    for p in net.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    z, y = inputs(config, 3)
+    with torch.no_grad():
+        found = deploy.deploy(net, spec, solver)(z, y)
+    expected = EdmTeacher(net, spec, name="", solver=solver).sample(z, y).images
+    assert expected.std() > 0.05
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+def test_a_denoiser_without_a_spec_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match="give their spec"):
+        deploy.deploy(DiT(DENOISERS["dit"]))
+
+
+class Windowed(Attention):
+    """A part of another kind, which here computes the same."""
+
+
+def test_a_part_of_another_kind_is_deployed_as_it_is_with_its_edits_folded() -> None:
+    class Twice(nn.Module):
+        def forward(self, w: Tensor) -> Tensor:
+            return 2 * w
 
     student = as_if_trained(SHAPES["classes"])
-    student.blocks[1].attn = Windowed(24, 2)
-    with pytest.raises(ValueError, match=r"blocks\.1\.attn is a Windowed, a part of its own that has no deployed form"):
-        deploy.deploy(student)
+    part = Windowed(24, 2)
+    part.load_state_dict(student.blocks[1].attn.state_dict())
+    plain = deploy.deploy(student)
+    student.blocks[1].attn = part
+    z, y = inputs(student.config, 4)
+    net = deploy.deploy(student)
+    assert not isinstance(net, deploy.Deployed) and net.config == student.config
+    torch.testing.assert_close(net(z, y), plain(z, y), atol=1e-5, rtol=1e-5)
+    part.qkv.edit(Twice())
+    net = deploy.deploy(student)
+    torch.testing.assert_close(net(z, y), student(z, None, y), atol=1e-5, rtol=1e-5)
+    assert len(part.qkv.edits) == 1 and not any(len(m.edits) for m in net.modules() if isinstance(m, Linear))

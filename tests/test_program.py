@@ -11,7 +11,7 @@ import pytest
 import torch
 from devices.conftest import finished
 
-from lab import artefacts, deploy, program
+from lab import artefacts, deploy, export, program
 from lab.config import DiTConfig
 from lab.data import ImageSpec
 from lab.models.dit import DiT
@@ -41,7 +41,7 @@ def test_the_file_draws_the_networks_images_in_any_batch(run: Run) -> None:
 def test_an_unconditional_network_is_a_program_of_noise_alone() -> None:
     config = DiTConfig(image_size=8, num_classes=0, patch=4, depth=1, width=16, heads=2)
     net = deploy.deploy(DiT(config))
-    made = program.exported(net, ImageSpec(data="toy", size=8, channels=1, num_classes=0))
+    made = export.program(net, ImageSpec(data="toy", size=8, channels=1, num_classes=0))
     z = torch.randn(5, 1, 8, 8)
     torch.testing.assert_close(made.module()(z), net(z), atol=1e-5, rtol=0)
 

@@ -39,7 +39,7 @@ def add_pack(commands: Any) -> None:
         "pack d4w64h4p4 --target jetson", "pack d4w64h4p4 --target rpi --out student-pi.zip",
         takes="RUN --target DEVICE",
     )  # fmt: skip
-    made.add("run", metavar="RUN", help="an id, a start of one, or a label; a one-step student")
+    made.add("run", metavar="RUN", help="an id, a start of one, or a label")
     made.add("--target", choices=TARGETS, required=True, help="which board's commands the README of the pack gives")
     made.add("--out", metavar="FILE", help="where to write (default <run>-<target>.zip)")
     dry_run_option(made)
@@ -51,8 +51,6 @@ def pack(args: argparse.Namespace) -> Answer:
     if args.out and not args.out.endswith(".zip"):
         raise Usage(f"--out must end with .zip, got {args.out!r}")
     run = get_run(open_store(args), args.run)
-    if why := packs.refusal(run):
-        raise Usage(why)
     out = Path(args.out or f"{run.id}-{args.target}.zip")
     if args.dry_run:
         return would([{"run": run.label, "target": args.target, "precisions": packs.TARGETS[args.target],

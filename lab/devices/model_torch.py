@@ -2,7 +2,8 @@
 
 One file, Python >= 3.10, torch and the standard library alone (a bare torch has no numpy). It computes
 what lab/deploy.py's Deployed does, from the file that it writes: patches, a table instead of
-conditioning, blocks of attention and MLP, pixels.
+conditioning, blocks of attention and MLP, pixels. A network of another kind stands in a program of
+torch.export, which this file only opens.
 
 B batch, N tokens, D width, H heads, p patch, C channels.
 """
@@ -32,6 +33,24 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
         flat = torch.frombuffer(bytearray(content[start + first : start + end]), dtype=DTYPES[facts["dtype"]])
         tensors[name] = flat.reshape(facts["shape"])
     return tensors, metadata
+
+
+class Program:
+    """image = program(z, y) of a .pt2 of torch.export, in the precision that it was written in."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        from torch.export.passes import move_to_device_pass  # with its constants, which `to` would leave behind
+
+        self.module = move_to_device_pass(torch.export.load(path), device).module()
+
+    @torch.inference_mode()
+    def __call__(self, z: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+        return self.module(z) if y is None else self.module(z, y)
+
+
+def opened(path: Path, device: str, dtype: torch.dtype) -> Program | Net:
+    """The network of a pack's file."""
+    return Program(path, device) if path.suffix == ".pt2" else Net(path, device, dtype)
 
 
 class Net:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown
+from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
 from lab.devices.report import SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
 
@@ -93,9 +93,8 @@ def work(config: DiTConfig, batch: int = 1, precision: str = "fp32") -> Work:
 
     Raises ValueError for another network, an impossible shape or an unknown precision.
     """
-    if not isinstance(config, DiTConfig) or config.time:
-        raise ValueError(f"only a one-step DiT has a deployed form to predict, got {config.shape} "
-                         f"of family {config.family}{' with a timestep' if config.time else ''}")  # fmt: skip
+    if why := why_not_plain(config):
+        raise ValueError(f"{config.shape} can't be predicted: {why}")
     if wrong := config.check():
         raise ValueError("; ".join(wrong))
     if precision not in PRECISIONS:
@@ -543,6 +542,6 @@ def own_sha256() -> str:
 
 def is_predictable(config: NetConfig) -> bool:
     """Whether a network has the deployed form that is predicted here, of a size that is gone through in no time."""
-    if not isinstance(config, DiTConfig) or config.time or any(oversized(config_to_json(config))):
+    if why_not_plain(config) or any(oversized(config_to_json(config))):
         return False  # before the check, which would look for patches up to any image_size
     return not config.check() and (config.out_channels is None or config.out_channels > 0)

@@ -1259,8 +1259,9 @@ class Torch:
             raise Missing("torch sees no CUDA device here; --device cpu times the CPU")
         self.on = "cuda" if there and options.device != "cpu" else "cpu"
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.precision]
-        self.net, self.torch, self.shape = module.Net(path, self.on, dtype), torch, pack.shape
-        self.version, self.flags, self.gpu = torch.__version__, ["folded conditioning"], None
+        self.net, self.torch, self.shape = module.opened(path, self.on, dtype), torch, pack.shape
+        self.flags = ["folded conditioning"] if path.suffix == ".safetensors" else []
+        self.version, self.gpu = torch.__version__, None
         self.software = cuda_versions(torch) if self.on == "cuda" else {}
         if self.on == "cuda":
             gpu = torch.cuda.get_device_properties(0)
@@ -1577,7 +1578,8 @@ def report_of(pack: Pack, runtime: Any, found: Found, options: argparse.Namespac
             "macs": model["macs"], "file_mb": pack.facts["files"][network["file"]]["bytes"] / 1e6,
             "precision": options.precision,
         },
-        "workload": {"scope": options.scope, "batch": options.batch, "height": height, "width": width, "nfe": 1},
+        "workload": {"scope": options.scope, "batch": options.batch, "height": height, "width": width,
+                     "nfe": model.get("nfe", 1)},
         "timing": found.timed.timing | found.cold,
         "memory": found.memory,
         "energy": energy_of(state, found.timed.timing, options.batch, period_ms=found.period_ms),

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab import artefacts, deploy, export
-from lab.config import NetConfig, unknown
+from lab import artefacts, deploy, diffusion, export
+from lab.config import NetConfig, unknown, why_not_plain
 from lab.data import ImageSpec
 from lab.devices import predict
+from lab.diffusion import SOLVER
 from lab.results import Run
-from lab.teachers import EdmTeacher
 from lab.weights import load_student, spec_of_run
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the torch runtimes
@@ -79,20 +79,20 @@ class Runtime(Protocol):
         """None if it works here, else one sentence why not."""
         ...
 
-    def refuses(self, config: NetConfig) -> str | None:
-        """None if it can run networks of this shape, else one sentence why not."""
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        """None if it can run networks of this shape, in this precision where one is given, else a sentence why not."""
         ...
 
-    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         """Make what `open` reads, unless it is there for these weights or `force` is given; gives its folder.
 
-        Raises ValueError for an unknown precision or a network that it refuses.
+        The solver is for denoisers. Raises ValueError for an unknown precision or a network that it can't run.
         """
         ...
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = "dpmpp2m-8") -> Session:  # fmt: skip
-        """A session. threads None = as many as the process has now; the solver is for denoisers."""
+             solver: str = SOLVER) -> Session:  # fmt: skip
+        """A session. threads None = as many as the process has now; the solver is that of `export`."""
         ...
 
 
@@ -123,10 +123,12 @@ def check_inputs(z: np.ndarray, y: np.ndarray | None, config: NetConfig, spec: I
         raise ValueError(f"class {outside[0]} is out of range; this network has classes 0 to {labels - 1}")
 
 
-def check_precision(runtime: Runtime, precision: str) -> None:
-    """Raises ValueError for a precision that a runtime does not have."""
+def check_precision(runtime: Runtime, precision: str, config: NetConfig | None = None) -> None:
+    """Raises ValueError for a precision that a runtime does not have, or not for this network."""
     if precision not in runtime.precisions:
         raise ValueError(unknown(f"precision of runtime {runtime.name}", precision, runtime.precisions))
+    if config is not None and (why := runtime.why_not(config, precision)):
+        raise ValueError(why)
 
 
 def missing_packages(runtime: Runtime, *packages: str) -> str | None:
@@ -209,10 +211,10 @@ def part_of(name: str) -> str | None:
 class FileSession:
     """The part of a session that all runtimes share which read files and run on the CPU alone."""
 
-    evaluations = 1
     weights: str  # the file that holds them
 
-    def __init__(self, runtime: Runtime, folder: Path, *, device: str, threads: int | None, precision: str) -> None:
+    def __init__(self, runtime: Runtime, folder: Path, *, device: str, threads: int | None, precision: str,
+                 solver: str) -> None:  # fmt: skip
         check_precision(runtime, precision)
         if torch.device(device).type != "cpu":
             raise ValueError(f"runtime {runtime.name} runs on the CPU here, not on {device!r}; give device cpu")
@@ -221,7 +223,12 @@ class FileSession:
         self.threads = check_threads(threads)
         self.weights_mb = facts["files"][self.weights]["bytes"] / 1e6
         self.artefact_sha256 = facts["files"][self.weights]["sha256"]
-        self.flags = ["deployed"]
+        self.flags = [] if why_not_plain(self.config) else ["deployed"]
+        self.evaluations = 1
+        if self.config.time:
+            if facts["solver"] != solver:
+                raise ValueError(f"{folder.name} was made with solver {facts['solver']}, not {solver}: export it again")
+            self.flags, self.evaluations = [f"solver={solver}"], diffusion.evaluations(solver)
 
     def __enter__(self) -> FileSession:
         return self  # its threads are its own
@@ -241,7 +248,7 @@ class FileSession:
 
 
 class TorchSession:
-    """A run's network in torch, in its deployed form if it has one; `compiled` adds compilation to it."""
+    """A run's deployed network in torch; `compiled` adds compilation to it."""
 
     builds = False
     artefact_sha256 = None
@@ -251,21 +258,13 @@ class TorchSession:
             raise ValueError(unknown("precision of a torch runtime", precision, PRECISIONS))
         run = Run(folder)
         self.threads = check_threads(threads)
-        self.net, self.spec = load_student(run, device=device).requires_grad_(False), spec_of_run(run)
-        self.config, self.device = self.net.config, torch.device(device)
-        self.dtype = PRECISIONS[precision]
-        self.version = torch.__version__
-        self.flags: list[str] = []
-        self.deployed = deploy.refusal_of(self.net) is None
-        if self.deployed:
-            self.net = deploy.deploy(self.net)
-            self.flags.append("deployed")
+        self.spec, self.device, self.dtype = spec_of_run(run), torch.device(device), PRECISIONS[precision]
+        self.net = deploy.deploy(load_student(run, device=device), self.spec, solver)
+        self.config, self.version = self.net.config, torch.__version__
         self.weights_mb = sum(p.numel() * p.element_size() for p in self.net.parameters()) / 1e6
-        self.teacher, self.evaluations = None, 1
+        self.evaluations = diffusion.evaluations(solver) if self.config.time else 1
+        self.flags = ["deployed"] if isinstance(self.net, deploy.Deployed) else []
         if self.config.time:
-            dtype = str(self.dtype).removeprefix("torch.")
-            self.teacher = EdmTeacher(self.net, self.spec, name=run.id, solver=solver, dtype=dtype)
-            self.evaluations = self.teacher.evaluations
             self.flags.append(f"solver={solver}")
         if precision == "bf16":
             self.flags.append("autocast")
@@ -293,11 +292,8 @@ class TorchSession:
     @torch.inference_mode()
     def launch(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
         """`run` that on a GPU does not wait for the end of the work."""
-        z, y = inputs
-        if self.teacher is not None:
-            return self.teacher.sample(z, y).images
         with self._autocast():
-            return self.net(z, y) if self.deployed else self.net(z, None, y)
+            return self.net(*inputs)
 
     def run(self, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
         image = self.launch(inputs)

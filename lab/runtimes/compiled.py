@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lab import compiler
 from lab.config import NetConfig
+from lab.diffusion import SOLVER
 from lab.results import Run
 from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
 
@@ -22,7 +23,9 @@ class CompiledSession(TorchSession):
         super().__init__(folder, device=device, threads=threads, precision=precision, solver=solver)
         # fullgraph: an error instead of a silent fall back to eager. isolate_recompiles: torch keeps
         # eight graphs for a forward function and then gives up; each session has its own eight.
-        self.net.compile(fullgraph=True, dynamic=False, isolate_recompiles=True)
+        # Of a solver one evaluation is compiled, not all of them one after the other.
+        part = self.net.net if self.config.time else self.net
+        part.compile(fullgraph=True, dynamic=False, isolate_recompiles=True)
 
     def build(self, inputs: tuple[Tensor, Tensor | None]) -> None:
         """One call, which compiles; whether torch's cache on disk had the graph already is a flag."""
@@ -43,16 +46,16 @@ class Compiled:
         why = None if torch.cuda.is_available() else compiler.missing()
         return why and f"runtime compiled needs {why}"
 
-    def refuses(self, config: NetConfig) -> str | None:
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
         return None
 
-    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         """Nothing to make: it compiles the run's own weights when they are first used."""
         check_precision(self, precision)
         return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = "dpmpp2m-8") -> CompiledSession:  # fmt: skip
+             solver: str = SOLVER) -> CompiledSession:  # fmt: skip
         return CompiledSession(path, device=device, threads=threads, precision=precision, solver=solver)
 
 

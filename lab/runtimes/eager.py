@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.config import NetConfig
+from lab.diffusion import SOLVER
 from lab.results import Run
 from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
 
@@ -17,16 +18,16 @@ class Eager:
     def missing(self) -> str | None:
         return None
 
-    def refuses(self, config: NetConfig) -> str | None:
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
         return None
 
-    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         """Nothing to make: the run's own weights are what it reads."""
         check_precision(self, precision)
         return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = "dpmpp2m-8") -> TorchSession:  # fmt: skip
+             solver: str = SOLVER) -> TorchSession:  # fmt: skip
         return TorchSession(path, device=device, threads=threads, precision=precision, solver=solver)
 
 

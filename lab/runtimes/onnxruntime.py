@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from lab import artefacts, deploy, export, int8
-from lab.config import JSON, NetConfig
+from lab import artefacts, export, int8
+from lab.config import JSON, NetConfig, why_not_plain
 from lab.data import ImageSpec
-from lab.deploy import Deployed
+from lab.diffusion import SOLVER
 from lab.results import Run, write_whole
 from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
@@ -25,11 +26,11 @@ class OnnxSession(FileSession):
     builds = False  # the graph is optimised while it is opened
 
     def __init__(self, runtime: OnnxRuntime, folder: Path, *, device: str, threads: int | None, precision: str,
-                 profile: Path | None = None) -> None:  # fmt: skip
+                 solver: str = SOLVER, profile: Path | None = None) -> None:  # fmt: skip
         """profile: the start of a file's name to which every operation's time is written."""
         import onnxruntime
 
-        super().__init__(runtime, folder, device=device, threads=threads, precision=precision)
+        super().__init__(runtime, folder, device=device, threads=threads, precision=precision, solver=solver)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = ERRORS_ONLY
@@ -52,8 +53,7 @@ class OnnxSession(FileSession):
         kept = {name: OrtValue.ortvalue_from_numpy(value) for name, value in self.checked(z, y).items()}
         for name, value in kept.items():
             bound.bind_ortvalue_input(name, value)
-        maps = self.config.out_channels or self.config.channels
-        image = OrtValue.ortvalue_from_shape_and_type([len(z), maps, self.spec.size, self.spec.size], np.float32)
+        image = OrtValue.ortvalue_from_shape_and_type([len(z), *self.session.get_outputs()[0].shape[1:]], np.float32)
         bound.bind_ortvalue_output(export.IMAGE, image)
         return bound, image, kept
 
@@ -93,20 +93,20 @@ for _ in range(draws):
 """
 
     def missing(self) -> str | None:
-        return missing_packages(self, "onnx", "onnxruntime", "onnx_ir")
+        return missing_packages(self, "onnx", "onnxruntime", "onnx_ir", "onnxscript")
 
-    def refuses(self, config: NetConfig) -> str | None:
-        return deploy.refusal(config)
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        return export.why_not(config, precision)
 
-    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         import onnx
         import onnxruntime
 
-        check_precision(self, precision)
+        check_precision(self, precision, run.config)
 
-        def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
+        def write(net: nn.Module, spec: ImageSpec, folder: Path) -> None:
             if precision == "fp32":  # the quantisers know products, not an operator that holds one
-                graph = export.graph_of(net, spec, own_attention=True, class_norm=True)
+                graph = export.graph(net, spec, own_attention=True, class_norm=True)
                 write_whole(folder / FILE, graph.SerializeToString())
             else:
                 export.to_onnx(net, spec, folder / FILE, precision)
@@ -114,15 +114,17 @@ for _ in range(draws):
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
 
         def more(folder: Path) -> dict[str, JSON]:
-            share = {"int8_macs": int8.share(run.recipe.student)} if precision in ("int8", "int8-static") else {}
+            prepared = precision in ("int8", "int8-static") and not why_not_plain(run.config)
+            share = {"int8_macs": int8.share(run.config)} if prepared else {}
             return share | {"opset": export.opsets(folder / FILE)}
 
         return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions, more=more,
-                                open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
+                                solver=solver, open=lambda folder: self.open(folder, threads=1, precision=precision,
+                                                                             solver=solver))  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = "dpmpp2m-8") -> OnnxSession:  # fmt: skip
-        return OnnxSession(self, path, device=device, threads=threads, precision=precision)
+             solver: str = SOLVER) -> OnnxSession:  # fmt: skip
+        return OnnxSession(self, path, device=device, threads=threads, precision=precision, solver=solver)
 
     def parts(self, folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None,
               precision: str = "fp32", calls: int = 50) -> Parts:  # fmt: skip

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from lab import artefacts, deploy, export, int8
-from lab.config import NetConfig
+from lab import artefacts, export, int8
+from lab.config import NetConfig, why_not_plain
 from lab.data import ImageSpec
 from lab.deploy import Deployed
+from lab.diffusion import SOLVER
 from lab.results import Run
 from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
@@ -38,10 +40,11 @@ class OpenVinoSession(FileSession):
     weights = WEIGHTS
     builds = True
 
-    def __init__(self, runtime: OpenVino, folder: Path, *, device: str, threads: int | None, precision: str) -> None:
+    def __init__(self, runtime: OpenVino, folder: Path, *, device: str, threads: int | None, precision: str,
+                 solver: str) -> None:  # fmt: skip
         import openvino
 
-        super().__init__(runtime, folder, device=device, threads=threads, precision=precision)
+        super().__init__(runtime, folder, device=device, threads=threads, precision=precision, solver=solver)
         self.model = core().read_model(folder / FILE)
         self.version = openvino.__version__
         self.precision = precision
@@ -110,12 +113,12 @@ for _ in range(draws):
 """
 
     def missing(self) -> str | None:
-        return missing_packages(self, "onnx", "openvino")
+        return missing_packages(self, "onnx", "openvino", "onnxscript")
 
-    def refuses(self, config: NetConfig) -> str | None:
-        return deploy.refusal(config)
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        return None
 
-    def export(self, run: Run, precision: str = "fp32", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         import openvino
 
         check_precision(self, precision)
@@ -123,21 +126,25 @@ for _ in range(draws):
         if precision == "int8":
             versions |= {"nncf": _nncf().__version__}
 
-        def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
-            net = int8.prepared(net, spec, export.SEVEN_BITS_TOP) if precision == "int8" else net
-            graph = export.graph_of(net, spec, open_gelu=open_gelu())
+        def write(net: nn.Module, spec: ImageSpec, folder: Path) -> None:
+            prepare = precision == "int8" and isinstance(net, Deployed)
+            net = int8.prepared(net, spec, export.SEVEN_BITS_TOP) if prepare else net
+            graph = export.graph(net, spec, open_gelu=open_gelu())
             model = core().read_model(graph.SerializeToString())
-            model = _int8(model, net, spec) if precision == "int8" else model
+            if precision == "int8":
+                model = _int8(model, net, spec) if prepare else _int8_any(model, net, spec)
             openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 
-        more = {"int8_macs": int8.share(run.recipe.student)} if precision == "int8" else {}
+        prepared = precision == "int8" and not why_not_plain(run.config)
+        more = {"int8_macs": int8.share(run.config)} if prepared else {}
         return artefacts.ensure(run, self.name, precision, write=write, force=force, versions=versions,
-                                more=lambda folder: more,
-                                open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
+                                more=lambda folder: more, solver=solver,
+                                open=lambda folder: self.open(folder, threads=1, precision=precision, solver=solver)
+                                )  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = "dpmpp2m-8") -> OpenVinoSession:  # fmt: skip
-        return OpenVinoSession(self, path, device=device, threads=threads, precision=precision)
+             solver: str = SOLVER) -> OpenVinoSession:  # fmt: skip
+        return OpenVinoSession(self, path, device=device, threads=threads, precision=precision, solver=solver)
 
     def parts(self, folder: Path, z: np.ndarray, y: np.ndarray | None, *, threads: int | None = None,
               precision: str = "fp32", calls: int = 50) -> Parts:  # fmt: skip
@@ -174,23 +181,32 @@ def _nncf() -> Any:
 
 
 def _int8(model: Any, net: Deployed, spec: ImageSpec) -> Any:
-    """Post-training quantisation of the products that int8.py prepares."""
+    """Post-training quantisation of the products that int8.py prepares: smoothed and rounded they are already."""
+    kept = export.kept_in_int8(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
+    smooth = _nncf().AdvancedSmoothQuantParameters(matmul=-1)
+    model = _quantised(model, net, spec, kept, disable_bias_correction=True, smooth_quant_alphas=smooth)
+    _give_weights(model, net)
+    return model
+
+
+def _int8_any(model: Any, net: nn.Module, spec: ImageSpec) -> Any:
+    """Post-training quantisation as NNCF does it, but for the products that see pixels and those without weights."""
+    return _quantised(model, net, spec, export.kept_float(export.graph(net, spec)))
+
+
+def _quantised(model: Any, net: nn.Module, spec: ImageSpec, kept: list[str], **advanced: Any) -> Any:
     nncf = _nncf()
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     batches = list(export.calibration(spec, net.config.num_classes))
-    kept = export.kept_in_int8(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
-    ready = nncf.AdvancedQuantizationParameters(  # smoothed and rounded it is already
-        overflow_fix=nncf.OverflowFix.ENABLE, disable_bias_correction=True,
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
+    how = nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix.ENABLE, **advanced,
         # Left alone, it takes the mean of the batches' extremes and cuts rare patches off.
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     )  # fmt: skip
-    model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches),
-                          model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=kept),
-                          advanced_parameters=ready)  # fmt: skip
-    _give_weights(model, net)
-    return model
+    return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches),
+                         model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=kept),
+                         advanced_parameters=how)  # fmt: skip
 
 
 def _give_weights(model: Any, net: Deployed) -> None:

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from lab import artefacts, deploy, export
-from lab.config import NetConfig
+from lab import artefacts, export
+from lab.config import NetConfig, why_not_plain
 from lab.data import ImageSpec
 from lab.deploy import Deployed
+from lab.diffusion import SOLVER
 from lab.results import Run, write_whole
 from lab.runtimes.base import FileSession, check_precision
 
@@ -90,8 +91,9 @@ class PackedSession(FileSession):
     weights = FILE
     builds = False
 
-    def __init__(self, runtime: Packed, folder: Path, *, device: str, threads: int | None, precision: str) -> None:
-        super().__init__(runtime, folder, device=device, threads=threads, precision=precision)
+    def __init__(self, runtime: Packed, folder: Path, *, device: str, threads: int | None, precision: str,
+                 solver: str) -> None:  # fmt: skip
+        super().__init__(runtime, folder, device=device, threads=threads, precision=precision, solver=solver)
         state = load_file(folder / FILE)
         self.net = packed_net(self.config)
         self.net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
@@ -130,12 +132,13 @@ class Packed:
     def missing(self) -> str | None:
         return None
 
-    def refuses(self, config: NetConfig) -> str | None:
-        return deploy.refusal(config)
+    def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        why = why_not_plain(config)
+        return why and f"runtime packed unpacks the layers of plain students: {why}"
 
-    def export(self, run: Run, precision: str = "ternary", *, force: bool = False) -> Path:
+    def export(self, run: Run, precision: str = "ternary", *, force: bool = False, solver: str = SOLVER) -> Path:
         """Raises ValueError also for a student that is not ternary."""
-        check_precision(self, precision)
+        check_precision(self, precision, run.config)
 
         def write(net: Deployed, spec: ImageSpec, folder: Path) -> None:
             write_whole(folder / FILE, to_bytes(packed_state(net)))
@@ -145,8 +148,8 @@ class Packed:
                                 open=lambda folder: self.open(folder, threads=1, precision=precision))  # fmt: skip
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "ternary",
-             solver: str = "dpmpp2m-8") -> PackedSession:  # fmt: skip
-        return PackedSession(self, path, device=device, threads=threads, precision=precision)
+             solver: str = SOLVER) -> PackedSession:  # fmt: skip
+        return PackedSession(self, path, device=device, threads=threads, precision=precision, solver=solver)
 
 
 RUNTIME = Packed()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab import bench, pack
+from lab import cost, pack
 from lab.cli import MISSING, OK, USAGE, main
 from lab.cli.device import TARGETS
 from lab.config import DiTConfig
@@ -76,7 +76,7 @@ def test_the_manifest_has_the_checksum_of_every_other_file(unpacked: Path) -> No
 def test_a_pack_says_whose_weights_it_holds(unpacked: Path, finished_run: Run) -> None:
     model = facts(unpacked)["model"]
     assert model["model_id"] == finished_run.id and model["params_deployed"] < model["params"]
-    assert model["activations"] == bench.activations(CONFIG)
+    assert model["activations"] == cost.activations(CONFIG)
     assert model["weights_sha256"] == finished_run.read("student")["weights_sha256"]
 
 

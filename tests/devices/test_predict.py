@@ -41,7 +41,7 @@ def timings(rates: Rates, noise: float = 0.0, batches: tuple[int, ...] = (1, 16)
     DiTConfig(image_size=8, channels=3, out_channels=6, patch=2, depth=3, width=48, heads=3, mlp_hidden=77),
 ])  # fmt: skip
 def test_the_flops_are_twice_the_multiply_adds_of_the_deployed_net(config: DiTConfig, batch: int) -> None:
-    assert predict.work(config, batch).flops == 2 * batch * cost.deployed(config)["macs_deployed"]
+    assert predict.work(config, batch).flops == 2 * batch * cost.of_config(config)["macs_deployed"]
 
 
 def test_weights_are_read_once_whatever_the_batch_and_shrink_with_the_precision() -> None:
@@ -66,7 +66,7 @@ def test_the_parts_together_are_the_whole() -> None:
 @pytest.mark.parametrize(
     ("config", "options", "words"),
     [
-        (DiTConfig(time=True), {}, "only a one-step DiT has a deployed form to predict, got d4w64h4p4"),
+        (DiTConfig(time=True), {}, "d4w64h4p4 can't be predicted: .* this network is a denoiser"),
         (UNetConfig(), {}, "of family unet"),
         (DiTConfig(width=65), {}, "width 65 is not a multiple of heads 4"),
         (DiTConfig(), {"precision": "fp8"}, "unknown precision 'fp8'"),
