@@ -25,7 +25,7 @@ FLOORS: dict[int, list[str]] = {
 FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]
 # Folders of methods, runtimes and pages: these never import one another, only what they share.
 APART = ("lab.methods", "lab.runtimes", "lab.dashboard")
-SHARED = ("lab.methods.features",)  # no method, what several need
+SHARED = ("lab.methods.features", "lab.methods.assistant")  # no method, what several need
 
 
 def files() -> list[Path]:

@@ -1,0 +1,87 @@
+"""What methods share that learn from an assistant: a larger DiT of the student's family, taught by the same teacher.
+
+Two runs, where none is named: the assistant first, a plain student that sees twice the images; then the student.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lab.config import JSON, DiTConfig, Recipe, Use
+from lab.methods import features
+from lab.methods.base import Method, Step
+
+
+@dataclass
+class Assisted(Method):
+    """Abstract: learns from an assistant's image and blocks, beside the teacher's image."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"guide"})
+    added_later: ClassVar[dict[str, JSON]] = {"assistant": None}  # a name for the recipe's guide, where it is kept
+
+    assistant: str | None = None  # the run that assists; None = the recipe's guide, or one that is trained first
+    depth: int = 12  # blocks of an assistant that is trained first, at least the student's
+    width: int = 64  # of its tokens, at least the student's
+    pair: float = 1.0  # weight of the teacher's image
+    output: float = 0.5  # weight of the assistant's image
+    features: float = 1.0  # weight of its blocks, at the start
+    until: float = 1.0  # share of the run after which they have faded out
+    rate: float = 0.2  # of the projections' learning rate, over the recipe's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pair", "output", "features"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.pair + self.output <= 0:
+            raise ValueError("pair and output must not both be 0: nothing would say what the image is to be")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until must lie in (0, 1], got {self.until}")
+        if not self.rate > 0:
+            raise ValueError(f"rate must be above 0, got {self.rate}")
+
+    def why_not(self, recipe: Recipe) -> str | None:
+        if not isinstance(recipe.student, DiTConfig):
+            return (f"method {self.name} matches blocks of two DiTs, the student is of family "
+                    f"{recipe.student.family}")  # fmt: skip
+        if recipe.guide and self.assistant not in (None, recipe.guide):
+            return (f"guide is {recipe.guide} and {self.name}.assistant {self.assistant}: they are one; "
+                    "leave one out")  # fmt: skip
+        return None
+
+    def plan(self, recipe: Recipe) -> list[Recipe]:
+        """The assistant first, where none is named: a plain student of the same pairs that sees twice the images."""
+        uses = tuple(use if use.method != self.name else _of_any_assistant(use) for use in recipe.methods)
+        if guide := recipe.guide or self.assistant:
+            return [dataclasses.replace(recipe, methods=uses, guide=guide)]
+        student = recipe.student
+        width = max(self.width, student.width)
+        shape = dataclasses.replace(student, depth=max(self.depth, student.depth), width=width, mlp_hidden=None,
+                                    heads=student.heads if width % student.heads == 0 else 4)  # fmt: skip
+        others = tuple(use for use in recipe.methods if use.method == "pairs") or (Use("pairs"),)
+        first = dataclasses.replace(recipe, student=shape, methods=others, steps=2 * recipe.steps, keep=())
+        return [first, dataclasses.replace(recipe, methods=uses, guide="stage:0")]
+
+    def objective_weight(self, progress: float) -> float:
+        return self.pair
+
+    def weight(self, progress: float) -> float:
+        """Of the term that matches blocks."""
+        return self.features * features.fade(progress, self.until)
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        """The term of the assistant's image; a method adds that of its blocks."""
+        if not self.output:
+            return {}
+        toward = step.toward(step.guide_prediction)
+        return {"output": self.output * torch.stack([*toward.values()]).sum()}
+
+
+def _of_any_assistant(use: Use) -> Use:
+    """Without what says which assistant, or what one would be like: the recipe's guide does, and a run has one id."""
+    return Use(use.method, {k: v for k, v in use.options.items() if k not in ("assistant", "depth", "width")})
