@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lab import experiment, metrics
-from lab.experiment import Machine, commit
+from lab.experiment import Compute, commit
 from lab.perceptual import FeatureDistance
 from lab.results import Store, read_json, write_json
 
@@ -77,7 +77,7 @@ def trained_on(store: Store, name: str, pairs: int, weight: float, decay: float,
             (scratch.root / shared).symlink_to((store.root / shared).absolute())
         recipe = run.recipe.with_(start=(run.id,), pairs=pairs, steps=UPDATES, keep=(), lr=lr)
         with mock.patch.object(FeatureDistance, "forward", with_moments(weight, decay)):
-            done = experiment.run(recipe, scratch, machine=Machine(compile=False), measure=False)
+            done = experiment.run(recipe, scratch, compute=Compute(compile=False), measure=False)
         values = metrics.evaluate(done, scratch)["values"]
     return {"weight": weight, "decay": decay, "lr": lr} | {k: values[k]["value"] for k in COLUMNS[3:]}
 

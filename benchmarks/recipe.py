@@ -19,7 +19,7 @@ from statistics import mean
 import clocked
 
 from lab.config import DiTConfig, Recipe
-from lab.experiment import Machine
+from lab.experiment import Compute
 from lab.results import Store, write_json
 
 LAB = Recipe(data="fashion-mnist", teacher="fashion", pairs=100_000, student=DiTConfig())
@@ -34,13 +34,13 @@ TURNS = 3  # in which the speeds are measured
 COLUMNS = ["name", "seed", "images_s", "updates", "trained_s", "teacher_l1", "fd"]
 
 
-def compare(store: Store, machine: Machine, *, seconds: float, seeds: int, base: Recipe, out: Path) -> dict:
+def compare(store: Store, compute: Compute, *, seconds: float, seeds: int, base: Recipe, out: Path) -> dict:
     """All rows, the chosen variants, and the ratios of mean distances; written to `out` after every run."""
     rows, chosen = [], {}
 
     def row(rival: str, variant: str, seed: int) -> dict:
         found = clocked.run(
-            f"{rival} {variant}", base.with_(seed=seed, **CHOICES[rival][variant]), seconds, store, machine
+            f"{rival} {variant}", base.with_(seed=seed, **CHOICES[rival][variant]), seconds, store, compute
         )
         rows.append(found)
         print(clocked.table([found], COLUMNS).splitlines()[1], flush=True)
@@ -49,7 +49,7 @@ def compare(store: Store, machine: Machine, *, seconds: float, seeds: int, base:
     for tries in range(1, TURNS + 1):
         for variants in CHOICES.values():
             for options in variants.values():
-                clocked.plan(base.with_(**options), store, machine, tries)
+                clocked.plan(base.with_(**options), store, compute, tries)
     for rival, variants in CHOICES.items():
         scores = {variant: row(rival, variant, 0)["fd"] for variant in variants}
         chosen[rival] = min(scores, key=scores.__getitem__)
@@ -80,7 +80,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipe.json"))
     args = parser.parse_args()
     found = compare(
-        Store(args.results), Machine(compile=True), seconds=args.seconds, seeds=args.seeds,
+        Store(args.results), Compute(compile=True), seconds=args.seconds, seeds=args.seeds,
         base=LAB.with_(teacher=args.teacher, pairs=args.pairs), out=args.out,
     )  # fmt: skip
     for rival, ratio in found["ratio"].items():

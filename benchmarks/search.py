@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lab import optim
 from lab.config import DiTConfig, Recipe, Use
-from lab.experiment import Machine
+from lab.experiment import Compute
 from lab.models.dit import DiT, Linear
 from lab.perceptual import FeatureDistance, unit
 from lab.results import Store, read_json, write_json
@@ -131,7 +131,7 @@ def _with_adaln(modules: list[nn.Module]) -> dict[nn.Parameter, int]:
 BLOCK_MATRICES = optim._block_matrices
 
 
-def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
+def search(base: Recipe, store: Store, compute: Compute, out: Path) -> Recipe:
     """Every stage in turn; writes all rows and the winners to `out`."""
     report = read_json(out) or {"base": base.to_json(), "rungs_s": RUNGS_S, "stages": []}
     done = {stage["stage"]: stage["winner"] for stage in report["stages"]}
@@ -139,7 +139,7 @@ def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
         if stage in done:
             base = base.with_(**candidates[done[stage]])
             continue
-        base, rows = halve(base, candidates, store, machine, ONE_RUNG_S.get(stage, RUNGS_S))
+        base, rows = halve(base, candidates, store, compute, ONE_RUNG_S.get(stage, RUNGS_S))
         report["stages"].append({"stage": stage, "rows": rows, "winner": rows[-1]["name"]})
         report["best"] = base.to_json()
         write_json(out, report)
@@ -150,7 +150,7 @@ def search(base: Recipe, store: Store, machine: Machine, out: Path) -> Recipe:
 COLUMNS = ["name", "budget_s", "images_s", "updates", "teacher_l1", "fd"]
 
 
-def halve(base: Recipe, candidates: dict[str, dict], store: Store, machine: Machine, rungs_s: tuple[float, ...]
+def halve(base: Recipe, candidates: dict[str, dict], store: Store, compute: Compute, rungs_s: tuple[float, ...]
           ) -> tuple[Recipe, list[dict]]:  # fmt: skip
     """Successive halving by distance, by thirds; the last row is the winner's."""
     alive, rows = dict(candidates), []
@@ -161,7 +161,7 @@ def halve(base: Recipe, candidates: dict[str, dict], store: Store, machine: Mach
             if name in PATCHES:  # same recipe, other code: a rate of its own in the tenth digit gives it its own id
                 recipe = recipe.with_(lr=recipe.lr * (1 + 1e-9 * (1 + [*PATCHES].index(name))))
             with PATCHES.get(name, contextlib.nullcontext)():
-                row = clocked.run(name, recipe, seconds, store, machine)
+                row = clocked.run(name, recipe, seconds, store, compute)
             rows.append(row)
             scores[name] = row["fd"]
             print(clocked.table([row], COLUMNS).splitlines()[1], flush=True)
@@ -181,5 +181,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/search.json"))
     args = parser.parse_args()
     store = Store(args.results)
-    winner = search(BASE.with_(teacher=args.teacher), store, Machine(compile=True), args.out)
+    winner = search(BASE.with_(teacher=args.teacher), store, Compute(compile=True), args.out)
     print(winner.to_json())

@@ -18,7 +18,7 @@ _HOMES = {
     "Store": "lab.results",
     "Budget": "lab.choose",
     "recommend": "lab.choose",
-    "Machine": "lab.experiment",
+    "Compute": "lab.experiment",
     "run": "lab.experiment",
     "generate": "lab.sampling",
     "load": "lab.sampling",

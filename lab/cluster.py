@@ -54,7 +54,7 @@ class OnRay:
 
     What a run needs travels with it: its teacher, guide and starts, and what there is of it so far. An earlier stage
     is a task of its own whose result the later ones take, so Ray orders them. A task whose node dies is begun again
-    elsewhere. Where it is stopped, runs at work are lost; those that have come back are here.
+    elsewhere. Where the sweep is stopped, what runs at work have done may be lost; those that have come back are here.
     """
 
     def __init__(self, store: Store, *, address: str | None = None, cpus: int = 1, orders: Orders = Orders(),
@@ -148,10 +148,10 @@ def on_node(text: str, orders: Orders, kit: bytes, *earlier: Sent) -> Sent:
         for packed in [kit, *(sent.packed for sent in earlier)]:
             unpack(packed, store.root / "runs")
         _share_caches(store.root, orders.shared)
-        machine, why = experiment.Machine(device=orders.device, threads=orders.threads, compile=orders.compile), ""
+        compute, why = experiment.Compute(device=orders.device, threads=orders.threads, compile=orders.compile), ""
         try:
-            experiment.run(recipe, store, machine=machine, measure=orders.measure)
-        except Exception as error:  # its sentence goes back, and the folder with the traceback
+            experiment.run(recipe, store, compute=compute, measure=orders.measure)
+        except (Exception, KeyboardInterrupt) as error:  # its sentence goes back, and the folder with the traceback
             why = f"{type(error).__name__}: {error}"
         run = Run(store.root / "runs" / recipe.id)
         if not run.path.exists():

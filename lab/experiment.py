@@ -34,7 +34,7 @@ COMPILE_FROM_IMAGES = 50_000  # below that a compilation of 10 to 25 s does not 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Compute:
     """Where a run runs; recorded in env.json, outside the recipe's id."""
 
     device: str = "auto"  # auto, cpu, cuda, mps
@@ -57,7 +57,7 @@ class Machine:
 # --- the run ------------------------------------------------------------------------------------
 
 
-def run(recipe: Recipe, store: Store | None = None, *, machine: Machine = Machine(), measure: bool = True) -> Run:
+def run(recipe: Recipe, store: Store | None = None, *, compute: Compute = Compute(), measure: bool = True) -> Run:
     """Do a recipe and everything it needs first; gives its run.
 
     A finished run is returned as it is, a stopped one goes on. Raises ValueError for a recipe that
@@ -68,23 +68,23 @@ def run(recipe: Recipe, store: Store | None = None, *, machine: Machine = Machin
     for job in jobs:
         store.open(job.recipe)  # so that the last of a plan can be told to go on, wherever it was stopped
     for job in jobs:
-        done = run_job(job, store, machine=machine, measure=measure)
+        done = run_job(job, store, compute=compute, measure=measure)
     return done
 
 
-def run_job(job: Job, store: Store, *, machine: Machine = Machine(), measure: bool = True) -> Run:
+def run_job(job: Job, store: Store, *, compute: Compute = Compute(), measure: bool = True) -> Run:
     """One job of a plan, whose earlier ones are done; as `run`."""
     run = store.open(job.recipe)
     if run.status().state == "done":
         return run
     with run.working(), _on_signal(_interrupt):
-        _record(run, machine, job)
+        _record(run, compute, job)
         started = run.status().started or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         run.set_status(state="running", steps=job.recipe.steps, started=started, error="")
         try:
             if not is_whole(run):
-                _train(run, job, store, machine)
-            _after(run, store, machine, measure)
+                _train(run, job, store, compute)
+            _after(run, store, compute, measure)
         except (Stopped, KeyboardInterrupt):
             run.set_status(state="stopped")
             raise
@@ -98,9 +98,9 @@ def run_job(job: Job, store: Store, *, machine: Machine = Machine(), measure: bo
     return run
 
 
-def _train(run: Run, job: Job, store: Store, machine: Machine) -> None:
-    recipe, device = job.recipe, machine.torch_device()
-    compiled = machine.compiles(recipe, notice=True)
+def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
+    recipe, device = job.recipe, compute.torch_device()
+    compiled = compute.compiles(recipe, notice=True)
     batches, spec, reader = _source(job, store, device)
     guide = guides.load(store.get(recipe.guide), device) if recipe.guide else None
     starts = [_finished(store.get(name), device) for name in recipe.start]
@@ -179,11 +179,11 @@ def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
         raise ValueError("\n".join(wrong))
 
 
-def _after(run: Run, store: Store, machine: Machine, measure: bool) -> None:
+def _after(run: Run, store: Store, compute: Compute, measure: bool) -> None:
     """Cost, metrics and sheet of a finished network; also for a run stopped in between."""
     from lab import cost, metrics, neighbours
 
-    device = machine.torch_device()
+    device = compute.torch_device()
     net, spec = load_student(run, device=device), spec_of_run(run)
     run.write("cost", cost.of_run(run))
     sheet(run, net, spec, device)
@@ -234,10 +234,10 @@ def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) 
 # --- the record ---------------------------------------------------------------------------------
 
 
-def _record(run: Run, machine: Machine, job: Job) -> None:
+def _record(run: Run, compute: Compute, job: Job) -> None:
     """One entry in env.json for every sitting: what the figures of this run were made with."""
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
     found = run.read("env")
     sittings = found["sittings"] if isinstance(found, dict) else []
     spec = job.spec or data.ImageSpec(data=job.recipe.data, size=job.recipe.student.image_size,
@@ -248,8 +248,8 @@ def _record(run: Run, machine: Machine, job: Job) -> None:
     sittings.append({
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "from_step": run.status().step, "commit": commit(), "python": platform.python_version(),
-        "torch": torch.__version__, "device": str(machine.torch_device()), "threads": torch.get_num_threads(),
-        "compiled": machine.compiles(job.recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
+        "torch": torch.__version__, "device": str(compute.torch_device()), "threads": torch.get_num_threads(),
+        "compiled": compute.compiles(job.recipe), "machine": platform.machine(), "cpus": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **conditions,
     })  # fmt: skip
@@ -295,4 +295,4 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-__all__ = ["SHAPES", "Machine", "check", "commit", "digits_student", "plan", "resolve", "run", "run_job"]
+__all__ = ["SHAPES", "Compute", "check", "commit", "digits_student", "plan", "resolve", "run", "run_job"]

@@ -270,7 +270,7 @@ def test_a_compiled_run_learns_the_same(taught):
     loss = plain.log_rows()[-1]["pairs/l1"]
     for path in plain.path.glob("*.*"):
         path.unlink()
-    compiled = experiment.run(TINY_STUDENT, taught, machine=experiment.Machine(compile=True), measure=False)
+    compiled = experiment.run(TINY_STUDENT, taught, compute=experiment.Compute(compile=True), measure=False)
     assert compiled.log_rows()[-1]["pairs/l1"] == pytest.approx(loss, rel=1e-3)
 
 
@@ -286,9 +286,9 @@ def no_compiler(monkeypatch):
 def test_without_a_compiler_training_goes_on_uncompiled_with_a_notice(taught, no_compiler):
     expected = weights(experiment.run(TINY_STUDENT, Store(taught.root), measure=False))
     shutil.rmtree(taught.get("d2w16h2p4").path)
-    here = experiment.Machine(compile=True, device="cpu")
+    here = experiment.Compute(compile=True, device="cpu")
     with pytest.warns(UserWarning, match=r"^training goes on uncompiled, .*needs a C\+\+ compiler, and no .* is here"):
-        run = experiment.run(TINY_STUDENT, taught, machine=here, measure=False)
+        run = experiment.run(TINY_STUDENT, taught, compute=here, measure=False)
     assert run.read("env")["sittings"][-1]["compiled"] is False
     assert same(weights(run), expected)
 
@@ -334,21 +334,21 @@ def saved_every_10_updates_and_killed_in_the_27th(ema, student, decay, step):
 
 train.update_ema = saved_every_10_updates_and_killed_in_the_27th
 recipe = dataclasses.replace(TINY_STUDENT, steps=40)
-experiment.run(recipe, Store({store!r}), machine=experiment.Machine(device="cpu", compile=True), measure=False)
+experiment.run(recipe, Store({store!r}), compute=experiment.Compute(device="cpu", compile=True), measure=False)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiler.missing() is not None, reason=f"needs {compiler.missing()}")
 def test_kill_9_of_a_compiled_run_between_two_saves_loses_nothing(taught, tmp_path):
-    recipe, here = dataclasses.replace(TINY_STUDENT, steps=40), experiment.Machine(device="cpu", compile=True)
+    recipe, here = dataclasses.replace(TINY_STUDENT, steps=40), experiment.Compute(device="cpu", compile=True)
     shutil.copytree(taught.root, tmp_path / "undisturbed")
-    expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), machine=here, measure=False))
+    expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), compute=here, measure=False))
     code = KILLED_COMPILED.format(root=str(ROOT), tests=str(ROOT / "tests"), store=str(taught.root))
     killed = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, timeout=120)
     run = taught.open(experiment.resolve(recipe, taught))
     assert killed.returncode == -signal.SIGKILL and run.status().step == 20 and (run.path / "state.pt").exists()
-    done = experiment.run(recipe, taught, machine=here, measure=False)
+    done = experiment.run(recipe, taught, compute=here, measure=False)
     assert [sitting["compiled"] for sitting in done.read("env")["sittings"]] == [True, True]
     assert same(weights(done), expected)
 

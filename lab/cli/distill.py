@@ -20,7 +20,7 @@ from lab.cli.frame import (
     dry_run_option,
     get_run,
     list_of,
-    machine_of,
+    compute_of,
     machine_options,
     open_store,
     would,
@@ -54,7 +54,7 @@ def pairs(args: argparse.Namespace) -> Answer:
     from lab import pairs as pair_sets
     from lab.config import TeacherName
 
-    store, machine = open_store(args), machine_of(args)
+    store, compute = open_store(args), compute_of(args)
     if TeacherName.parse(args.teacher).is_run:
         get_run(store, args.teacher)
     with as_usage():
@@ -65,7 +65,7 @@ def pairs(args: argparse.Namespace) -> Answer:
         return would([{"id": what.id, "pairs": args.count, "would": todo,
                        "folder": str(pair_sets.Pairs(store.root, what).path)}])  # fmt: skip
     try:
-        made = pair_sets.ensure(store, what, args.count, device=machine.torch_device())
+        made = pair_sets.ensure(store, what, args.count, device=compute.torch_device())
     except KeyboardInterrupt:
         raise RuntimeError(f"stopped; finished shards are kept in {store.root / 'pairs' / what.id} and the same "
                            "command goes on with the next one") from None  # fmt: skip
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> Answer:
     from lab import experiment, jobs
     from lab.train import Stopped
 
-    store, machine = open_store(args, new=True), machine_of(args, args.compile)
+    store, compute = open_store(args, new=True), compute_of(args, args.compile)
     with as_usage():
         if args.name_teacher:
             store.check_alias(args.name_teacher)
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> Answer:
         for job in planned:
             store.open(job.recipe)  # so that the last of them can be told to go on, wherever it was stopped
         for job in planned:
-            done = experiment.run_job(job, store, machine=machine, measure=not args.no_measure)
+            done = experiment.run_job(job, store, compute=compute, measure=not args.no_measure)
     except (Stopped, KeyboardInterrupt):
         stopped, last = store.open(job.recipe), store.open(planned[-1].recipe)
         raise RuntimeError(f"stopped at step {stopped.status().step} of {job.recipe.steps}; go on with: "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lab.cli.text import table_text
 
 if TYPE_CHECKING:
-    from lab.experiment import Machine
+    from lab.experiment import Compute
     from lab.results import Run, Store
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
@@ -130,10 +130,10 @@ def open_store(args: argparse.Namespace, *, new: bool = False) -> Store:
     return Store(args.results)
 
 
-def machine_of(args: argparse.Namespace, compile: bool | None = None) -> Machine:
+def compute_of(args: argparse.Namespace, compile: bool | None = None) -> Compute:
     import torch
 
-    from lab.experiment import Machine
+    from lab.experiment import Compute
 
     threads = args.threads if isinstance(args.threads, int) else 0  # `bench` sets each of several itself
     if threads:
@@ -141,7 +141,7 @@ def machine_of(args: argparse.Namespace, compile: bool | None = None) -> Machine
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if args.device in there and not there[args.device]():
         raise Usage(f"device {args.device!r} is not on this machine; --device auto takes what there is")
-    return Machine(device=args.device, threads=threads, compile=compile)
+    return Compute(device=args.device, threads=threads, compile=compile)
 
 
 def get_run(store: Store, name: str) -> Run:

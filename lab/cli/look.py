@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.cli.frame import (
     FAILED,
@@ -22,9 +22,6 @@ from lab.cli.frame import (
     positive,
 )
 from lab.cli.text import RUN_COLUMNS, table_text
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_count(commands: Any) -> None:
@@ -80,27 +77,26 @@ def add_ls(commands: Any) -> None:
 
 
 def ls(args: argparse.Namespace) -> Answer:
-    import pandas as pd
-
+    from lab.choose import names
     from lab.config import unknown
 
     store = open_store(args)
     table = store.table()
     if table.empty:
         return Answer([], f"no run in {store.root}; start with `python -m lab run --help`")
-    if not args.hidden and "hide" in table:
-        table = table[table["hide"].map(lambda hidden: hidden is not True)]
-    chosen = list(args.columns or (c for c in RUN_COLUMNS if c in table))
+    table = table.assign(label=names(table))
+    table = table if args.hidden else table[~table["hide"]]
+    chosen = list(args.columns or RUN_COLUMNS)
     chosen = list(table.columns) if chosen == ["all"] else chosen
     sort = (args.sort or "").removeprefix("-")
     for name in [*chosen, *([sort] if sort else [])]:
         if name not in table:
             raise Usage(unknown("column", name, table.columns))
     if sort:
-        key = pd.to_numeric(table[sort], errors="coerce")
-        key = table[sort].astype(str) if key.isna().all() else key
+        key = table[sort].astype(str) if table[sort].dtype == object else table[sort]
         table = table.loc[key.sort_values(ascending=not args.sort.startswith("-"), na_position="last").index]
     table = table[["run", *(c for c in chosen if c != "run")]] if args.json else table[chosen]
+    table = table.convert_dtypes().astype(object).where(table.notna(), None)  # whole numbers as such
     rows = table.to_dict("records")
     return Answer(rows, table.to_csv(index=False).rstrip("\n") if args.csv else table_text(rows))
 
@@ -121,6 +117,7 @@ BUDGET_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "percentile": (str, "p50 (default), p90 or p99"),
     "metric": (str, "what to choose by (default fd)"),
     "protocol": (str, "how the metric was measured (default: the most common)"),
+    "method": (str, "students of this method alone, e.g. teaching_assistant, or plain for those without any"),
 }
 
 

@@ -26,7 +26,7 @@ from lab.cli.frame import (
     finished,
     get_run,
     list_of,
-    machine_of,
+    compute_of,
     machine_options,
     one_of,
     open_store,
@@ -55,7 +55,7 @@ def add_eval(commands: Any) -> None:
 def eval_(args: argparse.Namespace) -> Answer:
     from lab import metrics, neighbours
 
-    store, machine = open_store(args), machine_of(args)
+    store, compute = open_store(args), compute_of(args)
     chosen = {k: getattr(args, k) for k in ("samples", "seed") if getattr(args, k) is not None}
     value, rows = {}, []
     runs = finished(store, args.runs)
@@ -66,8 +66,8 @@ def eval_(args: argparse.Namespace) -> Answer:
         return would([{"run": found.label, **_asked(asked[found.id]), "would": "nothing, it is measured" if
                        there[found.id] else "measure it"} for found in runs])  # fmt: skip
     for found in runs:
-        value[found.id] = metrics.evaluate(found, store, force=args.force, device=machine.torch_device(), **chosen)
-        neighbours.ensure(found, store, force=args.force, device=machine.torch_device())
+        value[found.id] = metrics.evaluate(found, store, force=args.force, device=compute.torch_device(), **chosen)
+        neighbours.ensure(found, store, force=args.force, device=compute.torch_device())
         rows += [
             {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
             for name, m in value[found.id]["values"].items()
@@ -110,8 +110,8 @@ def sample(args: argparse.Namespace) -> Answer:
     out = Path(args.out)
     if out.suffix not in (".png", ".npz"):
         raise Usage(f"--out must end with .png or .npz, got {args.out!r}")
-    store, machine = open_store(args), machine_of(args)
-    student = load(get_run(store, args.run).id, store, device=machine.torch_device())
+    store, compute = open_store(args), compute_of(args)
+    student = load(get_run(store, args.run).id, store, device=compute.torch_device())
     seeds = range(args.seed, args.seed + args.count)
     y = _classes(args, student)
     if args.dry_run:
@@ -178,12 +178,12 @@ def celsius(text: str) -> float:
 def bench(args: argparse.Namespace) -> Answer:
     from lab import bench as timing
 
-    store, machine = open_store(args), machine_of(args)
+    store, compute = open_store(args), compute_of(args)
     with as_usage():
         timing.forms_of(args.runtime, args.precision)
     chosen = dict(
         runtimes=args.runtime, precisions=args.precision, batches=args.batch, scopes=args.scope, threads=args.threads,
-        preset=args.preset, device=str(machine.torch_device()), force=args.force,
+        preset=args.preset, device=str(compute.torch_device()), force=args.force,
     )  # fmt: skip
     if args.dry_run:
         return would([{**vars(t), "run": t.run.label, "would": "time it"}
@@ -275,7 +275,7 @@ def add_verify(commands: Any) -> None:
 
 def verify(args: argparse.Namespace) -> Answer:
     store = open_store(args)
-    device = str(machine_of(args).torch_device())
+    device = str(compute_of(args).torch_device())
     rows = [row for found in finished(store, args.runs)
             for row in _verify_run(found, store, quick=args.quick, device=device)]  # fmt: skip
     if not args.runs:

@@ -18,7 +18,7 @@ from lab.cli.frame import (
     as_usage,
     command,
     count_of,
-    machine_of,
+    compute_of,
     machine_options,
     open_store,
     would,
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def add_sweep(commands: Any) -> None:
     made = command(
         commands, sweep, "do every recipe of a file, each once; the same command goes on where it was stopped",
-        "sweep recipes/shapes.json --dry-run",
-        "sweep recipes/shapes.json --workers 2",
-        "sweep recipes/shapes.json --on ray --address auto --cpus 4",
+        "sweep shapes.json --dry-run",
+        "sweep shapes.json --workers 2",
+        "sweep shapes.json --on ray --address auto --cpus 4",
         takes="FILE",
     )  # fmt: skip
     made.add("file", metavar="FILE", help="JSON: a list of recipes, or {base, axes, within, iso, sample or search}")
@@ -59,7 +59,7 @@ def sweep(args: argparse.Namespace) -> Answer:
     store, file = open_store(args, new=True), Path(args.file)
     if not file.is_file():
         raise Usage(f"there is no sweep file {args.file!r}")
-    machine_of(args)  # a device that is not here is told before any work
+    compute_of(args)  # a device that is not here is told before any work
     with as_usage():
         found = sweeps.read(file.read_text(), args.name or file.stem)
     if args.dry_run:

@@ -13,7 +13,7 @@ from lab.config import DiTConfig, Recipe, UNetConfig, Use
 from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
-MACHINE = experiment.Machine(compile=False)
+MACHINE = experiment.Compute(compile=False)
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +23,12 @@ def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(tmp_path_factory.mktemp("drawn"))
     net = UNetConfig(image_size=8, widths=(8, 16), attention=(), groups=4)
     recipe = Recipe(data="digits", student=net, methods=(Use("denoise"),), steps=2, batch=8, optimizer="adamw")
-    teacher = experiment.run(recipe, store, machine=MACHINE, measure=False)
+    teacher = experiment.run(recipe, store, compute=MACHINE, measure=False)
     store.name_teacher("tiny", teacher.id)
     net = DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)
     recipe = Recipe(data="digits", teacher="tiny", pairs=64, solver="dpmpp2m-2", student=net, steps=2, batch=8)
     pairs.ensure(store, pairs.pair_set(store, "tiny", recipe.solver), recipe.pairs)
-    experiment.run(recipe, store, machine=MACHINE, measure=False)
+    experiment.run(recipe, store, compute=MACHINE, measure=False)
     return store.root
 
 

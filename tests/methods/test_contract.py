@@ -209,7 +209,7 @@ def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide):
     recipe = whole_recipe(name, dtype=dtype, steps=4)
     plain, compiled = (
         experiment.run(recipe.with_(seed=5 + int(compile)), with_guide, measure=False,
-                       machine=experiment.Machine(compile=compile)).log_rows()[-1]
+                       compute=experiment.Compute(compile=compile)).log_rows()[-1]
         for compile in (False, True)
     )  # fmt: skip
     for key in plain:
