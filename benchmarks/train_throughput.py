@@ -21,16 +21,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.nn.utils import clip_grad_norm_
 
 from lab import bench, data, diffusion, models
 from lab.config import DiTConfig, Recipe, Use
 from lab.data import Batch, ImageSpec
 from lab.experiment import commit
 from lab.methods import Roles, create
-from lab.optim import rate
 from lab.results import write_json
-from lab.train import Networks, seeded, start_state, update_ema
+from lab.train import Networks, start_state, update
 
 SHAPES = {"64x4": DiTConfig(), "128x6": DiTConfig(width=128, depth=6, heads=4)}
 SPEC = ImageSpec(data="noise", size=28, channels=1, num_classes=10, sigma_data=0.7)
@@ -54,22 +52,12 @@ def ours(config: DiTConfig, batch: int, dtype: str) -> Callable[[], None]:
     method = create(recipe.methods[0])
     student = method.prepare(models.build(config), Roles(SPEC)).train()
     state = start_state(student, [method], recipe)
-    student.compile()
     nets = Networks(student, [method], SPEC.sigma_data, bfloat16=dtype == "bfloat16")
-    stream, device = batches(batch), torch.device("cpu")
+    nets.compile()
+    stream = batches(batch)
 
     def step() -> None:
-        rng = seeded(0, state.step, device)
-        found = nets.look(method.inputs(next(stream), rng), progress=0.0, rng=rng)
-        total = torch.stack([*nets.losses(found).values()]).sum()
-        assert torch.isfinite(total)
-        state.optimizer.zero_grad()
-        total.backward()
-        assert torch.isfinite(clip_grad_norm_(state.optimizer.parameters, recipe.clip, foreach=True))
-        state.optimizer.set_lr(rate(recipe, state.step))
-        state.optimizer.step()
-        update_ema(state.ema, student, recipe.ema, state.step)
-        state.step += 1
+        update(state, nets, recipe, next(stream))
 
     return step
 

@@ -22,11 +22,11 @@ from torch import nn
 
 from lab import compiler, data, diffusion, guides, models, pairs, sheets, teachers
 from lab.config import DiTConfig, Recipe, TeacherName, UNetConfig, Use
-from lab.methods import Finished, Method, Roles
+from lab.methods import Finished, Roles
 from lab.plan import PAIRS, SHAPES, Job, check, misfits, plan, resolve
 from lab.results import Run, Store, write_whole
 from lab.sampling import generate
-from lab.train import Stopped, start_state, train
+from lab.train import Networks, State, Stopped, start_state, train
 from lab.weights import is_whole, load_student, save_student, spec_of_run
 
 SNAPSHOT_SEEDS = range(16)
@@ -98,9 +98,22 @@ def run_job(job: Job, store: Store, *, compute: Compute = Compute(), measure: bo
     return run
 
 
-def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
-    recipe, device = job.recipe, compute.torch_device()
-    compiled = compute.compiles(recipe, notice=True)
+@dataclass(frozen=True)
+class Assembled:
+    """All that a job trains with."""
+
+    state: State
+    nets: Networks
+    batches: Callable[[int], Iterator[data.Batch]]  # from a batch number on
+    spec: data.ImageSpec
+
+
+def assemble(job: Job, store: Store, device: torch.device, *, compiled: bool = False) -> Assembled:
+    """A job's networks at the start of its training, with its data; makes pairs and a guide's answers that are missing.
+
+    `compiled`: a guide whose answers are made here is compiled for that.
+    """
+    recipe = job.recipe
     batches, spec, reader = _source(job, store, device)
     guide = guides.load(store.get(recipe.guide), device) if recipe.guide else None
     starts = [_finished(store.get(name), device) for name in recipe.start]
@@ -115,36 +128,33 @@ def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
     student.to(device)
     for method in methods:
         method.own.to(device)
-    answers = _answers(job, store, guide, reader, methods, student, device, compiled) if guide else None
+    nets = Networks(student, methods, spec.sigma_data, guide, bfloat16=recipe.dtype == "bfloat16")
+    if reader is not None and nets.asks_guide and not guide.config.time:
+        if compiled:
+            guide.compile()
+        answers = guides.Answers(store.root, guide, reader.pairs.what.id)
+        if answers.ensure(nets.theirs, recipe.pairs, reader.inputs, device):
+            nets.answers = answers
+    return Assembled(start_state(student, methods, recipe), nets, batches, spec)
 
-    stop, state = threading.Event(), start_state(student, methods, recipe)
+
+def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
+    device, compiled = compute.torch_device(), compute.compiles(job.recipe, notice=True)
+    made, stop = assemble(job, store, device, compiled=compiled), threading.Event()
     with _on_signal(stop.set):  # the loop saves its state before it leaves
         net = train(
-            run, state, recipe=recipe, methods=methods, guide=guide, answers=answers, batches=batches, spec=spec,
-            device=device, compiled=compiled, stop=stop,
-            picture=lambda net, images: snapshot(run, net, spec, images, device),
+            run, made.state, made.nets, recipe=job.recipe, batches=made.batches, device=device, compiled=compiled,
+            stop=stop, picture=lambda net, images: snapshot(run, net, made.spec, images, device),
         )  # fmt: skip
-    facts = {method.name: found for method in methods if (found := method.facts(net))}
-    if answers is not None:
-        facts["guide"] = {"seconds": round(answers.seconds, 1)}  # which this run needed, whoever made them
-    params = sum(p.numel() for p in state.optimizer.parameters)
-    save_student(run, net, spec, facts=facts, params_train=params)
+    facts = {method.name: found for method in made.nets.methods if (found := method.facts(net))}
+    if made.nets.answers is not None:  # which this run needed, whoever made them
+        facts["guide"] = {"seconds": round(made.nets.answers.seconds, 3)}
+    params = sum(p.numel() for p in made.state.optimizer.parameters)
+    save_student(run, net, made.spec, facts=facts, params_train=params)
 
 
 def _finished(run: Run, device: torch.device) -> Finished:
     return Finished(run.recipe, load_student(run, device=device).requires_grad_(False), run.facts)
-
-
-def _answers(job: Job, store: Store, guide: guides.Guide, reader: pairs.Reader | None, methods: list[Method],
-             student: nn.Module, device: torch.device, compiled: bool) -> guides.Answers | None:  # fmt: skip
-    """What the guide says to the pairs, kept on disk; None where it is asked at every update instead."""
-    if reader is None or guide.config.time or "guide" not in job.needs:
-        return None
-    wanted = set().union(*(method.taps(student, guide)[1] for method in methods))
-    if compiled:
-        guide.compile()
-    answers = guides.Answers(store.root, guide, reader.pairs.what.id)
-    return answers if answers.ensure(wanted, job.recipe.pairs, reader.inputs, device) else None
 
 
 def _source(job: Job, store: Store, device: torch.device
@@ -295,4 +305,4 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-__all__ = ["SHAPES", "Compute", "check", "commit", "digits_student", "plan", "resolve", "run", "run_job"]
+__all__ = ["SHAPES", "Compute", "assemble", "check", "commit", "digits_student", "plan", "resolve", "run", "run_job"]

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from lab import diffusion
 from lab.config import Recipe
-from lab.data import Batch, ImageSpec
+from lab.data import Batch
 from lab.guides import Answers, Guide
 from lab.methods import Inputs, Method, Step, finish
 from lab.models.taps import Taps
@@ -81,6 +81,11 @@ class Networks:
         self.mine, self.theirs = (frozenset().union(*(w[i] for w in wanted)) for i in (0, 1))
         self.asks_guide = any("guide" in m.needs for m in self.methods)
 
+    def compile(self) -> None:
+        """In place, but for a guide whose answers are kept."""
+        for part in (self.student, *self.methods, *([self.guide] if self.guide and self.answers is None else [])):
+            part.compile()
+
     def look(self, inputs: Inputs, *, progress: float, rng: torch.Generator, images: int = 0) -> Step:
         """The student's and the guide's answers to the same inputs."""
         taps = Taps(self.mine)
@@ -130,16 +135,43 @@ def update_ema(ema: nn.Module, student: nn.Module, decay: float, step: int) -> N
         mine.copy_(live)
 
 
+def update(state: State, nets: Networks, recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
+    """One update of the student, the methods' modules and the average; gives the losses and the gradient's norm.
+
+    Raises Diverged, before anything is changed, where one of them is not finite.
+    """
+    device = batch.image.device
+    progress, images = state.step / recipe.steps, state.step * recipe.batch
+    rng = seeded(recipe.seed, state.step, device)  # a resumed run draws the same noise
+
+    inputs = nets.objective.inputs(batch, rng)
+    losses = nets.losses(nets.look(inputs, progress=progress, rng=rng, images=images))
+    total = torch.stack([*losses.values()]).sum()
+    if not torch.isfinite(total):
+        terms = ", ".join(f"{k} {v.item():.4g}" for k, v in losses.items())
+        raise Diverged(f"loss is {total.item()} at step {state.step} of {recipe.id}; terms: {terms}")
+
+    state.optimizer.zero_grad()
+    total.backward()
+    grad_norm = clip_grad_norm_(state.optimizer.parameters, recipe.clip or float("inf"))
+    if not torch.isfinite(grad_norm):
+        raise Diverged(f"gradient norm is {grad_norm.item()} at step {state.step} of {recipe.id}")
+    state.optimizer.set_lr(rate(recipe, state.step))
+    state.optimizer.step()
+    for method in nets.methods:
+        method.after_step(state.student, progress)
+    update_ema(state.ema, state.student, recipe.ema, state.step)
+    state.step += 1
+    return losses | {"grad_norm": grad_norm}
+
+
 def train(
     run: Run,
     state: State,
+    nets: Networks,
     *,
     recipe: Recipe,
-    methods: list[Method],
-    guide: Guide | None,
-    answers: Answers | None,
     batches: Callable[[int], Iterator[Batch]],  # from batch number `start` on
-    spec: ImageSpec,
     device: torch.device,
     compiled: bool,
     stop: threading.Event,
@@ -149,42 +181,17 @@ def train(
 
     Raises Stopped once `stop` is set (the state is saved) and Diverged on a loss that is not finite.
     """
-    student = state.student.train()
+    state.student.train()
     if (run.path / "state.pt").exists():
         state.load(run, device)
-    nets = Networks(student, methods, spec.sigma_data, guide, answers, bfloat16=recipe.dtype == "bfloat16")
     if compiled:
-        for part in (student, *methods, *([guide] if guide and answers is None else [])):
-            part.compile()
-    record = Recorder(run, recipe, state, stop=stop, finished=lambda: finish(state.ema, methods), picture=picture)
+        nets.compile()
+    record = Recorder(run, recipe, state, stop=stop, finished=lambda: finish(state.ema, nets.methods), picture=picture)
     stream = batches(state.step)
-
     while state.step < recipe.steps:
-        progress, images = state.step / recipe.steps, state.step * recipe.batch
-        rng = seeded(recipe.seed, state.step, device)  # a resumed run draws the same noise
-
-        inputs = nets.objective.inputs(next(stream).to(device), rng)
-        step = nets.look(inputs, progress=progress, rng=rng, images=images)
-        losses = nets.losses(step)
-        total = torch.stack([*losses.values()]).sum()
-        if not torch.isfinite(total):
-            terms = ", ".join(f"{k} {v.item():.4g}" for k, v in losses.items())
-            raise Diverged(f"loss is {total.item()} at step {state.step} of {run.id}; terms: {terms}")
-
-        state.optimizer.zero_grad()
-        total.backward()
-        grad_norm = clip_grad_norm_(state.optimizer.parameters, recipe.clip or float("inf"))
-        if not torch.isfinite(grad_norm):
-            raise Diverged(f"gradient norm is {grad_norm.item()} at step {state.step} of {run.id}")
-        state.optimizer.set_lr(rate(recipe, state.step))
-        state.optimizer.step()
-        for method in methods:
-            method.after_step(student, progress)
-        update_ema(state.ema, student, recipe.ema, state.step)
-        state.step += 1
-        record.update(losses | {"grad_norm": grad_norm})
+        record.update(update(state, nets, recipe, next(stream).to(device)))
     record.close()
-    return finish(state.ema, methods)
+    return finish(state.ema, nets.methods)
 
 
-__all__ = ["Diverged", "Networks", "State", "Stopped", "seeded", "start_state", "train", "update_ema"]
+__all__ = ["Diverged", "Networks", "State", "Stopped", "seeded", "start_state", "train", "update", "update_ema"]
