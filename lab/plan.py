@@ -156,7 +156,7 @@ class _Planner:
                 return teachers.registered(recipe.teacher).spec
             if name.source in self.ahead:
                 theirs = self.ahead[name.source]
-                return self.spec(theirs, set().union(*(METHODS[use.method].needs for use in theirs.methods)))
+                return self.spec(theirs, set().union(*(create(use).needs for use in theirs.methods)))
             run = self.store.get(recipe.teacher)
             return spec_of_run(run) if isinstance(run.read("student"), dict) else None
         return self._of_data(recipe)

@@ -243,8 +243,9 @@ def image_of(root: str, data: str, teacher: str | None) -> dict[str, int] | None
 
 
 def comments(cls: type) -> dict[str, str]:
-    """The comment beside each field of a dataclass: the same words in code and form."""
-    found = re.findall(r"^ +(\w+): [^#\n]*#\s*(.+)$", inspect.getsource(cls), re.MULTILINE)
+    """The comment beside each field of a dataclass, inherited ones too: the same words in code and form."""
+    sources = "\n".join(inspect.getsource(base) for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
+    found = re.findall(r"^ +(\w+): [^#\n]*#\s*(.+)$", sources, re.MULTILINE)
     return {name: said[0].upper() + said[1:] for name, said in found}
 
 
