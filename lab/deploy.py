@@ -25,7 +25,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from lab import diffusion
-from lab.config import DiTConfig, config_from_json, config_to_json, why_not_plain
+from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_plain
 from lab.data import ImageSpec
 from lab.models.blocks.adaln import Attention, Block
 from lab.models.dit import DiT
@@ -199,7 +199,9 @@ def table_of(student: DiT) -> Tensor:
 def file_bytes(net: Deployed, dtype: torch.dtype = torch.float16) -> bytes:
     """The net as a safetensors file that says its own shape."""
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in net.state_dict().items()}
-    return to_bytes(tensors, metadata={"deployed": json.dumps(config_to_json(net.config))})
+    plain = config_to_json(net.config)  # without what was added since, so that a file has as many bytes as it ever had
+    shape = {k: v for k, v in plain.items() if ("dit", k) not in ADDED_LATER or ADDED_LATER["dit", k] != v}
+    return to_bytes(tensors, metadata={"deployed": json.dumps(shape)})
 
 
 def save(net: Deployed, path: Path, dtype: torch.dtype = torch.float16) -> str:

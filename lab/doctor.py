@@ -26,7 +26,7 @@ INSTALL = "python -m pip install -r requirements.txt"
 ONE_BUILD = "install torch and torchvision of one build, from one place"
 # What an import raises: of a package that is not here, whose libraries don't load, or that was made for another one.
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
-EDGE = ("onnx", "onnxruntime", "openvino", "tensorrt")  # optional runtimes
+EDGE = ("onnx", "onnxruntime", "onnxscript", "openvino", "tensorrt")  # optional runtimes
 DISK_GB = 5  # 100,000 pairs of 28x28, their runs and a cache of samples
 
 

@@ -450,7 +450,7 @@ def test_a_program_of_torch_export_is_a_file_like_the_others(distilled: Store, c
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["tiny"], "only a DiT has a deployed form"),
+        (["tiny", "--precision", "int8-static"], "this network is of family unet"),
         (["d2w16h2p4", "--runtime", "torch-export", "--precision", "int8"], "torch-export has none of the precisions"),
         (["d2w16h2p4", "--runtime", "eager"], "there is nothing to export"),
         (["d2w16h2p4", "--runtime", "onyx"], "unknown runtime 'onyx'"),
@@ -571,7 +571,7 @@ def test_predict_keeps_an_estimate_of_a_run_once_where_asked_to(distilled: Store
         (("d4w64", "--device", "raspberry-pi-5"), "unknown run 'd4w64'"),
         (("d4w64h4p4", "--device", "raspberry-pi-5", "--precision", "bf16"), "has no peak for bf16; its card has fp16"),
         (("d4w64h4p4", "--device", "raspberry-pi-5", "--runtime", "eager"), "no other shape was timed with eager"),
-        (("tiny", "--device", "raspberry-pi-5"), "only a one-step DiT has a deployed form"),
+        (("tiny", "--device", "raspberry-pi-5"), "this network is of family unet"),
     ],
 )
 def test_predict_refuses_with_a_sentence(distilled: Store, capsys: pytest.CaptureFixture, args, words: str):

@@ -132,7 +132,7 @@ for _ in range(draws):
             graph = export.graph(net, spec, open_gelu=open_gelu())
             model = core().read_model(graph.SerializeToString())
             if precision == "int8":
-                model = _int8(model, net, spec) if prepare else _int8_any(model, net, spec)
+                model = _int8(model, net, spec, graph, prepared=prepare)
             openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 
         prepared = precision == "int8" and not why_not_plain(run.config)
@@ -180,33 +180,28 @@ def _nncf() -> Any:
     return nncf
 
 
-def _int8(model: Any, net: Deployed, spec: ImageSpec) -> Any:
-    """Post-training quantisation of the products that int8.py prepares: smoothed and rounded they are already."""
-    kept = export.kept_in_int8(export.graph_of(net, spec)) + [export.LOOKUP] * bool(net.config.num_classes)
-    smooth = _nncf().AdvancedSmoothQuantParameters(matmul=-1)
-    model = _quantised(model, net, spec, kept, disable_bias_correction=True, smooth_quant_alphas=smooth)
-    _give_weights(model, net)
-    return model
-
-
-def _int8_any(model: Any, net: nn.Module, spec: ImageSpec) -> Any:
-    """Post-training quantisation as NNCF does it, but for the products that see pixels and those without weights."""
-    return _quantised(model, net, spec, export.kept_float(export.graph(net, spec)))
-
-
-def _quantised(model: Any, net: nn.Module, spec: ImageSpec, kept: list[str], **advanced: Any) -> Any:
+def _int8(model: Any, net: nn.Module, spec: ImageSpec, graph: Any, *, prepared: bool) -> Any:
+    """Post-training quantisation of the products that int8.py prepares; of another network, of those with weights that
+    see no pixels, as NNCF does it.
+    """
     nncf = _nncf()
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     batches = list(export.calibration(spec, net.config.num_classes))
-    how = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix.ENABLE, **advanced,
+    kept = export.kept_in_int8(graph) if prepared else export.kept_float(graph)
+    kept += [export.LOOKUP] * bool(prepared and net.config.num_classes)
+    smooth = nncf.AdvancedSmoothQuantParameters(matmul=-1) if prepared else nncf.AdvancedSmoothQuantParameters()
+    ready = nncf.AdvancedQuantizationParameters(  # smoothed and rounded is what was prepared already
+        overflow_fix=nncf.OverflowFix.ENABLE, disable_bias_correction=prepared, smooth_quant_alphas=smooth,
         # Left alone, it takes the mean of the batches' extremes and cuts rare patches off.
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     )  # fmt: skip
-    return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches),
-                         model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=kept),
-                         advanced_parameters=how)  # fmt: skip
+    model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches),
+                          model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=kept),
+                          advanced_parameters=ready)  # fmt: skip
+    if prepared:
+        _give_weights(model, net)
+    return model
 
 
 def _give_weights(model: Any, net: Deployed) -> None:

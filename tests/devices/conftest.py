@@ -19,10 +19,10 @@ from lab.weights import save_student
 CONFIG = DiTConfig(image_size=8, patch=4, depth=2, width=16, heads=2)
 
 
-def finished(root: Path, config: DiTConfig = CONFIG) -> Run:
+def finished(root: Path, config: DiTConfig = CONFIG, **more: object) -> Run:
     """A run whose network has numbers in all of its layers, those that begin at zero among them."""
     torch.manual_seed(0)
-    run = Store(root).open(Recipe(student=config, steps=0))
+    run = Store(root).open(Recipe(student=config, steps=0, **more))
     net = DiT(config).eval().requires_grad_(False)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.15)

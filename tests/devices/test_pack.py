@@ -209,10 +209,23 @@ def test_packing_leaves_the_run_as_it_was(finished_run: Run, tmp_path: Path) -> 
     assert {p: p.stat().st_mtime_ns for p in finished_run.path.rglob("*")} == before
 
 
-def test_a_denoiser_cannot_be_packed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = finished(tmp_path / "results", DiTConfig(image_size=8, time=True, patch=4, depth=1, width=16, heads=2))
-    assert main(["pack", run.id, "--target", "cpu", "--results", str(tmp_path / "results")]) == USAGE
-    assert "a denoiser has no deployed form" in capsys.readouterr().err
+@pytest.mark.parametrize("config", [
+    DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, block="time"),
+    DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, time=True),
+], ids=["time block", "denoiser"])  # fmt: skip
+def test_a_network_of_another_kind_is_packed_as_a_program(config: DiTConfig, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    run = finished(tmp_path / "results", config, solver="dpmpp2m-2")
+    made = pack.pack(run, "jetson", tmp_path / "p.zip")
+    assert {"model-fp32.onnx", "model-fp16.onnx", "model.pt2"} <= set(made.files) and not {
+        "deployed.safetensors", "model-int8-static.onnx"} & set(made.files)  # fmt: skip
+    assert made.left_out[0].startswith("int8-static is left out: int8-static is for networks that lab/int8.py prepares")
+    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+        archive.extractall(tmp_path / "pack")
+    for options in (("--runtime", "onnxruntime"), ("--runtime", "torch")):
+        found = ran(tmp_path / "pack", *options)
+        assert found["checks"]["output_ok"] and found["workload"]["nfe"] == 1 + config.time
+        assert "folded conditioning" not in found["software"]["flags"]
 
 
 def test_a_name_that_is_no_zip_is_wrong_usage(finished_run: Run, capsys: pytest.CaptureFixture) -> None:

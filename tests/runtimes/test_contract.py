@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import gc
 import importlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +23,11 @@ import pytest
 import torch
 from conftest import TINY_STUDENT
 
-from lab import artefacts, bench, diffusion, experiment, runtimes
+from lab import artefacts, bench, diffusion, experiment, export, models, runtimes
 from lab.bench import TOLERANCES
-from lab.config import DiTConfig
+from lab.config import FAMILIES, DiTConfig, NetConfig, Recipe, why_not_plain
+from lab.data import ImageSpec
+from lab.models.blocks import BLOCKS
 from lab.results import Run, Store
 from lab.runtimes import Session
 from lab.runtimes import openvino as openvino_file
@@ -215,10 +220,84 @@ def test_a_denoisers_session_is_its_whole_sampler(name: str, runs: dict[str, Run
     )
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_denoiser_is_refused_by_runtimes_that_read_files(name: str, runs: dict[str, Run]) -> None:
-    assert "family unet" in runtimes.RUNTIMES[name].refuses(runs["denoiser"].recipe.student)
-    assert "a denoiser has no deployed form" in runtimes.RUNTIMES[name].refuses(DiTConfig(time=True))
+# --- networks of every kind ---
+
+SMALL = {"image_size": 8, "patch": 4, "depth": 1, "width": 16, "heads": 2, "widths": (8, 16), "attention": (1,),
+         "groups": 4, "iterations": 2, "tied": 2}  # fmt: skip
+FEW = "dpmpp2m-2"  # evaluations, each of them traced
+
+
+def small(kind: type, **more: object) -> NetConfig:
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in SMALL.items() if name in names} | more)
+
+
+KINDS: dict[str, NetConfig] = {
+    **{family: small(kind) for family, kind in FAMILIES.items()},
+    **{f"dit-{block}": small(DiTConfig, block=block) for block in BLOCKS},
+    **{f"denoiser-{block}": small(DiTConfig, block=block, time=True, null_class=True) for block in BLOCKS},
+    "unconditional": small(DiTConfig, block="time", num_classes=0), "heads": small(DiTConfig, head_dim=12),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a network of this kind whose weights show in the image."""
+    torch.manual_seed(0)
+    config = KINDS[request.param]
+    net = models.build(config)
+    for p in net.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    run = Store(tmp_path_factory.mktemp("kinds")).open(Recipe(student=config, solver=FEW))
+    save_student(run, net, ImageSpec(data="digits", size=8, channels=1, num_classes=config.num_classes))
+    return run
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Tracing takes seconds, and a network is traced alike for every precision."""
+    known, trace = {}, export.traced
+
+    def traced(net: torch.nn.Module, spec: ImageSpec) -> object:
+        if net.config not in known:
+            known[net.config] = trace(net, spec)
+        return copy.deepcopy(known[net.config])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "traced", traced)
+        yield
+
+
+@pytest.mark.usefixtures("traced_once")
+@pytest.mark.parametrize("form", [form for form in EVERY if form.id != "packed-ternary"])
+def test_a_network_of_any_kind_draws_its_images_or_is_refused_in_a_sentence(kind: Run, form: tuple[str, str]) -> None:
+    name, precision = form
+    runtime, config = runtimes.RUNTIMES[name], kind.config
+    if why := runtime.why_not(config, precision):
+        assert precision == "int8-static" and why_not_plain(config) in why
+        with pytest.raises(ValueError, match=re.escape(why)):
+            runtime.export(kind, precision)
+        return
+    try:
+        path = runtimes.get(name).export(kind, precision, solver=FEW)
+    except LookupError as why:
+        pytest.skip(str(why))
+    session = runtime.open(path, precision=precision, threads=1, solver=FEW)
+    z, y = inputs(kind)
+    y = y if config.num_classes else None
+    right, found = artefacts.reference(kind, z, y, solver=FEW), session(z, y)
+    largest, mean = (1e-4, 1e-5) if precision == "fp32" else TOLERANCES[precision]
+    assert right.std() > 0.03 and found.shape == right.shape and session.evaluations == (2 if config.time else 1)
+    assert np.abs(found - right).max() <= largest and np.abs(found - right).mean() <= min(mean, right.std() / 5)
+    if runtime.exports and config.time:
+        with pytest.raises(ValueError, match=f"was made with solver {FEW}, not heun-2"):
+            runtime.open(path, precision=precision, solver="heun-2")
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_packed_takes_plain_students_alone(config: NetConfig) -> None:
+    why = runtimes.RUNTIMES["packed"].why_not(config)
+    assert (why is None) == (config in (KINDS["dit"], KINDS["dit-adaln"]))
 
 
 def test_one_step_students_run_in_their_deployed_form(session: Session) -> None:
