@@ -65,8 +65,8 @@ def main(shapes: list[str], names: list[str], preset: Preset, out: Path | None) 
                 write_json(out, {"conditions": conditions, "rows": rows, "commit": commit()})
         low, high = row["ci95"]
         print(f"{shape} {runtime}: {row['times_faster']:.3f} ({low:.3f} to {high:.3f}), general "
-              f"{row['general_ms']:.3f} ms, by hand {row['hand_ms']:.3f}, {row['rounds']} rounds, images {row['apart']:.1g} apart",
-              flush=True)  # fmt: skip
+              f"{row['general_ms']:.3f} ms, by hand {row['hand_ms']:.3f}, {row['rounds']} rounds, images "
+              f"{row['apart']:.1g} apart", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
