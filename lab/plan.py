@@ -132,8 +132,12 @@ class _Planner:
 
     def _config(self, name: str) -> NetConfig:
         """Of the network that a run ships, or will by its recipe. Raises LookupError for no run."""
-        found = self.ahead.get(name.removeprefix("run:"))
-        return found.student if found else self.store.get(name).config
+        if (found := self.ahead.get(name.removeprefix("run:"))) is None:
+            return self.store.get(name).config
+        config = found.student
+        for use in found.methods:
+            config = create(use).ships(config)
+        return config
 
     def _unfinished(self, name: str) -> str | None:
         """The state of a run that has no finished network and is not about to get one."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lab.config import JSON, Recipe, Use, cast, unknown
+from lab.config import JSON, NetConfig, Recipe, Use, cast, unknown
 from lab.data import Batch, ImageSpec
 from lab.models.dit import Linear
 from lab.models.taps import Taps
@@ -117,6 +117,10 @@ class Method:
     def plan(self, recipe: Recipe) -> list[Recipe]:
         """The runs to do, in order. A later one names an earlier one as `stage:<number>` (guide, start, teacher)."""
         return [recipe]
+
+    def ships(self, config: NetConfig) -> NetConfig:
+        """The shape that is left of a student of this shape: what a later stage of a plan builds on."""
+        return config
 
     def conditions(self, spec: ImageSpec) -> dict[str, JSON]:
         """What this machine decides of the loss and no option says; kept in env.json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -60,13 +61,25 @@ def prepared(name: str, dtype: str = "float32") -> tuple[Networks, Roles]:
     recipe = recipe_of(name)
     methods = [create(use) for use in recipe.methods]
     needs = frozenset().union(*(m.needs for m in methods))
-    theirs = dataclasses.replace(GUIDE, time=recipe.student.time or "denoiser" in needs)
-    guide = guides.Guide("guide", filled(models.build(theirs)), SPEC) if needs & {"guide", "denoiser"} else None
+    guide = guide_of(methods, recipe, needs) if needs & {"guide", "denoiser"} else None
     starts = [Finished(recipe, filled(models.build(recipe.student)).eval())] if "starts" in needs else []
     student, roles = filled(models.build(recipe.student)), Roles(SPEC, guide, starts)
     for method in methods:
         student = method.prepare(student, roles)
     return Networks(student, methods, SPEC.sigma_data, guide, bfloat16=dtype == "bfloat16"), roles
+
+
+def guide_of(methods: list[Method], recipe: Recipe, needs: frozenset[str]) -> guides.Guide:
+    """Wider than the student, or as wide where a method compares blocks as they are."""
+    student = guides.by_shape("student", recipe.student).net
+    for width in (GUIDE.width, recipe.student.width):
+        shape = dataclasses.replace(GUIDE, width=width, time=recipe.student.time or "denoiser" in needs)
+        guide = guides.Guide("guide", filled(models.build(shape)), SPEC)
+        with contextlib.suppress(ValueError):
+            for method in methods:
+                method.taps(student, guide)
+            return guide
+    raise AssertionError("no guide fits")
 
 
 def look(nets: Networks, progress: float = 0.0, steps: int = 1):
@@ -107,7 +120,9 @@ def test_its_loss_is_finite_and_reaches_the_student_and_not_the_guide(name, dtyp
     assert losses and all(v.ndim == 0 and v.dtype == torch.float32 and torch.isfinite(v) for v in losses.values())
     sum(losses.values()).backward()
     for part in [nets.student.head, *nets.student.blocks]:
-        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
+        trained = [p for p in part.parameters() if p.requires_grad]
+        assert not trained or any(p.grad is not None and p.grad.abs().max() > 0 for p in trained)
+    assert any(p.requires_grad for p in nets.student.parameters())
     if roles.guide:
         assert all(p.grad is None for p in roles.guide.net.parameters())
 
@@ -126,6 +141,10 @@ def test_finishing_gives_a_network_that_its_config_builds_and_leaves_the_live_on
     nets, _ = prepared(name)
     before = copy.deepcopy(nets.student.state_dict())
     net = finish(nets.student, nets.methods)
+    config = dataclasses.replace(recipe_of(name).student)
+    for method in nets.methods:
+        config = method.ships(config)
+    assert config == net.config  # as a later stage of a plan expects
     again = models.build(net.config)
     again.load_state_dict(net.state_dict(), strict=True)
     assert not [m for m in net.modules() if isinstance(m, Linear) and len(m.edits)]
@@ -149,18 +168,25 @@ def with_guide(taught_root, tmp_path_factory):
     shutil.copytree(taught_root, store.root)
     torch.set_num_threads(1)
     one_step = TINY_STUDENT.with_(student=GUIDE, steps=4)
+    as_wide = one_step.with_(student__width=TINY_DIT.width)
     many = TINY_TEACHER.with_(student=dataclasses.replace(GUIDE, time=True), steps=2)
-    for name, recipe in [("one-step guide", one_step), ("denoiser", many)]:
+    same = TINY_STUDENT.with_(steps=4, seed=9)
+    for name, recipe in [("one-step guide", one_step), ("as wide", as_wide), ("denoiser", many), ("same shape", same)]:
         experiment.run(recipe, store, measure=False).set_notes(label=name)
     return store
 
 
-def whole_recipe(name: str, **changes) -> Recipe:
+def whole_recipe(name: str, store: Store, **changes) -> Recipe:
+    """The first guide and start with which it has no complaint."""
     recipe = recipe_of(name).with_(**changes)
-    needs = frozenset().union(*(METHODS[use.method].needs for use in recipe.methods))
-    many = "denoiser" in needs or recipe.student.time
-    guide = ("denoiser" if many else "one-step guide") if needs & {"guide", "denoiser"} else None
-    return recipe.with_(guide=guide, start=("one-step guide",) if "starts" in needs else ())
+    wrong = []
+    for guide in (None, "one-step guide", "as wide", "denoiser"):
+        for start in ((), ("same shape",), ("one-step guide",)):
+            with_both = recipe.with_(guide=guide, start=start)
+            if not (said := experiment.check(with_both, store)):
+                return with_both
+            wrong.append(said)
+    raise AssertionError(f"{name} works with no guide and start: {wrong}")
 
 
 def weights(run):
@@ -169,7 +195,7 @@ def weights(run):
 
 @EVERY
 def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_guide, monkeypatch):
-    recipe = whole_recipe(name)
+    recipe = whole_recipe(name, with_guide)
     whole = experiment.run(recipe.with_(seed=3), with_guide, measure=False)
     expected = weights(whole)
     net = load_student(whole)
@@ -206,7 +232,7 @@ def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_g
 @pytest.mark.skipif(compiler.missing() is not None, reason=f"needs {compiler.missing()}")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide):
-    recipe = whole_recipe(name, dtype=dtype, steps=4)
+    recipe = whole_recipe(name, with_guide, dtype=dtype, steps=4)
     plain, compiled = (
         experiment.run(recipe.with_(seed=5 + int(compile)), with_guide, measure=False,
                        compute=experiment.Compute(compile=compile)).log_rows()[-1]
@@ -219,9 +245,9 @@ def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide):
 
 @EVERY
 def test_what_it_plans_is_resolved_whole_before_any_of_it_runs(name, with_guide):
-    recipe = whole_recipe(name)
+    recipe = whole_recipe(name, with_guide)
     if plans := METHODS[name].plan is not Method.plan:
-        recipe = recipe.with_(guide=None, start=())
+        recipe = recipe.with_(guide=None)
     jobs = experiment.plan(recipe, with_guide)
     ids = [job.recipe.id for job in jobs]
     assert len(set(ids)) == len(ids) >= 1 + plans
@@ -232,11 +258,11 @@ def test_what_it_plans_is_resolved_whole_before_any_of_it_runs(name, with_guide)
 @pytest.mark.parametrize("name", sorted(n for n, m in METHODS.items() if "guide" in m.needs))
 def test_where_it_can_not_work_it_says_why_before_any_work(name, with_guide):
     before = sorted(p for p in with_guide.root.rglob("*") if ".cache" not in p.parts)
-    base = whole_recipe(name)
+    base = whole_recipe(name, with_guide)
     cases = {
         "unknown run 'nobody'": base.with_(guide="nobody"),
         "the student a one-step net: they can't be asked the same": base.with_(guide="denoiser"),
-        "guide is one-step guide, but no method of this recipe asks it": base.with_(methods=(Use("pairs"),)),
+        f"guide is {base.guide}, but no method of this recipe asks it": base.with_(methods=(Use("pairs"),)),
         "student's num_classes is 0": base.with_(student__num_classes=0),
         "is a denoiser and the student a one-step net": base.with_(guide="tiny"),
     }
