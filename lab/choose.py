@@ -83,22 +83,6 @@ ESTIMATED = "F"
 # is that of a process which may have done other things before, as all of the lab's own timings did once.
 NOT_TOLD, LONG_PROCESS = "not told", "the lab's own process"
 
-# What `Store.table()` lacks while no run has it: column -> value.
-_DEFAULTS = {
-    "data": "",
-    "state": "",
-    "role": "student",
-    "shape": "",
-    "method": "",
-    "label": "",
-    "hide": False,
-    "pin": False,
-    "time": False,
-    "family": "",
-    "extractor": "",
-    "weights_sha256": "",
-    "teacher": "",
-}
 # How far its images are off, of which only the first is always known.
 _OFF = ("off_max", "off_mean", "off_perceptual", "off_images")
 # `precision` is a metric, so the number format of a timing is `timed_dtype`.
@@ -145,6 +129,7 @@ class Budget:
     percentile: str = "p50"
     metric: str = "fd"
     protocol: str | None = None  # as `protocols` says it
+    method: str | None = None  # students of this one alone, as `method_short` of `Store.table()` says it
     weak: bool = False  # also use timings that were throttled or are of grade D or E, not only those that vary
     estimated: bool = False  # also use estimates (grade F), for networks that were not timed
 
@@ -215,26 +200,15 @@ class Recommendation:
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """The store's table with every column that is read here, plus `protocol` and a short `name`; may be empty."""
+    """The store's table with `protocol` and a short `name`; may be empty."""
     if "protocol" in table and "name" in table:
         return table
-    table = table.copy() if len(table) else pd.DataFrame({"run": pd.Series(dtype=str)})
-    for column, default in _DEFAULTS.items():
-        found = table[column] if column in table else pd.Series(default, index=table.index)
-        table[column] = found.where(found.notna(), default)
-    for column in ("hide", "pin", "time"):
-        table[column] = table[column].astype(bool)
-    table["time"] |= table["family"] == "unet"  # always a denoiser, so its recipe does not say it
-    table["protocol"] = protocols(table)
-    table["name"] = names(table)
-    return table
+    return table.assign(protocol=protocols(table), name=names(table))
 
 
 def protocols(table: pd.DataFrame, metric: str = "fd") -> pd.Series:
     """What each row's metric was measured with, in words; "" where it was not. Equal words may be compared."""
     needed = (metric, f"{metric}_reference", "extractor", "samples", "eval_seed")
-    if any(column not in table for column in needed):
-        return pd.Series("", index=table.index, dtype=str)
     said = [
         "" if pd.isna(value) or pd.isna(samples) else
         f"{extractor}, {samples:,.0f} samples, against {reference}, "
@@ -252,7 +226,7 @@ def protocol_for(table: pd.DataFrame, protocol: str, metric: str) -> str:
     """
     table = complete(table)
     alike = ["extractor", "samples", "eval_seed"]
-    if metric == "fd" or any(column not in table for column in alike):
+    if metric == "fd":
         return protocol
     chosen = table.loc[table["protocol"] == protocol, alike].drop_duplicates()
     same = pd.MultiIndex.from_frame(table[alike]).isin(pd.MultiIndex.from_frame(chosen))
@@ -281,7 +255,7 @@ def settle(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget
         budget = dataclasses.replace(budget, protocol=_most(said[said != ""]))
     if len(reports) and not budget.estimated:
         reports = reports[~_estimated(reports)]  # nor may they settle what is looked at
-    if budget.device is None and "device.name" in reports:
+    if budget.device is None:
         budget = dataclasses.replace(budget, device=next(iter(devices_by_trust(reports)), None))
     if budget.threads is None and len(reports):
         counts = thread_counts(reports[_at(reports, budget)])
@@ -294,7 +268,7 @@ def thread_counts(reports: pd.DataFrame) -> list[int]:
 
     What ran on a GPU has no say: its time does not depend on them, and it is kept whichever number is chosen.
     """
-    known = pd.to_numeric(column_of(reports, "state.threads"), errors="coerce")[~_on_gpu(reports)].dropna()
+    known = reports["state.threads"][~_on_gpu(reports)].dropna()
     guess, found = _estimated(reports).reindex(known.index), []
     for counts in (known[~guess].value_counts(), known[guess].value_counts()):
         found += sorted(counts.index, key=lambda threads: (-counts[threads], threads))
@@ -303,16 +277,14 @@ def thread_counts(reports: pd.DataFrame) -> list[int]:
 
 def devices(reports: pd.DataFrame) -> pd.Series:
     """What each report's device is called here: its name, with the power mode where a family has several."""
-    name, mode = reports["device.name"], column_of(reports, "state.power_mode")
-    several = column_of(reports, "device.family").isin(FAMILIES_WITH_POWER_MODES) & mode.notna()
+    name, mode = reports["device.name"], reports["state.power_mode"]
+    several = reports["device.family"].isin(FAMILIES_WITH_POWER_MODES) & mode.notna()
     return name.where(~several, name.astype(str) + ", " + mode.astype(str))
 
 
 def devices_by_trust(reports: pd.DataFrame) -> list[str]:
     """Every device that has reports: that of the most steady timings first (grades A to C), then that of the most."""
-    if reports.empty:
-        return []
-    counted = pd.DataFrame({"device": devices(reports), "steady": ~column_of(reports, "grade").isin(WEAK),
+    counted = pd.DataFrame({"device": devices(reports), "steady": ~reports["grade"].isin(WEAK),
                             "measured": ~_estimated(reports), "reports": 1})  # fmt: skip
     return list(counted.groupby("device").sum().sort_values(
         ["steady", "measured", "reports"], ascending=False, kind="stable").index)  # fmt: skip
@@ -327,27 +299,25 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 
     An estimate stands only for a network that was not timed.
     """
-    if reports.empty:
-        return pd.DataFrame(columns=_TIMED)
     here = reports[_at(reports, budget) & _sound(reports, budget)]
     called = devices(here)
     if budget.device is not None and len(own := called[~_estimated(here)].unique()) == 1:
         called = pd.Series(own[0], index=here.index)  # an estimate from a card of the board is one for the board
-    ci = column_of(here, "timing.p50_ci95") if budget.percentile == "p50" else pd.Series(None, index=here.index)
+    ci = here["timing.p50_ci95"] if budget.percentile == "p50" else pd.Series(None, index=here.index)
     found = pd.DataFrame({
         "weights_sha256": here["model.weights_sha256"],
         "latency_ms": here[f"timing.{budget.percentile}"],
         "latency_low": [pair[0] if isinstance(pair, list) else math.nan for pair in ci],
         "latency_high": [pair[1] if isinstance(pair, list) else math.nan for pair in ci],
         "runtime": here["software.runtime"].replace("unknown", ""), "timed_dtype": here["model.precision"],
-        "latency_p90": column_of(here, "timing.p90"), "latency_cv": column_of(here, "timing.cv"),
+        "latency_p90": here["timing.p90"], "latency_cv": here["timing.cv"],
         "unsteady": unsteady(here),
-        "grade": column_of(here, "grade").fillna("").astype(str), "provenance": here["provenance"],
+        "grade": here["grade"].fillna(""), "provenance": here["provenance"],
         "device": called, "batch": here["workload.batch"],
-        "threads": column_of(here, "state.threads").where(~_on_gpu(here)),  # of the CPU that only starts its work
+        "threads": here["state.threads"].where(~_on_gpu(here)),  # of the CPU that only starts its work
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
-        "gpu": column_of(here, "device.gpu").astype(object).fillna(""), "memory_mb": memory(here),
-        "memory_method": column_of(here, "memory.method"), "quick": quick(here),
+        "gpu": here["device.gpu"].fillna(""), "memory_mb": memory(here),
+        "memory_method": here["memory.method"], "quick": quick(here),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
@@ -382,17 +352,17 @@ def memory(reports: pd.DataFrame) -> pd.Series:
     what torch allocated there is added, and what the machine had less free counts where that is more. Elsewhere that
     difference has nothing else in it than what others did meanwhile. A graphics card's own memory is not in it.
     """
-    peak, allocated, less = (pd.to_numeric(column_of(reports, f"memory.{name}"), errors="coerce")
-                             for name in ("process_peak_mb", "allocator_peak_mb", "system_delta_mb"))  # fmt: skip
-    on_gpu, unified = column_of(reports, "device.gpu").notna(), column_of(reports, "device.unified_memory").eq(True)
+    names = ("process_peak_mb", "allocator_peak_mb", "system_delta_mb")
+    peak, allocated, less = (reports[f"memory.{name}"] for name in names)
+    on_gpu, unified = reports["device.gpu"].notna(), reports["device.unified_memory"].eq(True)
     own = peak + allocated.where(on_gpu & unified).fillna(0.0)
     found = pd.concat([own, less.where(on_gpu | peak.isna())], axis=1).max(axis=1)
-    method = column_of(reports, "memory.method").astype(object).fillna("").astype(str)
+    method = reports["memory.method"].fillna("")
     return found.where(~_in_long_process(method) & ~method.str.startswith(NOT_TOLD))
 
 
 def _in_long_process(methods: pd.Series) -> pd.Series:
-    return methods.astype(object).fillna("").astype(str).str.contains(LONG_PROCESS, regex=False)
+    return methods.fillna("").str.contains(LONG_PROCESS, regex=False)
 
 
 def off(reports: pd.DataFrame) -> pd.DataFrame:
@@ -402,11 +372,9 @@ def off(reports: pd.DataFrame) -> pd.DataFrame:
     difference is known (off_images is NaN then). 0 in float32.
     """
     names = {"off_max": "max_abs", "off_mean": "mean_abs", "off_perceptual": "perceptual", "off_images": "images"}
-    found = pd.DataFrame({column: pd.to_numeric(column_of(reports, f"artefact.{name}"), errors="coerce")
-                          for column, name in names.items()}, index=reports.index)  # fmt: skip
-    checked = pd.to_numeric(column_of(reports, "checks.max_abs_vs_ref"), errors="coerce")
-    found["off_max"] = found["off_max"].fillna(checked)
-    exact = column_of(reports, "model.precision").isin(EXACT)
+    found = pd.DataFrame({column: reports[f"artefact.{name}"] for column, name in names.items()})
+    found["off_max"] = found["off_max"].fillna(reports["checks.max_abs_vs_ref"])
+    exact = reports["model.precision"].isin(EXACT)
     for column in ("off_max", "off_mean"):
         found[column] = found[column].where(~exact, 0.0)
     return found
@@ -424,8 +392,8 @@ def candidates(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd
 
 
 def _comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
-    """The students among the rows of `with_latency` that share the budget's protocol."""
-    same = (protocols(frame, budget.metric) == (budget.protocol or None)) & ~frame["hide"]
+    """The students among the rows of `with_latency` that share the budget's protocol, and its method if it has one."""
+    same = (protocols(frame, budget.metric) == (budget.protocol or None)) & ~frame["hide"] & _of_method(frame, budget)
     frame = frame[same & _students(frame)].reset_index(drop=True)
     frame["why_not"] = _why_not(frame, budget)
     frame["fits"] = frame["why_not"] == ""
@@ -434,14 +402,10 @@ def _comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
 
 def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     """Every row of the table, teachers too, with its costs in the units of a budget and its latency."""
-    frame = complete(table).copy()
-    for column in (budget.metric, f"{budget.metric}_low", f"{budget.metric}_high"):
-        frame[column] = pd.to_numeric(column_of(frame, column), errors="coerce")
+    frame = complete(table)
     frame = frame.assign(**shipped(frame))
     frame = frame.drop(columns=[c for c in _TIMED[1:] if c in frame and c != "batch"])
     frame = frame.rename(columns={"batch": "train_batch"}).merge(timings(reports, budget), "left", on="weights_sha256")
-    for column in ("latency_ms", "latency_low", "latency_high", "memory_mb", "batch", "threads", *_OFF):
-        frame[column] = pd.to_numeric(frame[column], errors="coerce")
     by_run = frame.drop_duplicates("run").set_index("run")
     teacher = frame["teacher"].map(_teacher_ids(frame))
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
@@ -463,9 +427,13 @@ def shipped(table: pd.DataFrame) -> pd.DataFrame:
     """
     sizes = {}
     for name, (trained, deployed, unit) in _SIZES.items():
-        own, folded = (pd.to_numeric(column_of(table, c), errors="coerce") / unit for c in (trained, deployed))
-        sizes |= {name: folded.fillna(own), AS_TRAINED[name]: own}
+        own, folded = table[trained] / unit, table[deployed] / unit
+        sizes |= {name: folded.where(folded.notna(), own), AS_TRAINED[name]: own}
     return pd.DataFrame(sizes, index=table.index)
+
+
+def _of_method(table: pd.DataFrame, budget: Budget) -> pd.Series:
+    return table["method_short"].eq(budget.method) if budget.method else pd.Series(True, index=table.index)
 
 
 def size_as_trained(row: dict[str, JSON], name: str) -> float | None:
@@ -488,9 +456,8 @@ def _students(table: pd.DataFrame) -> pd.Series:
 def _teacher_ids(table: pd.DataFrame) -> dict[str, str]:
     """What a recipe may call its teacher -> run id."""
     ids = {f"run:{run}": run for run in table["run"]}
-    if "aliases" in table:
-        for run, aliases in zip(table["run"], table["aliases"]):
-            ids |= {alias: run for alias in aliases} if isinstance(aliases, list) else {}
+    for run, aliases in zip(table["run"], table["aliases"]):
+        ids |= {alias: run for alias in aliases or ()}
     return ids
 
 
@@ -523,23 +490,23 @@ def on(reports: pd.DataFrame, device: str) -> pd.Series:
     real = reports[named & ~guess]
     if not guess.any() or real.empty:
         return named
-    boards = set(zip(real["device.name"], column_of(real, "state.power_mode")))
+    boards = set(zip(real["device.name"], real["state.power_mode"]))
     return named | predict.of_boards(reports[guess], boards).reindex(reports.index, fill_value=False)
 
 
 def _on_gpu(reports: pd.DataFrame) -> pd.Series:
-    return column_of(reports, "device.gpu").notna()
+    return reports["device.gpu"].notna()
 
 
 def _of_other_threads(reports: pd.DataFrame, threads: int) -> pd.Series:
     """Which reports are of another number of CPU threads; a GPU's time does not depend on it, whatever it says."""
-    said = pd.to_numeric(column_of(reports, "state.threads"), errors="coerce")
+    said = reports["state.threads"]
     return said.notna() & (said != threads) & ~_on_gpu(reports)
 
 
 def _sound(reports: pd.DataFrame, budget: Budget) -> pd.Series:
     """Which reports can be trusted. A wrong image is never allowed: it makes an engine fast and useless."""
-    right = column_of(reports, "checks.output_ok").ne(False)
+    right = reports["checks.output_ok"].ne(False)
     guess = _estimated(reports)
     return right & ~_blind(reports) & (~weak(reports) | guess | budget.weak) & (~guess | budget.estimated)
 
@@ -549,18 +516,18 @@ def weak(reports: pd.DataFrame) -> pd.Series:
 
     A D for its times' variation alone is not among them (report.Grade.unsteady); the answer says how much it varies.
     """
-    graded = column_of(reports, "grade").isin(WEAK) & ~unsteady(reports)
-    return column_of(reports, "state.throttled").eq(True) | graded
+    graded = reports["grade"].isin(WEAK) & ~unsteady(reports)
+    return reports["state.throttled"].eq(True) | graded
 
 
 def unsteady(reports: pd.DataFrame) -> pd.Series:
     """Which reports are a D for their times' variation alone."""
-    return column_of(reports, "unsteady").eq(True)
+    return reports["unsteady"].eq(True)
 
 
 def quick(reports: pd.DataFrame) -> pd.Series:
     """Which reports are of another preset than the publishable one, which of two of one grade is the better founded."""
-    return column_of(reports, "runner.preset") != "publishable"
+    return reports["runner.preset"] != "publishable"
 
 
 def _blind(reports: pd.DataFrame) -> pd.Series:
@@ -569,7 +536,7 @@ def _blind(reports: pd.DataFrame) -> pd.Series:
 
 
 def _estimated(reports: pd.DataFrame) -> pd.Series:
-    return column_of(reports, "grade").eq(ESTIMATED) | column_of(reports, "provenance").eq("estimated")
+    return reports["grade"].eq(ESTIMATED) | reports["provenance"].eq("estimated")
 
 
 # --- fronts -------------------------------------------------------------------------------------
@@ -727,8 +694,9 @@ def recommend(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Rec
     found = _best_first(_comparable(rows, budget), budget)
     left_out = left_out_of(table, reports, budget, found)
     if found.empty:
-        reason = f"No student is measured by {budget.metric} yet." if not budget.protocol else (
-            f"No student is measured by the protocol {budget.protocol}.")  # fmt: skip
+        who = f"No student of {budget.method}" if budget.method else "No student"
+        how = f"by the protocol {budget.protocol}" if budget.protocol else f"by {budget.metric} yet"
+        reason = f"{who} is measured {how}."
         return Recommendation(budget, found, headline="Nothing to choose from.", reason=reason, left_out=left_out,
                               everyone=rows)  # fmt: skip
     fitting = found[found.fits]
@@ -1032,6 +1000,8 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
         _counted(students[(said_by != "") & (said_by != budget.protocol) & ~students["hide"]]["name"], "run",
                  "measured by another protocol"),
         _counted(students[students["hide"]]["name"], "run", "hidden"),
+        _counted(students[~_of_method(students, budget) & (said_by != "") & ~students["hide"]]["name"], "student",
+                 f"of another method than {budget.method}"),
         _counted(found[found["latency_ms"].isna()]["name"], "student", f"not timed ({_conditions_said(budget)})")
         if len(reports) or "latency_ms" in budget.limits else "",
     ]  # fmt: skip
@@ -1050,7 +1020,7 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
             others = others[_of_other_threads(others, budget.threads) & _sound(others, budget)]
             said.append(_counted(others["model.weights_sha256"].map(by_hash).dropna(), "timing",
                                  f"on the CPU with another number of threads than {budget.threads}"))  # fmt: skip
-        broken = column_of(here, "checks.output_ok").eq(False)
+        broken = here["checks.output_ok"].eq(False)
         said.append(_counted(whose[broken], "timing", "that drew a wrong image"))
         guess, blind = _estimated(here), ~broken & _blind(here)
         said.append(_counted(whose[blind], "timing", "of a precision whose loss of images nobody measured"))
@@ -1135,11 +1105,6 @@ def _plain(row: pd.Series) -> dict[str, JSON]:
         )
         plain[str(key)] = None if missing else value
     return plain
-
-
-def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """A frame's column, or one of None where it has no such column."""
-    return frame[name] if name in frame else pd.Series(None, index=frame.index, dtype=object)
 
 
 def _twice(column: pd.Series) -> pd.Series:

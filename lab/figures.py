@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
 import json
 import math
 from collections import Counter
@@ -24,12 +25,13 @@ from plotly.subplots import make_subplots
 from lab import choose, jobs
 from lab.choose import METRICS, QUANTITIES, number
 from lab.config import Recipe, unknown
-from lab.results import Run
+from lab.results import OBJECTIVES, Run
 from lab.sheets import read_samples
 
 # Okabe and Ito's palette; each is told from the others, and from white and near-black, by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "hexagon")
+SHAPES_3D = ("circle", "square", "diamond")  # all that are hollow, too, there
 GREY = "#8C8C8C"
 TEXT = "#76808C"  # reads on white and on near-black, for where no theme sets its own
 
@@ -62,11 +64,12 @@ _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
 def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, runner_up: str | None = None,
              knee: str | None = None, teacher: pd.DataFrame | None = None, limit: float | None = None,
-             log_x: bool = False, log_y: bool = False) -> go.Figure:  # fmt: skip
+             log_x: bool = False, log_y: bool = False, methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
     """One quantity against another over rows of `choose.candidates`, with the front no other student beats.
 
     `teacher` is a frame of rows of `choose.with_latency`; `limit` the budget on x. Every point's customdata is
-    its run id; `pick` and `knee` are ringed. Raises ValueError where the rows' values may not be compared.
+    its run id; `pick` and `knee` are ringed. `methods` are all that there are, where the rows are of some: each keeps
+    its colour and shape. Raises ValueError where the rows' values may not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y])
@@ -79,7 +82,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
                            line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
     doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
     guess = doubt == GUESS
-    methods = sorted(frame["method"].unique())
+    names = method_names(shown)
     labels, ringed = _labels(shown, guess), {pick: RING, knee: RING + 6}
     named = _named(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed, limit=limit,
                    heights=[] if teacher is None else teacher[y], log_x=log_x, log_y=log_y)  # fmt: skip
@@ -91,14 +94,15 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
         _points(figure, rows[before], x, y, labels=labels, many=True, **how)
         _points(figure, rows[~before], x, y, labels=labels, showlegend=not before.any(), **how)
 
-    for k, method in enumerate(methods):
-        mine, (shape, colour) = shown["method"] == method, _mark(k)
+    for method, (shape, colour) in _marks(frame, methods).items():
+        mine = shown["method"] == method
+        said = names[mine].max()  # they are alike
         for why, hollow in HOLLOW.items():
             rows, ending = shown[mine & (doubt == why)], f", {why}" if why else ""
             if rows.empty:
                 continue
-            points(rows[fits[rows.index]], name=method + ending, shape=shape + hollow, colour=colour, named=beside)
-            points(rows[~fits[rows.index]], name=f"{method}, over the budget{ending}", colour=GREY,
+            points(rows[fits[rows.index]], name=said + ending, shape=shape + hollow, colour=colour, named=beside)
+            points(rows[~fits[rows.index]], name=f"{said}, over the budget{ending}", colour=GREY,
                    shape=shape + (hollow or "-open"))  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
@@ -116,20 +120,29 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     return figure.update_layout(template=TEMPLATE, height=480)
 
 
-def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None = None, log: Sequence[str] = ()
-                ) -> go.Figure:  # fmt: skip
-    """Three quantities at once; `log` names those with a logarithmic axis. Raises ValueError as `tradeoff`."""
+def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None = None, log: Sequence[str] = (),
+                methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
+    """Three quantities at once; `log` names those with a logarithmic axis. Raises ValueError as `tradeoff`.
+
+    Colour and shape are the method's where `methods`, all that there are, are several; what is beaten is hollow.
+    """
     _refuse_mixed(frame, (x, y, z))
     shown = frame.dropna(subset=[x, y, z])
     more = [c for c in (x, y, z) if QUANTITIES[c].more_is_better]
     on = choose.front(shown, [c for c in (x, y, z) if c not in more], more)
     figure = go.Figure()
     doubt = _doubt(shown).ne("") & ("latency_ms" in (x, y, z))
-    kinds = [(shown[on & ~doubt], "on the front", COLOURS[0], "circle"),
-             (shown[~on & ~doubt], "beaten by another", GREY, "circle-open")]  # fmt: skip
+    ways = [(on & ~doubt, "on the front", COLOURS[0], "circle"),
+            (~on & ~doubt, "beaten by another", GREY, "circle-open")]  # fmt: skip
     if doubt.any():  # few shapes are known here
-        kinds += [(shown[on & doubt], "on the front, not measured or graded D", COLOURS[0], "diamond-open"),
-                  (shown[~on & doubt], "beaten, not measured or graded D", GREY, "diamond-open")]  # fmt: skip
+        ways += [(on & doubt, "on the front, not measured or graded D", COLOURS[0], "diamond-open"),
+                 (~on & doubt, "beaten, not measured or graded D", GREY, "diamond-open")]  # fmt: skip
+    kinds = [(shown[way], *how) for way, *how in ways]
+    marks, names = _marks(frame, methods), method_names(shown)
+    if len(marks) > 1:
+        kinds = [(rows, f"{names[rows.index[0]]}, {said}", colour, shape + "-open" * said.startswith("beaten"))
+                 for (method, (_, colour)), shape in zip(marks.items(), itertools.cycle(SHAPES_3D))
+                 for of, said, *_ in kinds if len(rows := of[of["method"] == method])]  # fmt: skip
     for rows, name, colour, shape in kinds:
         figure.add_scatter3d(
             x=rows[x], y=rows[y], z=rows[z], mode="markers+text" if len(rows) <= 20 else "markers", name=name,
@@ -148,11 +161,12 @@ def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None
     )
 
 
-def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[str] = ()) -> list[go.Figure]:
+def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[str] = (), methods: Sequence[str] = ()
+                ) -> list[go.Figure]:  # fmt: skip
     """What `tradeoff_3d` shows, two quantities at a time, each with the front of its two. Raises ValueError as it."""
     drawn = []
     for a, b in [(x, y), (z, y), (x, z)]:
-        figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log)
+        figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log, methods=methods)
         figure.update_traces(mode="markers", selector={"mode": "markers+text"})  # too small for names and conditions
         titles = [" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip() for c in (a, b)]
         figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])
@@ -181,10 +195,10 @@ def axis_title(frame: pd.DataFrame, column: str) -> str:
 def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = "fd") -> str:
     """How a figure's values were measured, in sentences, with what was left out and why."""
     said = [f"{METRICS[metric].title}: {p}." for p in sorted(set(choose.protocols(frame, metric)) - {""})]
-    if f"{metric}_low" in frame and frame[f"{metric}_low"].notna().any():
+    if frame[f"{metric}_low"].notna().any():
         bars = "bars, of the front alone, are" if len(frame) > MANY else "bars are"
         said[-1:] = [f"{said[-1][:-1]}; {bars} 95 % intervals."] if said else []
-    timed = frame.dropna(subset=["latency_ms"]) if "latency_ms" in frame else frame.iloc[:0]
+    timed = frame.dropna(subset=["latency_ms"])
     if len(timed):
         threads = _counts(timed["threads"].dropna().map(choose.threads_said).astype(str))
         graded = _counts("grade " + timed["grade"][timed["grade"] != ""]) or "not graded"
@@ -256,6 +270,42 @@ def _mark(k: int) -> tuple[str, str]:
     return SHAPES[(k + k // len(COLOURS)) % len(SHAPES)], COLOURS[k % len(COLOURS)]
 
 
+def _marks(frame: pd.DataFrame, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Shape and colour of each method, whole as in `Store.table()`: of those that there are, else of the frame's."""
+    return {method: _mark(k) for k, method in enumerate(sorted({*methods, *frame["method"]}))}
+
+
+def method_names(rows: pd.DataFrame) -> pd.Series:
+    """What a legend calls each row's methods: those beside the objective, or `plain`, where that tells them apart."""
+    short, whole = rows["method_short"], rows["method"]
+    alike = whole.groupby(short).transform("nunique") > 1
+    return short.where(~alike & (whole.nunique() > 1), whole)
+
+
+# What a run shares with the one that was trained like it but without a guide and without the methods beside its
+# objective: columns of `Store.table()`.
+TWIN = ["data", "teacher", "solver", "pairs", "shape", "images", "seed"]
+
+
+def plain_twins(table: pd.DataFrame) -> dict[str, str]:
+    """Run -> its plain twin, for rows of `Store.table()` that have a guide or other methods than their objective."""
+    key = table[[*TWIN, "method"]].apply(tuple, axis=1) if len(table) else pd.Series(dtype=object)
+    plain = (table["guide"] == "") & (table["method_short"] == "plain")
+    twins = dict(zip(key[plain], table["run"][plain]))
+    found = {}
+    for run, (*alike, methods) in zip(table["run"][~plain], key[~plain]):
+        objective = "+".join(name for name in methods.split("+") if name in OBJECTIVES)
+        found[run] = twins.get((*alike, objective))
+    return {run: twin for run, twin in found.items() if twin}
+
+
+def beside_twins(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table, each with its plain twin behind it where the table has one; none stands twice."""
+    twins = plain_twins(table)
+    runs = dict.fromkeys(run for own in rows["run"] for run in (own, twins.get(own)) if run)
+    return table.set_index("run", drop=False).loc[list(runs)].reset_index(drop=True)
+
+
 def _sizes(rows: pd.DataFrame) -> np.ndarray:
     """Marker diameters whose area grows with the parameters, between 9 and 26 pixels."""
     params = rows["params_m"].fillna(0.1).to_numpy(float)
@@ -268,15 +318,13 @@ HOLLOW = {"": "", "graded D": "-open", "published": "-open", GUESS: "-open-dot"}
 
 def _doubt(rows: pd.DataFrame) -> pd.Series:
     """A key of HOLLOW for each row: whose latency it is, where it was not measured or is graded D."""
-    grade = rows["grade"] if "grade" in rows else pd.Series("", index=rows.index)
-    origin = rows["provenance"] if "provenance" in rows else pd.Series("measured", index=rows.index)
     said = [GUESS if p == "estimated" else "published" if p == "published" else "graded D" if g == "D" else ""
-            for p, g in zip(origin, grade)]  # fmt: skip
+            for p, g in zip(rows["provenance"], rows["grade"])]  # fmt: skip
     return pd.Series(said, index=rows.index, dtype=object)
 
 
 def _guessed(rows: pd.DataFrame) -> pd.Series:
-    return rows["provenance"].eq("estimated") if "provenance" in rows else pd.Series(False, index=rows.index)
+    return rows["provenance"].eq("estimated")
 
 
 # Columns whose interval is not called after them.
@@ -422,7 +470,7 @@ def _refuse_mixed(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         if column in METRICS:
             found = sorted(set(choose.protocols(frame.dropna(subset=[column]), column)) - {""})
             _only_one(found, f"{METRICS[column].title} values of different protocols")
-        elif column in ("latency_ms", "speed_up", "memory_mb") and "latency_ms" in frame:
+        elif column in ("latency_ms", "speed_up", "memory_mb"):
             timed = frame.dropna(subset=["latency_ms"])
             for name in _DEVICE:
                 found = sorted(map(str, timed[name].dropna().unique())) if name in timed else []

@@ -24,7 +24,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -40,6 +40,25 @@ _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 BLOCKS_SCHEMA = "device_blocks.v1"
 OBJECTIVES = ("pairs", "denoise")  # methods with the main loss; lab.methods has them too, but needs torch
+METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
+# What `Store.table()` always has, in this order: column -> dtype. Text is "" and a flag False where nothing is known.
+TABLE = {
+    name: dtype
+    for dtype, names in (
+        ("str", "run label data"), ("object", "classes"), ("str", "teacher guide solver"), ("float64", "pairs"),
+        ("object", "start"), ("float64", "steps batch images"), ("str", "optimizer"), ("float64", "lr"),
+        ("object", "betas"), ("float64", "warmup"), ("str", "schedule"), ("float64", "clip ema"), ("str", "dtype"),
+        ("object", "keep"), ("float64", "seed"), ("str", "family"), ("bool", "time"),
+        ("float64", "patch depth width heads mlp_hidden"), ("str", "shape method method_short role"),
+        ("object", "aliases"), ("str", "state"), ("float64", "step train_seconds"), ("str", "error notes"),
+        ("bool", "pin hide"), ("float64", "params params_train macs evaluations macs_image file_mb params_deployed"),
+        ("float64", "macs_deployed file_mb_deployed"), ("str", "weights_sha256 weights_dtype extractor"),
+        ("float64", "samples eval_seed"),
+        *(pair for metric in METRIC_NAMES
+          for pair in (("float64", f"{metric} {metric}_low {metric}_high"), ("str", f"{metric}_reference"))),
+    )
+    for name in names.split()
+}  # fmt: skip
 # What a row of `Store.table()` is made of.
 _ROW_FILES = ("recipe", "status", "notes", "cost", "student", "metrics")
 _KEPT_ROWS = 2**15  # of runs, and of reports: a few KB each
@@ -418,7 +437,7 @@ class Store:
                 continue
             rows.append(_own(row))
             rows[-1] |= {f"artefact.{name}": value for name, value in self._artefact_of(row, known).items()}
-        return pd.DataFrame(rows), faults
+        return reports_of(rows), faults
 
     def _artefact_of(self, row: Mapping[str, JSON], known: dict[str, dict[tuple[str, str], dict[str, JSON]]]
                      ) -> dict[str, JSON]:  # fmt: skip
@@ -462,12 +481,72 @@ class Store:
         return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
-        """One row per run: recipe, status, cost, metrics with their conditions; a broken run has few columns.
+        """One row per run: recipe, status, cost, metrics with their conditions, in the columns of TABLE.
 
-        Latencies are in `reports()`, which joins by `weights_sha256` = `model.weights_sha256`.
+        Of a broken run few of them are known. Latencies are in `reports()`, which joins by `weights_sha256` =
+        `model.weights_sha256`.
         """
         aliases = self.teachers()
-        return pd.DataFrame([_row(run, aliases) for run in self.runs()])
+        return table_of([_row(run, aliases) for run in self.runs()])
+
+
+def table_of(rows: pd.DataFrame | Sequence[Mapping[str, JSON]]) -> pd.DataFrame:
+    """Rows with what is known of runs as `Store.table()` has them: all columns of TABLE, others behind them."""
+    table = _typed(rows, TABLE)
+    return table.assign(**{name: table[name].fillna("") for name, dtype in TABLE.items() if dtype == "str"})
+
+
+def reports_of(rows: pd.DataFrame | Sequence[Mapping[str, JSON]]) -> pd.DataFrame:
+    """Flat device reports (`report_row`) as `Store.reports()` has them: all that the format knows, others behind it."""
+    return _typed(rows, report_columns())
+
+
+@functools.cache
+def report_columns() -> dict[str, str]:
+    """What `Store.reports()` always has, by the format's own schema and in its order: column -> dtype."""
+    from lab.devices.report import schema
+
+    kinds = {"string": "str", "number": "float64", "integer": "float64"}
+    found = {}
+
+    def walk(rule: Mapping[str, JSON], place: str, needed: bool) -> None:
+        rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]] if "$ref" in rule else rule
+        kind = rule.get("type", "string")  # of an enum or a const
+        first = kind[0] if isinstance(kind, list) else kind
+        needed = needed and kind == first
+        if "properties" not in rule or place == "model.config":
+            found[place] = "int64" if needed and first == "integer" else kinds.get(first, "object")
+            return
+        for name, inner in rule["properties"].items():
+            walk(inner, f"{place}.{name}".lstrip("."), needed and name in rule.get("required", ()))
+
+    walk(schema(), "", True)
+    del found["timing.samples_ns"]
+    return found | {"grade": "str", "grade_reasons": "object", "unsteady": "bool", "artefact.images": "float64",
+                    "artefact.max_abs": "float64", "artefact.mean_abs": "float64", "artefact.perceptual": "float64",
+                    "artefact.perceptual_by": "str"}  # fmt: skip
+
+
+def _typed(rows: pd.DataFrame | Sequence[Mapping[str, JSON]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """All columns in their order and of their types, then what else the rows have and some row knows."""
+    found = pd.DataFrame(rows)
+    made = {name: _column(found.get(name), dtype, found.index) for name, dtype in columns.items()}
+    return pd.DataFrame(made | {name: found[name] for name in found if name not in made and found[name].notna().any()},
+                        index=found.index)  # fmt: skip
+
+
+def _column(values: pd.Series | None, dtype: str, index: pd.Index) -> pd.Series:
+    """A column of a type; what is missing is NaN, None among objects, False among flags."""
+    if values is None:
+        values = pd.Series(None, index=index, dtype=object)
+    if dtype != "object" and values.dtype == dtype:
+        return values
+    if dtype in ("float64", "int64"):  # the second is of what no report may lack
+        numbers = pd.to_numeric(values, errors="coerce")
+        return numbers.astype("float64" if numbers.isna().any() else dtype)
+    if dtype == "str":
+        return values.astype("str")
+    return values.astype(object).where(values.notna(), False if dtype == "bool" else None).astype(dtype)
 
 
 def report_row(report: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -513,11 +592,12 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
         return row | {"state": "unreadable", "error": str(error), "label": run.id}
     status, config = run.said(), config_to_json(net)
     row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
-    row |= {k: config.get(k) for k in ("family", "time", "patch", "depth", "width", "heads", "mlp_hidden")}
+    row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
     if net.family == "dit":
         row["mlp_hidden"] = net.hidden
     row |= {
         "shape": net.shape,
+        "time": net.time,
         "method": methods_of(recipe),
         "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
         "images": recipe.images,
@@ -530,9 +610,9 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
     }
     row |= run.notes
     row["label"] = run.label
-    for name, prefix in [("cost", ""), ("student", "")]:
+    for name in ("cost", "student"):
         if isinstance(found := run.read(name), dict):
-            row |= {prefix + k: v for k, v in found.items() if not isinstance(v, (dict, list))}
+            row |= {k: v for k, v in found.items() if not isinstance(v, (dict, list))}
     row |= _metric_columns(run.read("metrics"))
     return row
 

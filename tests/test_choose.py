@@ -12,7 +12,7 @@ from lab import choose
 from lab.choose import Budget, memory, recommend
 from lab.config import DiTConfig
 from lab.devices import predict
-from lab.results import report_row
+from lab.results import report_row, reports_of, table_of
 
 
 def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame:
@@ -48,11 +48,11 @@ def students(*rows: tuple[str, float, float], **columns: object) -> pd.DataFrame
         ]
     )
     teacher = {"run": "toy-master", "label": "toy-master", "data": "toy", "shape": "unet", "method": "denoise",
-               "role": "teacher", "state": "done", "family": "unet", "aliases": ["master"], "params": 5e6, "fd": 1.0,
-               "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0, "eval_seed": 7.0,
-               "weights_sha256": "hash-master", "hide": False}  # fmt: skip
+               "role": "teacher", "state": "done", "family": "unet", "time": True, "aliases": ["master"],
+               "params": 5e6, "fd": 1.0, "fd_reference": "toy train", "extractor": "cnn-1", "samples": 1000.0,
+               "eval_seed": 7.0, "weights_sha256": "hash-master", "hide": False}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([teacher])], ignore_index=True)
-    return frame.assign(**columns)
+    return table_of(frame.assign(**columns))
 
 
 def timed(shape: str, ms: float, **changes: object) -> dict[str, object]:
@@ -68,8 +68,8 @@ def timed(shape: str, ms: float, **changes: object) -> dict[str, object]:
 
 SMALL, MIDDLE, LARGE = ("small", 0.1, 3.0), ("middle", 0.3, 2.0), ("large", 1.0, 1.5)
 TABLE = students(SMALL, MIDDLE, LARGE)
-REPORTS = pd.DataFrame([timed("small", 0.5), timed("middle", 1.0), timed("large", 2.0), timed("master", 40.0)])
-NONE = pd.DataFrame()
+REPORTS = reports_of([timed("small", 0.5), timed("middle", 1.0), timed("large", 2.0), timed("master", 40.0)])
+NONE = reports_of([])
 
 
 def name(row: dict[str, object] | None) -> object:
@@ -288,7 +288,7 @@ def test_intervals_apart_are_no_tie() -> None:
 
 
 def test_without_an_interval_nothing_is_claimed() -> None:
-    answer = recommend(TABLE.drop(columns=["fd_low", "fd_high"]), NONE, Budget())
+    answer = recommend(TABLE.assign(fd_low=math.nan, fd_high=math.nan), NONE, Budget())
     assert answer.sure == "The error of FD was not measured, so the order may be chance."
 
 
@@ -304,7 +304,7 @@ def test_what_is_lost_is_said_against_the_best_student_and_the_teacher() -> None
 def test_a_speed_up_names_the_form_of_both_networks() -> None:
     faster = [timed("middle", 0.5, **{"software.runtime": "onnxruntime"}),
               timed("master", 20.0, **{"software.runtime": "compiled"})]  # fmt: skip
-    answer = recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(faster)]), Budget(params_m=0.35))
+    answer = recommend(TABLE, pd.concat([REPORTS, reports_of(faster)]), Budget(params_m=0.35))
     assert "0.500 ms by onnxruntime fp32, its teacher 20.0 ms by compiled fp32." in answer.loses
 
 
@@ -356,14 +356,14 @@ def test_a_hidden_run_is_not_recommended() -> None:
 def test_a_wrong_image_is_never_counted_as_fast() -> None:
     broken = timed("large", 0.01, **{"software.runtime": "compiled", "checks.output_ok": False})
     for weak in (False, True):
-        answer = recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([broken])]), Budget(weak=weak))
+        answer = recommend(TABLE, pd.concat([REPORTS, reports_of([broken])]), Budget(weak=weak))
         assert answer.pick["latency_ms"] == 2.0
         assert "Left out: 1 timing that drew a wrong image (large)." in answer.left_out
 
 
 @pytest.mark.parametrize("flaw", [{"state.throttled": True}, {"grade": "D"}, {"grade": "E"}])
 def test_weak_timings_count_only_where_allowed(flaw: dict[str, object]) -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **flaw)])
+    reports = reports_of([timed("small", 0.5), timed("large", 0.3, **flaw)])
     assert name(recommend(TABLE, reports, Budget(latency_ms=1)).pick) == "small"
     assert name(recommend(TABLE, reports, Budget(latency_ms=1, weak=True)).pick) == "large"
 
@@ -372,13 +372,13 @@ def test_a_timing_that_only_varies_counts_and_the_answer_says_how_much() -> None
     shaky = {"grade": "D", "unsteady": True, "timing.cv": 0.23, "timing.p90": 0.5}
     twice = [timed("large", ms, **shaky, created_utc=f"2026-01-0{day}T00:00:00+00:00")
              for day, ms in [(1, 0.4), (2, 0.3)]]  # fmt: skip
-    answer = recommend(TABLE, pd.DataFrame([timed("small", 0.5), *twice]), Budget(latency_ms=1))
+    answer = recommend(TABLE, reports_of([timed("small", 0.5), *twice]), Budget(latency_ms=1))
     assert name(answer.pick) == "large" and answer.pick["latency_ms"] == 0.3
     assert "varies by 23% from call to call (grade D): one in ten takes 0.500 ms or more" in answer.sure
     assert "2 timings with their errors span 0.270 to 0.440 ms" in answer.sure and answer.pick["latency_high"] >= 0.4
-    steady = recommend(TABLE, pd.DataFrame([timed("large", 0.6), *twice]), Budget(latency_ms=1))
+    steady = recommend(TABLE, reports_of([timed("large", 0.6), *twice]), Budget(latency_ms=1))
     assert steady.pick["latency_ms"] == 0.6 and "varies" not in steady.sure
-    hot = pd.DataFrame([timed("small", 0.5), twice[0] | {"state.throttled": True}])
+    hot = reports_of([timed("small", 0.5), twice[0] | {"state.throttled": True}])
     assert name(recommend(TABLE, hot, Budget(latency_ms=1)).pick) == "small"
 
 
@@ -407,7 +407,7 @@ def test_memory_is_what_the_report_of_the_same_conditions_says() -> None:
 
 
 def test_what_others_took_meanwhile_is_no_memory_of_a_network_on_the_cpu() -> None:
-    reports = pd.DataFrame({
+    reports = reports_of({
         "memory.process_peak_mb": [400.0, 400.0, 400.0, None], "memory.allocator_peak_mb": [None, 30.0, 30.0, None],
         "memory.system_delta_mb": [900.0, 20.0, 20.0, 70.0], "device.gpu": [None, "Orin", "RTX 4090", None],
         "device.unified_memory": [None, True, None, None],
@@ -421,7 +421,7 @@ FRESH = {"memory.method": "peak resident memory of a fresh process with onnxrunt
 
 
 def test_the_peak_of_a_process_that_did_other_things_before_is_no_memory_of_a_network() -> None:
-    reports = pd.DataFrame({
+    reports = reports_of({
         "memory.process_peak_mb": [880.0, 400.0, 62.0, None], "memory.allocator_peak_mb": [None, 30.0, None, None],
         "memory.system_delta_mb": [5.0, 20.0, 300.0, 70.0], "device.gpu": [None, "Orin", None, None],
         "device.unified_memory": [None, True, None, None],
@@ -432,7 +432,7 @@ def test_the_peak_of_a_process_that_did_other_things_before_is_no_memory_of_a_ne
 
 def test_students_whose_memory_was_read_in_a_long_process_are_left_out_with_the_reason() -> None:
     peak = {"memory.process_peak_mb": 90.0}
-    reports = pd.DataFrame([timed("small", 0.5, **peak, **FRESH), timed("middle", 1.0, **peak, **LONG),
+    reports = reports_of([timed("small", 0.5, **peak, **FRESH), timed("middle", 1.0, **peak, **LONG),
                             timed("large", 2.0)])  # fmt: skip
     answer = recommend(TABLE, reports, Budget(memory_mb=100))
     assert name(answer.pick) == "small" and answer.pick["memory_mb"] == 90.0
@@ -440,13 +440,13 @@ def test_students_whose_memory_was_read_in_a_long_process_are_left_out_with_the_
             "again to know it (middle).") in answer.left_out  # fmt: skip
     assert "Left out: 1 student of which no report says the memory (large)." in answer.left_out
     assert not any("memory" in said for said in recommend(TABLE, reports, Budget()).left_out)
-    again = pd.concat([reports, pd.DataFrame([timed("middle", 1.1, **peak, **FRESH, created_utc="2026-12-01")])])
+    again = pd.concat([reports, reports_of([timed("middle", 1.1, **peak, **FRESH, created_utc="2026-12-01")])])
     assert name(recommend(TABLE, again, Budget(memory_mb=100)).pick) == "middle"
 
 
 def test_a_better_graded_timing_without_a_memory_has_that_of_another_of_its_form() -> None:
     silent = timed("small", 0.5, grade="A", **{"memory.process_peak_mb": 880.0}, **LONG)
-    reports = pd.DataFrame([
+    reports = reports_of([
         silent,
         timed("small", 0.6, grade="B", **{"memory.process_peak_mb": 63.0}, **FRESH),
         timed("small", 0.7, grade="B", created_utc="2026-11-19", **{"memory.process_peak_mb": 70.0}, **FRESH),
@@ -454,7 +454,7 @@ def test_a_better_graded_timing_without_a_memory_has_that_of_another_of_its_form
     ])  # fmt: skip
     pick = recommend(TABLE, reports, Budget(memory_mb=100)).pick
     assert (pick["latency_ms"], pick["memory_mb"], pick["memory_method"]) == (0.5, 63.0, FRESH["memory.method"])
-    alone = pd.DataFrame([silent, timed("small", 0.6, batch=4, **{"workload.batch": 4}, **FRESH)])
+    alone = reports_of([silent, timed("small", 0.6, batch=4, **{"workload.batch": 4}, **FRESH)])
     assert recommend(TABLE, alone, Budget(memory_mb=100)).pick is None
 
 
@@ -468,7 +468,7 @@ def test_a_student_whose_memory_no_report_says_never_fits_a_limit_on_it() -> Non
 
 
 def test_of_a_student_s_runtimes_the_fastest_within_the_memory_counts() -> None:
-    reports = pd.DataFrame(
+    reports = reports_of(
         [
             timed("small", 1.0, **{"memory.process_peak_mb": 400.0}),
             timed("small", 2.0, **{"memory.process_peak_mb": 80.0, "software.runtime": "onnxruntime"}),
@@ -481,7 +481,7 @@ def test_of_a_student_s_runtimes_the_fastest_within_the_memory_counts() -> None:
 
 
 def test_estimates_count_only_where_asked_for_whatever_else_is_allowed() -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **GUESS)])
+    reports = reports_of([timed("small", 0.5), timed("large", 0.3, **GUESS)])
     for weak in (False, True):
         answer = recommend(TABLE, reports, Budget(latency_ms=1, weak=weak))
         assert name(answer.pick) == "small"
@@ -490,13 +490,13 @@ def test_estimates_count_only_where_asked_for_whatever_else_is_allowed() -> None
 
 
 def test_an_estimate_never_stands_before_a_timing_of_the_same_network() -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("small", 0.1, **GUESS)])
+    reports = reports_of([timed("small", 0.5), timed("small", 0.1, **GUESS)])
     (found,) = choose.timings(reports, Budget(estimated=True)).to_dict("records")
     assert found["latency_ms"] == 0.5 and found["provenance"] == "measured"
 
 
 def test_estimates_do_not_settle_the_device() -> None:
-    reports = pd.DataFrame([timed("small", 0.5), *(timed(n, 0.1, **GUESS | {"device.name": "card"})
+    reports = reports_of([timed("small", 0.5), *(timed(n, 0.1, **GUESS | {"device.name": "card"})
                                                    for n in ("small", "large"))])  # fmt: skip
     for estimated in (False, True):
         assert choose.settle(TABLE, reports, Budget(estimated=estimated)).device == "bench"
@@ -524,7 +524,7 @@ PI = {"device.name": "Raspberry Pi 5 Model B Rev 1.0", "device.family": "rpi", "
 def test_estimates_from_a_card_stand_for_what_was_not_timed_on_the_board_itself(
     key: str, board: dict[str, object], called: str
 ) -> None:
-    reports = pd.DataFrame([timed("small", 90.0, **board), *estimates(key, "small", "middle", "large")])
+    reports = reports_of([timed("small", 90.0, **board), *estimates(key, "small", "middle", "large")])
     for asked in (Budget(estimated=True), Budget(estimated=True, device=called),
                   Budget(estimated=True, device=board["device.name"])):  # fmt: skip
         answer = recommend(TABLE, reports, asked)
@@ -543,13 +543,13 @@ def test_estimates_from_a_card_stand_for_what_was_not_timed_on_the_board_itself(
     {"device.name": "bench", "state.power_mode": "15W"},
 ])  # fmt: skip
 def test_estimates_from_a_card_say_nothing_of_another_mode_or_board(other: dict[str, object]) -> None:
-    reports = pd.DataFrame([timed("small", 9.0, **other), *estimates("jetson-orin-nano-15w", "middle", "large")])
+    reports = reports_of([timed("small", 9.0, **other), *estimates("jetson-orin-nano-15w", "middle", "large")])
     answer = recommend(TABLE, reports, Budget(estimated=True))
     assert set(answer.candidates["latency_ms"].dropna()) == {9.0}
 
 
 def test_many_estimates_do_not_settle_the_threads_of_a_board_that_was_timed() -> None:
-    reports = pd.DataFrame([timed("small", 9.0, **PI | {"state.threads": 1}),
+    reports = reports_of([timed("small", 9.0, **PI | {"state.threads": 1}),
                             *estimates("raspberry-pi-5", "small", "middle", "large")])  # fmt: skip
     answer = recommend(TABLE, reports, Budget(estimated=True))
     assert answer.budget.threads == 1 and set(answer.candidates["latency_ms"].dropna()) == {9.0}
@@ -559,7 +559,7 @@ def test_many_estimates_do_not_settle_the_threads_of_a_board_that_was_timed() ->
 
 def test_the_device_of_the_most_steady_timings_is_the_first() -> None:
     shaky = {"device.name": "cloud", "grade": "D", "unsteady": True}
-    reports = pd.DataFrame([timed("small", 0.5), *(timed(n, 0.1, **shaky) for n in ("small", "large"))])
+    reports = reports_of([timed("small", 0.5), *(timed(n, 0.1, **shaky) for n in ("small", "large"))])
     assert choose.devices_by_trust(reports) == ["bench", "cloud"]
     assert choose.settle(TABLE, reports, Budget()).device == "bench"
     assert choose.devices_by_trust(reports[:0]) == []
@@ -572,7 +572,7 @@ LOSS = {"artefact.max_abs": 0.2, "artefact.mean_abs": 0.01, "artefact.perceptual
 
 
 def test_a_coarse_timing_counts_where_it_is_asked_for_and_its_images_are_known() -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("large", 2.0), timed("large", 0.3, **COARSE, **LOSS)])
+    reports = reports_of([timed("small", 0.5), timed("large", 2.0), timed("large", 0.3, **COARSE, **LOSS)])
     assert name(recommend(TABLE, reports, Budget(latency_ms=1)).pick) == "small"
     for precision in ("any", "int8"):
         answer = recommend(TABLE, reports, Budget(latency_ms=1, precision=precision))
@@ -584,20 +584,20 @@ def test_a_coarse_timing_counts_where_it_is_asked_for_and_its_images_are_known()
 
 @pytest.mark.parametrize("precision", ["int8", "bf16", "fp16", "w4a32"])
 def test_a_precision_whose_loss_of_images_nobody_measured_is_never_recommended(precision: str) -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **{"model.precision": precision})])
+    reports = reports_of([timed("small", 0.5), timed("large", 0.3, **{"model.precision": precision})])
     answer = recommend(TABLE, reports, Budget(latency_ms=1, precision="any"))
     assert name(answer.pick) == "small"
     assert any("1 timing of a precision whose loss of images nobody measured (large)" in s for s in answer.left_out)
 
 
 def test_the_images_of_the_timing_itself_are_known_by_their_largest_difference() -> None:
-    reports = pd.DataFrame([timed("large", 0.3, **{"model.precision": "bf16", "checks.max_abs_vs_ref": 0.02})])
+    reports = reports_of([timed("large", 0.3, **{"model.precision": "bf16", "checks.max_abs_vs_ref": 0.02})])
     answer = recommend(TABLE, reports, Budget())
     assert answer.pick["timed_dtype"] == "bf16" and "at most 0.0200 off" in answer.loses
 
 
 def test_an_estimate_is_called_one_wherever_its_latency_stands() -> None:
-    reports = pd.DataFrame([timed("small", 0.5), timed("large", 0.3, **GUESS), timed("master", 40.0)])
+    reports = reports_of([timed("small", 0.5), timed("large", 0.3, **GUESS), timed("master", 40.0)])
     answer = recommend(TABLE, reports, Budget(latency_ms=1, estimated=True))
     assert "0.300 ms p50 estimated" in answer.headline
     assert answer.sure.endswith("Its latency is an estimate, 0.270 to 0.330 ms (grade F): nobody has timed it there.")
@@ -610,7 +610,7 @@ def test_an_estimate_is_called_one_wherever_its_latency_stands() -> None:
 
 def test_an_estimate_knows_no_other_percentile_and_that_is_said() -> None:
     guess = timed("large", 0.3, **GUESS, **{"timing.p90": None})
-    answer = recommend(TABLE, pd.DataFrame([timed("small", 0.5), guess]), Budget(percentile="p90", estimated=True))
+    answer = recommend(TABLE, reports_of([timed("small", 0.5), guess]), Budget(percentile="p90", estimated=True))
     assert any("1 estimate of p50, which says nothing about p90 (large)" in said for said in answer.left_out)
 
 
@@ -618,7 +618,7 @@ def test_a_boards_gpu_does_not_hide_behind_a_newer_timing_of_its_cpu() -> None:
     board = {"device.name": "Jetson", "software.runtime": "eager"}
     both = [timed("large", 2.0, **board, **{"device.gpu": "Orin"}),
             timed("large", 9.0, **board, **{"created_utc": "2027-01-01T00:00:00+00:00"})]  # fmt: skip
-    found = choose.timings(pd.DataFrame(both), Budget(device="Jetson"))
+    found = choose.timings(reports_of(both), Budget(device="Jetson"))
     assert found["latency_ms"].tolist() == [2.0]
 
 
@@ -626,7 +626,7 @@ def test_a_boards_gpu_does_not_hide_behind_a_newer_timing_of_its_cpu() -> None:
 def test_the_timings_of_a_gpu_stand_beside_those_of_any_number_of_cpu_threads(threads: int | None) -> None:
     cpu = [timed(n, 9.0, **JETSON, **{"state.threads": 1}) for n in ("small", "middle", "large")]
     gpu = [timed(n, 0.6, **ON_GPU, **{"state.threads": threads}) for n in ("small", "middle", "large", "master")]
-    reports = pd.DataFrame([*cpu, *gpu])
+    reports = reports_of([*cpu, *gpu])
     assert choose.settle(TABLE, reports, Budget()).threads == 1  # that of most timings, but for the GPU's
     answer = recommend(TABLE, reports, Budget(latency_ms=5))
     assert (name(answer.pick), answer.pick["latency_ms"], answer.pick["runtime"]) == ("large", 0.6, "tensorrt")
@@ -637,7 +637,7 @@ def test_the_timings_of_a_gpu_stand_beside_those_of_any_number_of_cpu_threads(th
 def test_what_another_number_of_threads_leaves_out_is_named() -> None:
     four = [timed("large", ms, **{"state.threads": 4}) for ms in (0.1, 0.2)]
     hot = timed("small", 0.1, **{"state.threads": 4, "state.throttled": True})
-    reports = pd.concat([REPORTS, pd.DataFrame([*four, hot])])
+    reports = pd.concat([REPORTS, reports_of([*four, hot])])
     answer = recommend(TABLE, reports, Budget())
     assert "Left out: 2 timings on the CPU with another number of threads than 2 (large)." in answer.left_out
     assert any("1 timing on the CPU" in said for said in recommend(TABLE, reports[2:5], Budget(threads=2)).left_out)
@@ -645,7 +645,7 @@ def test_what_another_number_of_threads_leaves_out_is_named() -> None:
 
 def test_a_speed_up_names_the_processor_where_one_of_the_two_ran_on_a_gpu() -> None:
     on_gpu = {"device.name": "Jetson", "device.gpu": "Orin"}
-    reports = pd.DataFrame([timed("large", 2.0, **on_gpu), timed("master", 30.0, **{"device.name": "Jetson"})])
+    reports = reports_of([timed("large", 2.0, **on_gpu), timed("master", 30.0, **{"device.name": "Jetson"})])
     said = recommend(TABLE, reports, Budget(device="Jetson")).loses
     assert "2.00 ms by eager fp32 on the GPU, its teacher 30.0 ms by eager fp32 on the CPU." in said
 
@@ -653,7 +653,7 @@ def test_a_speed_up_names_the_processor_where_one_of_the_two_ran_on_a_gpu() -> N
 def test_a_board_in_another_power_mode_is_another_device() -> None:
     board = {"device.family": "jetson", "device.name": "Orin"}
     modes = [timed("large", ms, **board, **{"state.power_mode": mode}) for ms, mode in [(2.0, "15W"), (1.0, "25W")]]
-    reports = pd.DataFrame([timed("small", 0.5), *modes])
+    reports = reports_of([timed("small", 0.5), *modes])
     assert set(choose.devices(reports)) == {"bench", "Orin, 15W", "Orin, 25W"}
     assert recommend(TABLE, reports, Budget(device="Orin, 15W")).pick["latency_ms"] == 2.0
     with pytest.raises(ValueError, match="'Orin' was timed in several power modes; choose one of: Orin, 15W; Orin"):
@@ -672,10 +672,10 @@ def test_a_latency_is_of_the_asked_device_batch_threads_scope_and_runtime() -> N
     fast = [timed("large", 0.1, **{column: value}) for column, value in [
         ("device.name", "other"), ("workload.batch", 16), ("state.threads", 8), ("workload.scope", "e2e"),
         ("model.precision", "int8")]]  # fmt: skip
-    reports = pd.concat([REPORTS, pd.DataFrame(fast)])
+    reports = pd.concat([REPORTS, reports_of(fast)])
     assert recommend(TABLE, reports, Budget()).pick["latency_ms"] == 2.0
     compiled = timed("large", 0.4, **{"software.runtime": "compiled"})
-    reports = pd.concat([reports, pd.DataFrame([compiled])])
+    reports = pd.concat([reports, reports_of([compiled])])
     assert recommend(TABLE, reports, Budget()).pick["runtime"] == "compiled"
     assert recommend(TABLE, reports, Budget(runtime="eager")).pick["latency_ms"] == 2.0
 
@@ -685,11 +685,11 @@ def test_of_repeated_timings_the_best_graded_then_the_newest_counts_not_the_luck
         timed("large", 1.0, created_utc="2026-11-01T00:00:00Z"),
         timed("large", 3.0, created_utc="2026-11-25T00:00:00Z"),
     ]
-    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame(again)]), Budget()).pick["latency_ms"] == 3.0
+    assert recommend(TABLE, pd.concat([REPORTS, reports_of(again)]), Budget()).pick["latency_ms"] == 3.0
     better = timed("large", 2.5, grade="A", created_utc="2026-10-01T00:00:00Z")
-    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, better])]), Budget()).pick["latency_ms"] == 2.5
+    assert recommend(TABLE, pd.concat([REPORTS, reports_of([*again, better])]), Budget()).pick["latency_ms"] == 2.5
     long = timed("large", 2.8, created_utc="2026-10-01T00:00:00Z", **{"runner.preset": "publishable"})
-    assert recommend(TABLE, pd.concat([REPORTS, pd.DataFrame([*again, long])]), Budget()).pick["latency_ms"] == 2.8
+    assert recommend(TABLE, pd.concat([REPORTS, reports_of([*again, long])]), Budget()).pick["latency_ms"] == 2.8
 
 
 def test_a_speed_up_compares_with_the_teacher_under_the_same_conditions() -> None:
@@ -724,7 +724,7 @@ def test_no_sentence_ever_holds_a_nan(hole: str) -> None:
 
 
 def test_an_empty_store_gives_a_sentence() -> None:
-    answer = recommend(NONE, NONE, Budget(params_m=1))
+    answer = recommend(table_of([]), NONE, Budget(params_m=1))
     assert (answer.pick, answer.headline) == (None, "Nothing to choose from.")
 
 

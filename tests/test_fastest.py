@@ -7,18 +7,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import TINY_STUDENT
 
 from lab import artefacts, bench, diffusion, experiment, fastest, runtimes
 from lab.devices.runner import Preset
-from lab.results import Run, Store
+from lab.results import Run, Store, reports_of
 from lab.runtimes.base import TorchSession
 from lab.runtimes.eager import Eager
 
-NONE = pd.DataFrame()
+NONE = reports_of([])
 BRIEF = Preset(iters=3, seconds=0.0, warmup_iters=1, warmup_s=0.0, warmup_cap_s=0.01)
 
 

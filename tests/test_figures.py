@@ -7,6 +7,7 @@ import pytest
 
 from lab import choose, figures
 from lab.choose import Budget
+from lab.results import reports_of, table_of
 
 
 def rows(count: int = 3, **columns: object) -> pd.DataFrame:
@@ -14,6 +15,7 @@ def rows(count: int = 3, **columns: object) -> pd.DataFrame:
     k = np.arange(count)
     frame = pd.DataFrame({
         "run": [f"run-{i}" for i in k], "name": [f"n{i}" for i in k], "shape": [f"d{i}" for i in k], "method": "pairs",
+        "method_short": "plain",
         "params_m": 0.1 * (k + 1), "macs_m": 5.0 * (k + 1), "latency_ms": 0.2 * (k + 1), "fd": 3.0 - 0.5 * k,
         "fd_low": 2.9 - 0.5 * k, "fd_high": 3.2 - 0.5 * k, "fd_reference": "toy train", "extractor": "cnn-1",
         "samples": 1000.0, "eval_seed": 7.0, "runtime": "eager", "timed_dtype": "fp32", "grade": "C", "device": "bench",
@@ -53,6 +55,37 @@ def test_two_methods_differ_in_shape_and_in_colour() -> None:
     drawn = traces(figures.tradeoff(rows(method=["pairs", "pairs", "ternary"]), "params_m", "fd"))
     one, two = drawn["pairs"].marker, drawn["ternary"].marker
     assert one.symbol != two.symbol and one.color != two.color
+
+
+TAUGHT = {"method": ["pairs", "pairs", "pairs+ternary"], "method_short": ["plain", "plain", "ternary"]}
+
+
+def test_a_method_keeps_its_colour_and_shape_where_others_are_filtered_out() -> None:
+    frame = rows(**TAUGHT)
+    whole = traces(figures.tradeoff(frame, "params_m", "fd"))
+    assert {"plain", "ternary"} <= set(whole)
+    alone = figures.tradeoff(frame[frame["method_short"] == "ternary"], "params_m", "fd", methods=frame["method"])
+    drawn = traces(alone)["pairs+ternary"].marker
+    assert (drawn.symbol, drawn.color) == (whole["ternary"].marker.symbol, whole["ternary"].marker.color)
+
+
+def test_three_axes_tell_methods_apart_by_colour_and_shape() -> None:
+    drawn = traces(figures.tradeoff_3d(rows(**TAUGHT, fd=[2.0, 2.5, 1.5]), "latency_ms", "fd", "params_m"))
+    assert set(drawn) == {"plain, on the front", "plain, beaten by another", "ternary, on the front"}
+    one, two, beaten = (drawn[name].marker for name in sorted(drawn, key=lambda name: ("beaten" in name, name)))
+    assert one.symbol != two.symbol and one.color != two.color
+    assert (beaten.symbol, beaten.color) == (one.symbol + "-open", one.color)
+
+
+def test_a_plain_twin_shares_what_decides_but_guide_and_methods() -> None:
+    base = {"data": "toy", "shape": "d4", "pairs": 10, "images": 400, "seed": 0, "method": "pairs",
+            "method_short": "plain"}  # fmt: skip
+    guided = base | {"method": "pairs+ta", "method_short": "ta", "guide": "run:big"}
+    table = table_of([base | {"run": "plain"}, base | {"run": "long", "images": 800}, guided | {"run": "ta"},
+                      guided | {"run": "seed", "seed": 1}, base | {"run": "led", "guide": "run:big"}])  # fmt: skip
+    assert figures.plain_twins(table) == {"ta": "plain", "led": "plain"}
+    assert figures.beside_twins(table.iloc[2:4], table)["run"].tolist() == ["ta", "plain", "seed"]
+    assert figures.plain_twins(table_of([])) == {}
 
 
 def test_the_marker_grows_with_the_parameters() -> None:
@@ -224,7 +257,7 @@ def test_three_axes_have_a_front_for_each_two_of_them() -> None:
 
 
 def test_the_candidates_of_a_store_are_drawn_as_they_come() -> None:
-    table = pd.DataFrame(
+    table = table_of(
         {
             "run": ["a"],
             "label": ["a"],
@@ -238,7 +271,7 @@ def test_the_candidates_of_a_store_are_drawn_as_they_come() -> None:
             "eval_seed": [0.0],
         }
     )
-    found = choose.candidates(table, pd.DataFrame(), Budget())
+    found = choose.candidates(table, reports_of([]), Budget())
     assert len(traces(figures.tradeoff(found, "params_m", "fd"))["pairs"].x) == 1
 
 

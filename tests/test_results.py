@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import TINY_STUDENT
@@ -16,7 +17,9 @@ from conftest import TINY_STUDENT
 from lab import experiment
 from lab.config import DiTConfig, Recipe, Use, config_to_json
 from lab.methods import METHODS
-from lab.results import GLANCE_S, OBJECTIVES, STALE_S, Busy, Run, Store, write_whole
+from lab.results import GLANCE_S, OBJECTIVES, STALE_S, TABLE, Busy, Run, Store, report_columns, write_whole
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -107,6 +110,22 @@ def test_a_results_folder_of_no_name_is_that_beside_the_package(monkeypatch):
 def test_an_empty_folder_is_an_empty_table(tmp_path):
     store = Store(tmp_path / "nothing")
     assert store.table().empty and store.runs() == [] and store.teachers() == {}
+
+
+def test_tables_have_all_columns_with_their_types_whatever_they_hold(tmp_path):
+    full, empty, broken = Store(ROOT / "results"), Store(tmp_path / "nothing"), Store(tmp_path)
+    write_whole(tmp_path / "runs" / "cut" / "recipe.json", "{")
+    run = broken.open(Recipe())
+    run.write("metrics", {"values": {"fd": {"value": "low", "ci95": ["a", None]}, "odd": {"value": 1}}, "samples": []})
+    run.write("notes", {"label": 3, "hide": 1, "notes": ["x"]})
+    for columns, tables in [(TABLE, [store.table() for store in (full, empty, broken)]),
+                            (report_columns(), [store.reports() for store in (full, empty)])]:  # fmt: skip
+        for table in tables:
+            assert {name: str(table[name].dtype) for name in columns} == columns
+            assert list(table)[: len(columns)] == list(columns)
+    row = broken.table().set_index("run").loc[run.id]
+    assert (row["label"], row["hide"], row["odd"], row["guide"]) == ("3", True, 1.0, "") and row[["fd"]].isna().all()
+    assert broken.table().set_index("run").loc["cut", "aliases"] is None
 
 
 def test_a_heart_that_stopped_beating_reads_as_stale(taught):

@@ -171,6 +171,7 @@ def controls(start: Budget) -> None:
                                 bind="query-params", placeholder="no limit",
                                 help=HELP.get(name, "") + "0 lifts the limit")  # fmt: skip
         st.caption(choose.SIZES_SAID)
+        frame.method_control(view)
         with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
             st.selectbox("Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")
             frame.conditions_controls(view)
@@ -184,7 +185,7 @@ def suggested_limits(stamp: int, data: str, conditions: Budget, _runs: pd.DataFr
 
 def follow(start: Budget) -> None:
     """Suggested limits that nobody changed follow the data: those of another data set may fit nothing."""
-    of = (start.protocol, start.device, start.metric)
+    of = (start.protocol, start.device, start.metric, start.method)
     last = st.session_state.get("suggested")
     if last and last["of"] != of:
         for name in COSTS:
@@ -202,6 +203,7 @@ def chart(answer: Recommendation) -> None:
         rows, x, metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
         pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
         knee=(answer.knee or {}).get("run"),
+        methods=measured.loc[measured["role"] == "student", "method"].unique(),
     )  # fmt: skip
     st.plotly_chart(
         drawn,
@@ -224,7 +226,7 @@ if view.measured.empty:
 
 loading = load_charts()
 measured = view.measured
-metrics = [m for m in METRICS if m in measured and measured[m].notna().any()]
+metrics = [m for m in METRICS if measured[m].notna().any()]
 conditions = frame.conditions(view, frame.held("metric", metrics))
 suggested = suggested_limits(view.stamp, view.data, conditions, view.runs, view.reports)
 follow(suggested)

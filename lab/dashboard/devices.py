@@ -286,9 +286,9 @@ def tiles(row: pd.Series) -> None:
     memory = [("Peak memory", "memory.process_peak_mb"), ("Weights", "memory.weights_mb")]
     cells += [(title, f"{number(row[column])} MB", None) for title, column in memory if pd.notna(row[column])]
     if pd.notna(row["energy.mj_per_image"]):
-        net = row.get("energy.mj_per_image_net")
-        beside = [row.get("energy.rail"), f"{number(net)} mJ net of idle" if pd.notna(net) else None]
-        cells.append(("Energy per image", f"{number(row['energy.mj_per_image'])} mJ", ", ".join(filter(None, beside))))
+        net, rail = row["energy.mj_per_image_net"], row["energy.rail"]
+        beside = [rail] * pd.notna(rail) + [f"{number(net)} mJ net of idle"] * pd.notna(net)
+        cells.append(("Energy per image", f"{number(row['energy.mj_per_image'])} mJ", ", ".join(beside)))
     if pd.notna(row["off_max"]) and row["model.precision"] not in choose.EXACT:
         cells.append(("Images off by at most", number(row["off_max"]), "of [-1, 1]"))
     with st.grid(min_column_width=140):
@@ -512,7 +512,7 @@ def elsewhere(runs: pd.DataFrame) -> None:
 
 def estimated(able: pd.DataFrame) -> None:
     known = cards()
-    able = able.assign(fd=pd.to_numeric(choose.column_of(able, "fd"), errors="coerce")).sort_values("fd", kind="stable")
+    able = able.sort_values("fd", kind="stable")
     names = dict(zip(able["name"], able["run"]))
     with st.container(border=True):
         first = [key for key in FIRST_CARDS if key in known]

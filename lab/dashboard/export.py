@@ -288,8 +288,7 @@ def students(runs: pd.DataFrame) -> dict[str, str]:
     if runs.empty:
         return {}
     able = runs[runs["state"].eq("done") & runs["family"].eq("dit") & ~runs["time"]]
-    fd = pd.to_numeric(choose.column_of(able, "fd"), errors="coerce")
-    able = able.assign(fd=fd).sort_values(["pin", "fd"], ascending=[False, True], kind="stable")
+    able = able.sort_values(["pin", "fd"], ascending=[False, True], kind="stable")
     whole = [shape_of(Run(view.store.root / "runs" / run)) is not None for run in able["run"]]
     return dict(zip(able["name"][whole], able["run"][whole]))
 

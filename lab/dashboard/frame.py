@@ -41,6 +41,7 @@ PROVENANCE = (
     ("\N{WHITE CIRCLE}", "published", "by others, grade E; hollow"),
     ("\N{CIRCLED DOT OPERATOR}", "estimated", "measured by nobody, grade F; hollow with a dot"),
 )
+EVERY = "every method"  # of the filter by method
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 
@@ -53,9 +54,8 @@ def all_runs() -> pd.DataFrame:
     """Every run, hidden ones too, with the columns `protocol` and `name`; read again when a folder has changed."""
     root = store().root
     table = _runs(str(root), _stamp(root, "runs"))
-    if "state" in table:  # a process that is killed changes no file
-        for place, run in table["run"][table["state"] == "running"].items():
-            table.loc[place, "state"] = Run(root / "runs" / run).status().state
+    for place, run in table["run"][table["state"] == "running"].items():  # a process that is killed changes no file
+        table.loc[place, "state"] = Run(root / "runs" / run).status().state
     return table
 
 
@@ -184,9 +184,7 @@ class View:
     @property
     def measured(self) -> pd.DataFrame:
         """The runs whose metrics were made under the chosen protocol: these may be compared."""
-        if self.runs.empty or not self.protocol:
-            return self.runs.iloc[:0]
-        return self.runs[self.runs.protocol == self.protocol]
+        return self.runs[self.runs["protocol"] == (self.protocol or None)]
 
 
 def view() -> View:
@@ -194,8 +192,7 @@ def view() -> View:
     runs, reports = _visible(), all_reports()
     options = _options(runs, reports)
     data, protocol, device = (held(key, options[key]) for key in ("data", "protocol", "device"))
-    if not runs.empty:
-        runs = runs[runs["data"] == data].reset_index(drop=True)
+    runs = runs[runs["data"] == data].reset_index(drop=True)
     root = store().root
     stamp = hash((str(root), _stamp(root, "runs"), _stamp(root, "devices"), _exports(root)))
     return View(store=store(), data=data, protocol=protocol, device=device, runs=runs, reports=reports, stamp=stamp)
@@ -228,7 +225,7 @@ def sidebar() -> None:
 def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
     """What each of the sidebar's boxes offers: the most frequent first, of devices the best timed."""
     data = _by_count(runs, "data")
-    chosen = runs[runs["data"] == held("data", data)] if data else runs
+    chosen = runs[runs["data"] == held("data", data)]
     return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": choose.devices_by_trust(reports)}
 
 
@@ -260,12 +257,26 @@ def held_switch(key: str) -> bool:
 def conditions(view: View, metric: str) -> choose.Budget:
     """The conditions that `conditions_controls` holds, as a budget without limits."""
     chosen = {key: held(key, known) for key, known in _timing_options(view).items()}
-    threads = chosen.pop("threads")
+    threads, method = chosen.pop("threads"), held("method", methods(view.runs))
     return choose.Budget(
         **chosen | {"batch": int(chosen["batch"])}, threads=int(threads) if threads else None, metric=metric,
+        method=method if method != EVERY else None,
         device=view.device or None, weak=held_switch("weak"), estimated=held_switch("estimated"),
         protocol=choose.protocol_for(view.runs, view.protocol, metric) if view.protocol else None,
     )  # fmt: skip
+
+
+def methods(runs: pd.DataFrame) -> list[str]:
+    """What the filter by method offers: EVERY, then the methods of the students; [] where there is but one."""
+    known = sorted(runs.loc[runs["role"] == "student", "method_short"].unique())
+    return [EVERY, *known] if len(known) > 1 else []
+
+
+def method_control(view: View) -> None:
+    """The filter by method, where there are several."""
+    if known := methods(view.runs):
+        st.selectbox("Method", known, key="method", bind="query-params", width=220,
+                     help="Methods beside the objective; plain: none")  # fmt: skip
 
 
 def conditions_controls(view: View) -> None:
@@ -411,7 +422,7 @@ def show_command(command: str) -> None:
 
 def _visible() -> pd.DataFrame:
     runs = all_runs()
-    return runs[~runs["hide"].astype(bool)].reset_index(drop=True) if not runs.empty else runs
+    return runs[~runs["hide"]].reset_index(drop=True)
 
 
 def _select(label: str, key: str, options: dict[str, list[str]], nothing: str, help: str | None = None) -> None:
@@ -424,10 +435,7 @@ def _select(label: str, key: str, options: dict[str, list[str]], nothing: str, h
 
 def _by_count(frame: pd.DataFrame, column: str) -> list[str]:
     """The values of a column, most frequent first; those of finished runs count first."""
-    if column not in frame:
-        return []
-    done = frame["state"].eq("done") if "state" in frame else pd.Series(True, index=frame.index)
-    weight = 1 + 1000 * done
+    weight = 1 + 1000 * frame["state"].eq("done")
     counts = weight.groupby(frame[column]).sum().drop("", errors="ignore")
     return list(counts.sort_values(ascending=False, kind="stable").index)
 

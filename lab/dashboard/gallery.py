@@ -237,23 +237,29 @@ if finished.empty:
                 "python -m lab run recipes/fashion-teacher.json --name-teacher fashion-teacher")  # fmt: skip
 
 # FD of another protocol can't stand beside these.
-finished = finished.assign(
-    fd=pd.to_numeric(choose.column_of(finished, "fd"), errors="coerce").where(finished["protocol"] == view.protocol)
-)
+finished = finished.assign(fd=finished["fd"].where(finished["protocol"] == view.protocol))
 budget = choose.Budget(device=view.device or None, protocol=view.protocol or None)
 # Left open, the number of threads would be each network's fastest, and a student's not its teacher's.
 budget = choose.settle(view.runs, view.reports, budget)
-table, first = in_order(choose.with_latency(finished, view.reports, budget))
-known = table["name"].tolist()
-
+table, _ = in_order(choose.with_latency(finished, view.reports, budget))
+held = frame.held("method", frame.methods(table))
+of_method = table[(table["method_short"] == held) | (table["role"] == "teacher") | (held in ("", frame.EVERY))]
 chosen = st.multiselect(
-    f"Models, 2 to {MOST}: the first one is what the others are compared with", known, default=first,
-    max_selections=MOST, key="models", bind="query-params",
+    f"Models, 2 to {MOST}: the first one is what the others are compared with", of_method["name"].tolist(),
+    default=in_order(of_method)[1], max_selections=MOST, key="models", bind="query-params",
 )  # fmt: skip
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    frame.method_control(view)
+    twins = figures.plain_twins(table)
+    paired = twins and st.toggle("Each beside its plain twin", key="twins", bind="query-params",
+                                 help="Trained like it on as many images, without a guide")  # fmt: skip
 if not chosen:
     st.info("Choose at least one model.")
     frame.end()
 rows = table.set_index("name", drop=False).loc[chosen]
+if paired:
+    rows = figures.beside_twins(rows, table).head(MOST).set_index("name", drop=False)
+    chosen = rows.index.tolist()
 runs = [Run(view.store.root / "runs" / r) for r in rows["run"]]
 frame.footer(rows, "\n".join(f"python -m lab sample {run.id} --out {run.id}.png" for run in runs), "gallery")
 found = [pictures.samples(run) for run in runs]

@@ -21,7 +21,7 @@ COLUMNS = ("name", "method", *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "l
 
 def axes(rows: pd.DataFrame, names: str) -> list[str]:
     """Choosers for the quantities of the axes `xy` or `xyz`."""
-    known = [q for q in QUANTITIES if q in rows and pd.to_numeric(rows[q], errors="coerce").notna().any()]
+    known = [q for q in QUANTITIES if rows[q].notna().any()]
     timed = "latency_ms" in known
     first = {"x": "latency_ms" if timed else "params_m", "y": "fd", "z": "params_m" if timed else "macs_m"}
     chosen = []
@@ -101,7 +101,7 @@ if view.measured.empty:
 with st.container(border=True):
     shape = st.segmented_control("View", VIEWS, default="2-D", required=True, key="view", bind="query-params",
                                  label_visibility="collapsed")  # fmt: skip
-    places, switches = st.grid(3, min_column_width=140), st.container(horizontal=True)
+    places, switches = st.grid(3, min_column_width=140), st.container(horizontal=True, vertical_alignment="bottom")
     with st.expander("Timing conditions", icon=":material/tune:"):
         frame.conditions_controls(view)
 budget = choose.settle(view.runs, view.reports, frame.conditions(view, "fd"))
@@ -113,16 +113,18 @@ with places:
 with switches:
     log_x = st.toggle("Logarithmic x", value=True, key="log_x", bind="query-params")
     log_y = st.toggle("Logarithmic y", key="log_y", bind="query-params")
+    frame.method_control(view)
 
 out = choose.left_out_of(view.runs, view.reports, budget, rows)
 found, rows = len(rows), split(rows, [x, y, *z])
 apart = found - len(rows)
 rows["on_front"] = choose.front_of(rows, x, y)
 measured = view.measured
+methods = measured.loc[measured["role"] == "student", "method"].unique()
 teacher = choose.with_latency(measured[measured["run"].isin(rows["teacher_run"].dropna())], view.reports, budget)
 try:
     if shape == "2-D":
-        chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y)
+        chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y, methods=methods)
         st.plotly_chart(
             chart,
             key="tradeoff_chart",
@@ -139,12 +141,12 @@ try:
     elif shape == "3-D":
         log = [c for c, on in [(x, log_x), (y, log_y)] if on]
         st.plotly_chart(
-            figures.tradeoff_3d(rows, x, y, z[0], log=log),
+            figures.tradeoff_3d(rows, x, y, z[0], log=log, methods=methods),
             key="tradeoff_3d",
             config={"displaylogo": False},
             alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students",
         )
-        small = figures.projections(rows, x, y, z[0], log=log)
+        small = figures.projections(rows, x, y, z[0], log=log, methods=methods)
         for k, (column, drawn) in enumerate(zip(st.columns(3), small)):
             column.plotly_chart(
                 drawn,
@@ -162,7 +164,7 @@ try:
         covered(rows, [x, y, z[0]])
 except ValueError as mixed:
     st.warning(frame.plain(str(mixed)), icon=":material/block:")
-table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[[c for c in COLUMNS if c in rows]]
+table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[list(COLUMNS)]
 if shape == "Table":
     shown = table.assign(name=frame.unmeasured(table["name"], rows["provenance"].reindex(table.index)))
     titles = {c: st.column_config.Column(f"{q.title} ({q.unit})" if q.unit else q.title) for c, q in QUANTITIES.items()}

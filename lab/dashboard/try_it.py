@@ -136,8 +136,7 @@ if len(table):
 if table.empty:
     frame.empty("No finished network to draw with yet. This trains one:",
                 "python -m lab run recipes/fashion-teacher.json --name-teacher fashion-teacher")  # fmt: skip
-fd = pd.to_numeric(table.get("fd", pd.Series(index=table.index)), errors="coerce")
-table = table.assign(fd=fd, late=table["role"] == "teacher").sort_values(
+table = table.assign(late=table["role"] == "teacher").sort_values(
     ["late", "pin", "fd"], ascending=[True, False, True], kind="stable").set_index("name", drop=False)  # fmt: skip
 
 left, right = st.columns([2, 5], gap="large")

@@ -19,16 +19,9 @@ from lab.choose import number
 from lab.config import JSON
 from lab.devices import predict
 from lab.devices.predict import Card
-from lab.results import Run, report_row
+from lab.results import Run, report_row, reports_of
 
 PUBLISHED_FILE = Path(__file__).parent / "published.json"
-# What is read of every report, NaN where it says nothing.
-NUMBERS = (
-    "timing.p50", "timing.p90", "timing.p99", "timing.cv", "timing.drift", "timing.load_ms", "timing.build_ms",
-    "timing.first_ms", "timing.iters", "timing.sessions", "state.threads", "workload.batch", "memory.weights_mb",
-    "memory.process_peak_mb", "memory.allocator_peak_mb", "memory.system_delta_mb", "energy.mj_per_image",
-    "model.params", "model.macs", "model.file_mb",
-)  # fmt: skip
 # What two timings must share to be of one thing, and how it is called.
 CONDITIONS = {
     "name": "student", "device": "device", "device.gpu": "GPU", "software.runtime": "runtime",
@@ -55,18 +48,16 @@ def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         return found
     runs = choose.complete(runs)
     runs = runs[runs["weights_sha256"] != ""].drop_duplicates("weights_sha256").set_index("weights_sha256")
-    weights, ci = found["model.weights_sha256"], choose.column_of(found, "timing.p50_ci95")
-    gpu = choose.column_of(found, "device.gpu")
+    weights, ci, gpu = found["model.weights_sha256"], found["timing.p50_ci95"], found["device.gpu"]
     on_gpu = gpu.notna() & (gpu != found["device.name"])  # a card of its own is the device
     runtime = found["software.runtime"].replace("unknown", "") + np.where(on_gpu, " on GPU", "")
     mine = {name: weights.map(runs[name]).astype(object) for name in ("name", "run", "data")}
     sizes = {name: weights.map(size) for name, size in choose.shipped(runs).items()}
     for size, (column, unit) in _SAID_SIZES.items():
-        said = pd.to_numeric(choose.column_of(found, column), errors="coerce") / unit
+        said = found[column] / unit
         sizes |= {name: sizes[name].fillna(said) for name in (size, choose.AS_TRAINED[size])}
     return found.assign(
         **sizes,
-        **{name: pd.to_numeric(choose.column_of(found, name), errors="coerce") for name in NUMBERS},
         name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),
         **{name: mine[name].where(mine[name].notna(), "").astype(str) for name in ("run", "data")},
         device=choose.devices(found).astype(str),
@@ -336,7 +327,7 @@ def estimates(cards: Iterable[Card], runs: Mapping[str, Run], reports: pd.DataFr
 
 def as_rows(reports: Sequence[Mapping[str, JSON]], runs: pd.DataFrame) -> pd.DataFrame:
     """Whole reports that are not in the store as rows of `named`."""
-    return named(pd.DataFrame([report_row(report) for report in reports]), runs)
+    return named(reports_of([report_row(report) for report in reports]), runs)
 
 
 def published() -> tuple[str, pd.DataFrame]:

@@ -13,7 +13,7 @@ from lab.config import DiTConfig, config_to_json
 from lab.devices import compare, predict
 from lab.devices.compare import Ratio
 from lab.devices.predict import Card
-from lab.results import Store
+from lab.results import Store, reports_of, table_of
 
 CARD = Card(name="bench", family="x86_cpu", memory_mb=8000, peak={"fp32": 100.0, "int8": 400.0}, bandwidth=20.0,
             launch_us=8.0, sources={}, threads=2)  # fmt: skip
@@ -32,12 +32,12 @@ def report(name: str = "a", ms: float = 1.0, width: float = 0.02, **changes: obj
     } | changes  # fmt: skip
 
 
-RUNS = pd.DataFrame([{"run": "toy-a", "label": "toy-a", "shape": "small", "method": "pairs", "data": "toy",
-                      "weights_sha256": "hash-a"}])  # fmt: skip
+RUNS = table_of([{"run": "toy-a", "label": "toy-a", "shape": "small", "method": "pairs", "data": "toy",
+                  "weights_sha256": "hash-a"}])  # fmt: skip
 
 
 def rows(*reports: dict[str, object]) -> pd.DataFrame:
-    return compare.named(pd.DataFrame(list(reports)), RUNS)
+    return compare.named(reports_of(reports), RUNS)
 
 
 # --- names ---
@@ -68,8 +68,8 @@ def test_a_board_in_two_power_modes_is_two_devices() -> None:
 
 def test_columns_that_no_report_has_are_there_and_empty() -> None:
     found = rows(report())
-    assert set(compare.NUMBERS) <= set(found) and found["energy.mj_per_image"].isna().all()
-    assert compare.named(pd.DataFrame(), RUNS).empty
+    assert found["energy.mj_per_image"].isna().all()
+    assert compare.named(reports_of([]), RUNS).empty
 
 
 def test_of_a_condition_the_best_graded_then_the_newest_report_counts() -> None:
@@ -282,8 +282,8 @@ def test_estimates_are_rows_of_grade_f_and_what_has_none_is_a_sentence(store: St
 
     run = store.open(Recipe(steps=0))
     cards = [predict.card_of(key) for key in ("jetson-orin-nano-15w", "laptop-i5-1240p")]
-    made, skipped = compare.estimates(cards, {"small": run}, pd.DataFrame(), precision="fp16")
-    (row,) = compare.as_rows(made, pd.DataFrame()).to_dict("records")
+    made, skipped = compare.estimates(cards, {"small": run}, reports_of([]), precision="fp16")
+    (row,) = compare.as_rows(made, table_of([])).to_dict("records")
     assert (row["grade"], row["provenance"], row["device"]) == ("F", "estimated", "Jetson Orin Nano 8 GB, 15W")
     assert row["low"] < row["timing.p50"] < row["high"]
     assert len(skipped) == 1 and skipped[0].startswith("small on Intel Core i5-1240P") and "fp16" in skipped[0]
