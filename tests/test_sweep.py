@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +26,7 @@ from conftest import TINY_DIT, TINY_STUDENT
 
 from lab import cost, experiment, sweep
 from lab.cli import FAILED, OK, main
-from lab.cluster import pack, unpack
+from lab.cluster import OnRay, Orders, Sent, on_node, pack, unpack
 from lab.config import Recipe, Use
 from lab.results import Run, Store
 from lab.sweep import Entry, Space, iso
@@ -339,6 +344,76 @@ def test_nothing_of_a_parcel_with_a_strange_name_or_a_link_is_taken(name: str, t
     assert not list((tmp_path / "runs").iterdir()) and not (tmp_path / "out").exists()
 
 
+def test_a_run_on_a_node_finds_its_teacher_its_pairs_and_the_run_that_it_begins_with(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # caches of the node
+    first = experiment.resolve(TINY_STUDENT, taught)
+    teacher = pack([taught.get("tiny").path])
+    orders = Orders(measure=False, shared=str(taught.root), commit="0123")
+    sent = on_node(first.to_json(), orders, teacher)
+    assert (sent.state, sent.why) == ("done", "")
+    second = dataclasses.replace(first, start=(first.id,), steps=4)
+    later = on_node(second.to_json(), orders, teacher, sent)
+    assert (later.state, later.why) == ("done", "")
+    assert unpack(later.packed, taught.root / "runs") == [second.id]
+    lost = on_node(second.to_json(), orders, teacher, Sent("failed", "it was too hot", b""))
+    assert lost.state == "failed" and "too hot" in lost.why and not lost.packed
+    with pytest.raises(LookupError, match="pairs"):
+        on_node(first.to_json(), dataclasses.replace(orders, shared="/nowhere"), teacher)
+
+
+class AsRay:
+    """What the lab asks of Ray, done at once in this process."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []  # ids of the runs that were sent
+        self.put = lambda value: value
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, **resources: float) -> Callable[[Any], Any]:
+        assert resources["num_cpus"] == 1 and resources["max_retries"] > 0
+        return lambda function: SimpleNamespace(remote=lambda *args: self._do(function, args))
+
+    def _do(self, function: Any, args: tuple[Any, ...]) -> Any:
+        self.tasks.append(Recipe.from_json(args[0]).id)
+        future: Future[Sent] = Future()
+        future.set_result(function(*(a.future().result() if hasattr(a, "future") else a for a in args)))
+        return SimpleNamespace(future=lambda: future)
+
+
+def test_two_entries_that_share_an_earlier_run_have_it_made_once(
+    taught: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", as_ray := AsRay())
+    uses = [(Use("pairs"), Use("teaching_assistant", {"depth": 3, "width": 16, "output": w})) for w in (0.5, 1.0)]
+    found = of_list(*(TINY_STUDENT.with_(methods=methods, steps=4) for methods in uses), DIVERGES)
+    place = OnRay(taught, orders=Orders(measure=False, shared=str(taught.root)))
+    assert sweep.carry_out(found, taught, place)
+    assert [e.state for e in found.entries] == ["done", "done", "failed"], [e.why for e in found.entries]
+    assert found.entries[0].stages[0] == found.entries[1].stages[0]
+    assert len(as_ray.tasks) == len(set(as_ray.tasks)) == 4
+    assert all(Run(taught.root / "runs" / i).said().state == "done" for e in found.entries[:2] for i in e.stages)
+    again = of_list(*(e.recipe for e in found.entries[:2]))
+    assert sweep.carry_out(again, taught, place) and len(as_ray.tasks) == 4
+
+
+def ports() -> dict[str, int]:
+    """Ports for a node's agents: where Ray has to wait for those they choose, a slow machine does not start in time."""
+    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with contextlib.ExitStack() as open_now:
+        sockets = [open_now.enter_context(socket.socket()) for _ in names]
+        for one in sockets:
+            one.bind(("", 0))
+        return {name: one.getsockname()[1] for name, one in zip(names, sockets)}
+
+
 @pytest.fixture
 def cluster():
     """A head without CPUs and two nodes with one each."""
@@ -346,7 +421,7 @@ def cluster():
     import ray
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports()})
     yield made
     ray.shutdown()
     made.shutdown()
@@ -355,9 +430,7 @@ def cluster():
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # processes that each load torch
 def test_runs_on_a_cluster_come_back_whole_though_a_node_dies(cluster: Any, taught: Store, capsys: Any):
-    from lab.cluster import OnRay, Orders
-
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=1, **ports()) for _ in range(2)]
     cluster.wait_for_nodes()
     shutil.copytree(taught.root / "pairs", taught.root.parent / "shared" / "pairs")
     orders = Orders(measure=False, compile=False, shared=str(taught.root.parent / "shared"))
