@@ -72,31 +72,11 @@ class DiTConfig:
 
     def check(self) -> list[str]:
         """Everything that is wrong with this shape, as sentences."""
-        wrong = [
-            f"{name} must be at least {low}, got {getattr(self, name)}"
-            for name, low in [("image_size", 1), ("channels", 1), ("num_classes", 0), ("patch", 1),
-                              ("depth", 0), ("width", 1), ("heads", 1)]
-            if getattr(self, name) < low
-        ]  # fmt: skip
-        if wrong:
+        if wrong := _too_small(self, depth=0):
             return wrong
         if self.block not in block_kinds():
-            wrong.append(unknown("kind of block", self.block, block_kinds()))
-        if self.head_dim is not None and self.head_dim < 1:
-            wrong.append(f"head_dim must be at least 1, got {self.head_dim}")
-        if self.head_dim is None and self.width % self.heads:
-            near = [w for w in multiples_near(self.width, self.heads) if w > 0]
-            wrong.append(f"width {self.width} is not a multiple of heads {self.heads}; "
-                         f"nearest: {', '.join(map(str, near))}")  # fmt: skip
-        if self.width % 4:
-            wrong.append(f"width {self.width} is not a multiple of 4, which the sin-cos "
-                         "position table needs")  # fmt: skip
-        if self.image_size % self.patch:
-            divisors = [p for p in range(1, self.image_size + 1) if self.image_size % p == 0]
-            wrong.append(f"image_size {self.image_size} is not a multiple of patch {self.patch}; "
-                         f"possible patches: {', '.join(map(str, divisors))}")  # fmt: skip
-        if self.mlp_hidden is not None and self.mlp_hidden < 1:
-            wrong.append(f"mlp_hidden must be at least 1, got {self.mlp_hidden}")
+            wrong = [unknown("kind of block", self.block, block_kinds())]
+        wrong += _uneven(self, self.head_dim)
         if self.out_channels not in (None, self.channels, 2 * self.channels):
             wrong.append(f"out_channels must be channels ({self.channels}), or twice that for a variance, got "
                          f"{self.out_channels}")  # fmt: skip
@@ -145,8 +125,80 @@ class UNetConfig:
         return wrong
 
 
-NetConfig = DiTConfig | UNetConfig
-FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig)}
+@dataclass(frozen=True, kw_only=True)
+class GETConfig:
+    """A transformer that is told the class in its attention: GET's student, or the plain ViT; always one step."""
+
+    family: ClassVar[str] = "get"
+    time: ClassVar[bool] = False
+    null_class: ClassVar[bool] = False
+    out_channels: ClassVar[int | None] = None
+    image_size: int = 28  # a multiple of patch
+    channels: int = 1
+    num_classes: int = 10  # 0 = unconditional
+    patch: int = 4
+    depth: int = 4  # blocks with weights of their own
+    width: int = 64  # a multiple of 4 (position table) and of heads
+    heads: int = 4
+    mlp_hidden: int | None = None  # of those blocks; None = 4 x width
+    iterations: int = 6  # of the group of blocks behind them, whose weights every iteration shares; 0 = a plain ViT
+    tied: int = 3  # blocks of the group
+    tied_hidden: int | None = None  # of its blocks; None = 6 x width
+
+    @property
+    def hidden(self) -> int:
+        return self.mlp_hidden or 4 * self.width
+
+    @property
+    def group_hidden(self) -> int:
+        return self.tied_hidden or 6 * self.width
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch) ** 2
+
+    @property
+    def shape(self) -> str:
+        """As a DiT's, and the group as blocks x iterations: `getd2w64h4p4g3x6`; `vitd4w64h4p4`."""
+        mlp = f"m{self.mlp_hidden}" if self.hidden != 4 * self.width else ""
+        word = f"d{self.depth}w{self.width}h{self.heads}p{self.patch}{mlp}"
+        if not self.iterations:
+            return f"vit{word}"
+        return f"get{word}g{self.tied}x{self.iterations}" + (
+            f"m{self.tied_hidden}" if self.group_hidden != 6 * self.width else "")  # fmt: skip
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with this shape, as sentences."""
+        return _too_small(self, depth=0, iterations=0, tied=1) or _uneven(self)
+
+
+def _too_small(config: DiTConfig | GETConfig, **lows: int) -> list[str]:
+    """What is wrong with counts: each at least 1, but those named here and the classes."""
+    lows = {"image_size": 1, "channels": 1, "num_classes": 0, "patch": 1, "width": 1, "heads": 1, **lows}
+    optional = ("mlp_hidden", "tied_hidden", "head_dim")
+    lows |= {name: 1 for name in optional if getattr(config, name, None) is not None}
+    return [f"{name} must be at least {low}, got {getattr(config, name)}" for name, low in lows.items()
+            if getattr(config, name) < low]  # fmt: skip
+
+
+def _uneven(config: DiTConfig | GETConfig, head_dim: int | None = None) -> list[str]:
+    """What does not divide in a transformer of square patches."""
+    wrong = []
+    if head_dim is None and config.width % config.heads:
+        near = [w for w in multiples_near(config.width, config.heads) if w > 0]
+        wrong.append(f"width {config.width} is not a multiple of heads {config.heads}; "
+                     f"nearest: {', '.join(map(str, near))}")  # fmt: skip
+    if config.width % 4:
+        wrong.append(f"width {config.width} is not a multiple of 4, which the sin-cos position table needs")
+    if config.image_size % config.patch:
+        divisors = [p for p in range(1, config.image_size + 1) if config.image_size % p == 0]
+        wrong.append(f"image_size {config.image_size} is not a multiple of patch {config.patch}; "
+                     f"possible patches: {', '.join(map(str, divisors))}")  # fmt: skip
+    return wrong
+
+
+NetConfig = DiTConfig | UNetConfig | GETConfig
+FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig, GETConfig)}
 
 
 def why_not_plain(config: NetConfig) -> str | None:
@@ -154,7 +206,7 @@ def why_not_plain(config: NetConfig) -> str | None:
     kind = f"of family {config.family}" if not isinstance(config, DiTConfig) else "a denoiser" if config.time else None
     if kind is None and config.block != "adaln":
         kind = f"of {config.block} blocks"
-    if kind is None and config.head_dim not in (None, config.width // config.heads):
+    if kind is None and config.head_dim not in (None, config.width / config.heads):
         kind = f"of heads as wide as {config.head_dim}"
     return kind and f"only a one-step DiT of plain adaLN blocks is known operation by operation; this network is {kind}"
 

@@ -9,7 +9,8 @@ from conftest import DATA, TINY_DIT
 
 from lab import models
 from lab.config import DiTConfig
-from lab.models.dit import DiT, Linear, attend, from_diffusers, from_published, to_diffusers
+from lab.models.dit import DiT, Linear, from_diffusers, from_published, to_diffusers
+from lab.models.layers import attend
 from lab.models.taps import Taps
 
 

@@ -2,17 +2,18 @@
 
 from torch import nn
 
-from lab.config import DiTConfig, NetConfig
+from lab.config import DiTConfig, GETConfig, NetConfig
 
 
 def build(config: NetConfig) -> nn.Module:
     """A freshly initialised network; raises ValueError with every problem of an impossible shape."""
     if wrong := config.check():
         raise ValueError("; ".join(wrong))
+    # Imported where they are built: a page that asks for one network waits for no other.
     if isinstance(config, DiTConfig):
-        from lab.models.dit import DiT
-
-        return DiT(config)
-    from lab.models.unet import UNet
-
-    return UNet(config)
+        from lab.models.dit import DiT as Net
+    elif isinstance(config, GETConfig):
+        from lab.models.get import GET as Net
+    else:
+        from lab.models.unet import UNet as Net
+    return Net(config)

@@ -14,12 +14,8 @@ from torch import Tensor, nn
 
 from lab.config import DiTConfig
 from lab.models.blocks import BLOCKS
-from lab.models.blocks.adaln import Attention, Block
-from lab.models.layers import EPS, MLP, Condition, Linear, attend, gelu, modulate, position_table, unpatchify
+from lab.models.layers import Condition, Linear, modulate, position_table, unpatchify
 from lab.models.taps import Taps
-
-__all__ = ["EPS", "MLP", "Attention", "Block", "DiT", "FREQUENCIES", "Linear", "TimeEmbedding", "attend", "from_diffusers",
-           "from_published", "gelu", "modulate", "to_diffusers"]  # fmt: skip
 
 FREQUENCIES = 128  # of the timestep features; 256 numbers, cosines first
 
