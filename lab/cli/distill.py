@@ -16,11 +16,11 @@ from lab.cli.frame import (
     Usage,
     as_usage,
     command,
+    compute_of,
     count_of,
     dry_run_option,
     get_run,
     list_of,
-    compute_of,
     machine_options,
     open_store,
     would,
@@ -82,7 +82,10 @@ RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str), "guide": str,
     "keep": list_of(int), "seed": int,
 }  # fmt: skip
-STUDENT_OPTIONS = ("depth", "width", "heads", "patch", "mlp")
+STUDENT_OPTIONS: dict[str, Callable[[str], Any]] = {  # those that a network of its family has
+    "depth": count_of(0), "width": count_of(0), "heads": count_of(0), "patch": count_of(0), "mlp_hidden": count_of(0),
+    "head_dim": count_of(0), "block": str, "iterations": count_of(0), "tied": count_of(0),
+}  # fmt: skip
 RECIPE_HELP = {
     "data": "digits, fashion-mnist, cifar10 or folder:<path>; default: those of the run that teaches",
     "teacher": "an alias of teachers.json, a run, or pipeline:<folder or hub id>",
@@ -104,8 +107,12 @@ RECIPE_HELP = {
     "keep": "images seen at which a checkpoint is kept, comma separated",
     "seed": "of weights, batches and noise",
 }
-STUDENT_HELP = {"depth": "blocks", "width": "of a token", "heads": "of attention", "patch": "side of a token in pixels",
-                "mlp": "hidden width of the MLP; default 4 x width"}  # fmt: skip
+STUDENT_HELP = {
+    "depth": "blocks", "width": "of a token", "heads": "of attention", "patch": "side of a token in pixels",
+    "mlp_hidden": "hidden width of the MLP; default 4 x width", "head_dim": "width of a head; default width / heads",
+    "block": "kind of a DiT's blocks: adaln (default), time, ...",
+    "iterations": "of GET's tied blocks (default 6); 0 = a plain ViT", "tied": "how many blocks those are (default 3)",
+}  # fmt: skip
 
 
 def add_run(commands: Any) -> None:
@@ -139,10 +146,13 @@ def _recipe_options(made: Parser) -> None:
     fields.add_argument("--method", type=list_of(str), metavar="NAMES", help="comma separated (default pairs)")
     fields.add_argument("--option", action="append", default=[], metavar="METHOD.NAME=X", help="an option of a method")
     student = made.add_argument_group("the student")
-    for name, about in STUDENT_HELP.items():
+    student.add_argument("--family", choices=("dit", "get"), help="dit (default), or get: GET's student, a plain ViT")
+    for name, kind in STUDENT_OPTIONS.items():
         default = getattr(DiTConfig, name, None)
-        said = f" (default {default})" if default else ""
-        student.add_argument(f"--{name}", type=count_of(0), metavar="N", help=about + said)
+        said = f" (default {default})" if isinstance(default, int) else ""
+        flag = "mlp" if name == "mlp_hidden" else name.replace("_", "-")
+        student.add_argument(f"--{flag}", dest=name, type=kind, metavar="KIND" if kind is str else "N",
+                             help=STUDENT_HELP[name] + said)  # fmt: skip
     student.add_argument("--unet", type=list_of(int), metavar="WIDTHS", help="a U-Net of these widths (teachers)")
     student.add_argument("--time", action="store_true", help="a DiT that takes a noise level (a denoiser)")
     student.add_argument("--size", type=count_of(1), metavar="N", help="image side for folder: data (default 32)")
@@ -199,16 +209,17 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     from lab.config import Recipe, Use
 
     if args.recipe:
-        for option, value in [("--unet", args.unet), ("--time", args.time), ("--size", args.size)]:
+        for option, value in [("--family", args.family), ("--unet", args.unet), ("--time", args.time),
+                              ("--size", args.size)]:  # fmt: skip
             if value:
                 raise Usage(f"{option} belongs to a recipe that is made here, {args.recipe} is one already; "
                             "change its student there")  # fmt: skip
     recipe = _recipe_file(args.recipe, store) if args.recipe else _recipe_for_data(args, store)
     changes = {k: getattr(args, k) for k in RECIPE_OPTIONS if getattr(args, k) is not None}
-    names = {"mlp": "mlp_hidden"}
-    shape = {names.get(k, k): getattr(args, k) for k in STUDENT_OPTIONS if getattr(args, k) is not None}
-    if shape and recipe.student.family != "dit":
-        raise Usage(f"--{next(iter(shape))} shapes a DiT, the student of this recipe is a {recipe.student.family}")
+    shape = {k: getattr(args, k) for k in STUDENT_OPTIONS if getattr(args, k) is not None}
+    if foreign := [k for k in shape if not hasattr(recipe.student, k)]:
+        raise Usage(f"--{foreign[0].removesuffix('_hidden').replace('_', '-')} is nothing that the student of this "
+                    f"recipe has, a network of family {recipe.student.family}")  # fmt: skip
     recipe = recipe.with_(**changes, **{f"student__{k}": v for k, v in shape.items()})
     options = _method_options(args.option)
     uses = [Use(name) for name in args.method] if args.method else list(recipe.methods)
@@ -235,7 +246,7 @@ def _recipe_file(name: str, store: Store) -> Recipe:
 def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
     """The default recipe with a student that fits the teacher's images and classes, or the data's."""
     from lab import data, weights
-    from lab.config import DiTConfig, Recipe, TeacherName, UNetConfig
+    from lab.config import DiTConfig, GETConfig, Recipe, TeacherName, UNetConfig
 
     if args.teacher and args.size:
         raise Usage(f"--size is for folder: data that nobody teaches; {args.teacher} decides it for its students")
@@ -257,10 +268,12 @@ def _recipe_for_data(args: argparse.Namespace, store: Store) -> Recipe:
             raise data.MissingData(f"{name} is {fault[0]}; {fault[1]} brings it, --dry-run fetches nothing")
         spec = data.spec_of(name, data.load(name, "train", size=args.size))
     image = {"image_size": spec.size, "channels": spec.channels, "num_classes": spec.num_classes * told}
+    if sum(map(bool, (args.unet, args.time, args.family == "get"))) > 1:
+        raise Usage("--unet, --time and --family get are three kinds of network; give one of them")
     if args.unet:
         student = UNetConfig(**image, widths=args.unet, attention=(len(args.unet) - 1,))
     else:
-        student = DiTConfig(**image, time=args.time)
+        student = GETConfig(**image) if args.family == "get" else DiTConfig(**image, time=args.time)
     return Recipe(data=name, classes=classes, student=student)
 
 
