@@ -6,7 +6,7 @@ B batch, N tokens, D width, H heads, d width of a head, p patch, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,8 @@ class Linear(nn.Linear):
     """nn.Linear whose weight passes through a list of edits before use; fold() makes it plain again.
 
     An edit is a module weight -> weight. One with `last = True` (a quantiser) stays behind all
-    others; one with `temporary = True` (an adapter of a search) is dropped by fold, not merged.
+    others; one with `temporary = True` (an adapter of a search) is dropped by fold, not merged;
+    one with a method `merged`, weight -> weight, is folded by that, in more digits than it trains in.
     `matrices` counts the maps stacked in its rows (q, k, v are 3): Muon orthogonalises each alone; 0: none, for AdamW.
     """
 
@@ -51,13 +52,27 @@ class Linear(nn.Linear):
     @torch.no_grad()
     def fold(self) -> None:
         """Merge the edits into the weight; the output stays the same."""
-        lasting = nn.ModuleList(e for e in self.edits if not getattr(e, "temporary", False))
-        self.edits = lasting
-        self.weight.copy_(self.weight_now())
+        w = self.weight
+        for e in self.edits:
+            w = w if getattr(e, "temporary", False) else getattr(e, "merged", e)(w)
+        self.weight.copy_(w)
         self.edits = nn.ModuleList()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight_now(), self.bias)
+
+
+def block_linears(net: nn.Module, names: Iterable[str]) -> dict[str, Linear]:
+    """The linear layers of a network's blocks that bear one of these names (`fc1`, `qkv`), by their full name.
+
+    Raises ValueError for a name that no layer of the blocks bears.
+    """
+    found = {f"blocks.{at}": m for at, m in net.blocks.named_modules() if isinstance(m, Linear)}
+    known = {at.rpartition(".")[2] for at in found}
+    if lacking := sorted(set(names) - known):
+        raise ValueError(f"no linear layer of the blocks is called {lacking[0]!r}; there are "
+                         f"{', '.join(sorted(known)) or 'none'}")  # fmt: skip
+    return {at: m for at, m in found.items() if at.rpartition(".")[2] in set(names)}
 
 
 class Condition(NamedTuple):
