@@ -26,6 +26,7 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {
     ("recipe", "guide"): None, ("dit", "block"): "adaln", ("dit", "head_dim"): None,
+    ("dit", "adaln_norm"): False,
 }  # fmt: skip
 
 
@@ -53,6 +54,7 @@ class DiTConfig:
     mlp_hidden: int | None = None  # None = 4 x width
     block: str = "adaln"  # a file of lab/models/blocks
     head_dim: int | None = None  # width of a head; None = width / heads
+    adaln_norm: bool = False  # RMSNorm after the adaLN layers of adaln blocks
 
     @property
     def hidden(self) -> int:
@@ -77,6 +79,8 @@ class DiTConfig:
         if self.block not in block_kinds():
             wrong = [unknown("kind of block", self.block, block_kinds())]
         wrong += _uneven(self, self.head_dim)
+        if self.adaln_norm and self.block != "adaln":
+            wrong.append(f"adaln_norm is of adaln blocks; blocks of kind {self.block} have no such layer")
         if self.out_channels not in (None, self.channels, 2 * self.channels):
             wrong.append(f"out_channels must be channels ({self.channels}), or twice that for a variance, got "
                          f"{self.out_channels}")  # fmt: skip
@@ -263,7 +267,7 @@ class Recipe:
     steps: int = 2000  # updates; 0 = build and measure only
     batch: int = 64
     optimizer: str = "muon"  # muon: block matrices by Muon, the rest AdamW; or adamw
-    lr: float | None = None  # None = 1.2e-2 where Muon trains the blocks of a DiT, else 1e-3
+    lr: float | None = None  # None = 1.2e-2 where Muon trains the blocks of a transformer, else 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100  # updates over which the rate rises from zero
     schedule: str = "linear"  # to zero over the second half; or constant, cosine
@@ -289,7 +293,7 @@ class Recipe:
     @property
     def default_lr(self) -> float:
         """The rate that `lr` None stands for; experiment.resolve writes it out."""
-        return 1.2e-2 if self.optimizer == "muon" and self.student.family == "dit" else 1e-3
+        return 1.2e-2 if self.optimizer == "muon" and self.student.family != "unet" else 1e-3
 
     def to_json(self) -> str:
         return json.dumps(_plain(self), indent=1)

@@ -593,7 +593,7 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
     status, config = run.said(), config_to_json(net)
     row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
     row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
-    if net.family == "dit":
+    if net.family != "unet":
         row["mlp_hidden"] = net.hidden
     row |= {
         "shape": net.shape,
