@@ -6,15 +6,19 @@ memory as uint8 (N, C, H, W) and leave as float in [-1, 1].
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import math
 import os
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +27,10 @@ from tqdm.auto import tqdm
 
 from lab.config import unknown
 from lab.diffusion import from_uint8
+from lab.results import write_whole
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ASSETS = Path(__file__).parent / "assets"
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
@@ -30,6 +38,10 @@ DEBIAN_MEND = "apt-get install --reinstall dataset-fashion-mnist"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
+          "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+DECODING = 2  # of pictures; another number where the same file gives other pixels than before
+TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
                  "dog", "frog", "horse", "ship", "truck")  # fmt: skip
 
@@ -81,7 +93,7 @@ class Batch:
 
 def cache_dir() -> Path:
     """Where downloads and decoded folders lie: LAB_DATA, or ~/.cache/edge-dit-lab."""
-    return Path(os.environ.get("LAB_DATA", Path.home() / ".cache" / "edge-dit-lab"))
+    return Path(os.environ.get("LAB_DATA") or "~/.cache/edge-dit-lab").expanduser()
 
 
 def fault(name: str) -> tuple[str, str] | None:
@@ -212,32 +224,33 @@ def _idx(path: Path) -> np.ndarray | None:
 def folder(path: str, split: str, size: int | None = None, channels: int | None = None) -> Images:
     """Any folder of pictures, shorter side resized and centre cropped; labels from its sub-folders.
 
-    With sub-folders train/ and test/ those are the splits, and train/ says the classes; else every tenth
-    picture is the test split. A sub-folder without a picture is no class. What is left out, because it is
+    With sub-folders for the splits (SPLITS) those are read, and the one to train on says the classes; else every
+    tenth picture is the test split. A sub-folder without a picture is no class. What is left out, because it is
     no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
     all is an error.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
-    own_splits, names = _own_splits(root), folder_classes(root)
-    base = root / split if own_splits else root
-    files = [(f, i) for i, name in enumerate(names) for f in _files((base / name).rglob("*"))]
+    splits, names = _own_splits(root), folder_classes(root)
+    base = splits.get(split, root) if splits else root
+    mine = {_printed(d): d for d in _folders(base)}
+    files = [(f, i) for i, name in enumerate(names) if name in mine for f in _below(mine[name])]
     if names:
-        elsewhere = [d for d in base.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name not in names]
-        beside = [*_files(base.iterdir()), *(f for d in sorted(elsewhere) for f in _files(d.rglob("*")))]
+        beside = [*_files(base.iterdir()), *(f for name, d in mine.items() if name not in names for f in _below(d))]
     else:
         files, beside = [(f, 0) for f in _files(base.iterdir())], []
-    if own_splits:
+    if splits:
         beside += _files(root.iterdir())
-    loaded = _decode(files, size or 32, channels or 3, title=base.name)
+        beside += [f for d in _folders(root) if d not in splits.values() for f in _below(d)]
+    loaded = _decode(files, size or 32, channels or 3, title=_printed(base))
     if not len(loaded.images):
         raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
     loaded.class_names = names
     loaded.skipped += map(str, beside)
     if loaded.skipped:
         warnings.warn(left_out(root, loaded.skipped), stacklevel=2)
-    if own_splits:
+    if splits:
         return loaded
     test = torch.arange(len(loaded.images)) % 10 == 9
     chosen = test if split == "test" else ~test
@@ -245,11 +258,51 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(f for f in paths if f.is_file() and not f.name.startswith("."))
+    """Files, and links to nothing, which are to be named; what begins with a dot is hidden."""
+    return sorted(f for f in paths if not f.name.startswith(".") and not f.is_dir())
 
 
-def _own_splits(root: Path) -> bool:
-    return (root / "train").is_dir() and (root / "test").is_dir()
+def _folders(root: Path) -> list[Path]:
+    return sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files of a folder and of those in it, through links too; a folder that can't be opened stands for its own."""
+    closed: list[Path] = []
+    found: list[Path] = []
+    seen: set[str] = set()
+    for at, inner, names in os.walk(folder, followlinks=True, onerror=lambda e: closed.append(Path(e.filename))):
+        if (real := os.path.realpath(at)) in seen:  # a link to a folder that it lies in
+            inner.clear()
+            continue
+        seen.add(real)
+        found += _files(Path(at, name) for name in names)
+    return sorted([*found, *closed])
+
+
+def _own_splits(root: Path) -> dict[str, Path]:
+    """train and test -> their folders, by any usual name; {} where the sub-folders are classes (bus, car, train).
+
+    What is called val is the test split where no other is. Raises ValueError where two folders are one split.
+    """
+    folders = _folders(root)
+    if {"train", "test"} <= {d.name for d in folders}:
+        return {"train": root / "train", "test": root / "test"}
+    found: dict[str | None, list[Path]] = {}
+    for d in folders:
+        found.setdefault(SPLITS.get(d.name.lower()), []).append(d)
+    if None in found or "train" not in found or len(found) < 2:
+        return {}
+    for kind, same in found.items():
+        if len(same) > 1:
+            names = " and ".join(d.name for d in same)
+            raise ValueError(f"folder:{root}: {names} are both a {kind} split; rename one")
+    return {"train": found["train"][0], "test": found.get("test", found.get("val"))[0]}
+
+
+def _printed(path: Path) -> str:
+    """A name that can be printed: bytes that are no UTF-8, such as the Latin-1 of old archives, are written out."""
+    return os.fsencode(path.name).decode(errors="backslashreplace")
 
 
 def lasting(name: str) -> str:
@@ -260,15 +313,15 @@ def lasting(name: str) -> str:
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
-    """Names of an image folder's classes: its sub-folders that hold a file with a picture's ending."""
-    base = root / "train" if _own_splits(root) else root
-    folders = sorted(d for d in base.iterdir() if d.is_dir() and not d.name.startswith("."))
-    return tuple(d.name for d in folders if any(f.suffix.lower() in SUFFIXES for f in _files(d.rglob("*"))))
+    """Names of an image folder's classes: its sub-folders that hold a picture that can be read."""
+    folders = _folders(_own_splits(root).get("train", root))
+    return tuple(_printed(d) for d in folders if any(_picture(f, 8, 1) is not None for f in _below(d)))
 
 
 def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
     """How many files of a folder are not used, and the first few of them."""
-    first = ", ".join(str(Path(f).relative_to(root)) for f in skipped[:shown])
+    relative = (os.fsencode(os.path.relpath(f, root)) for f in skipped[:shown])
+    first = ", ".join(name.decode(errors="backslashreplace") for name in relative)
     more = ", ..." if len(skipped) > shown else ""
     return (f"folder:{root}: {len(skipped)} file{'s' * (len(skipped) > 1)} left out, no readable picture or not "
             f"in a class's folder: {first}{more}")  # fmt: skip
@@ -276,15 +329,14 @@ def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
 
 def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:
     """Decoded pictures; kept in the cache by names, sizes and times, for a second load is common."""
-    key = hashlib.sha256(repr((size, channels)).encode())
+    key = hashlib.sha256(repr((size, channels, DECODING)).encode())
     for file, label in files:
-        stat = file.stat()
-        key.update(f"{file}|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        stat = file.stat() if file.exists() else file.lstat()
+        key.update(os.fsencode(file) + f"|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
-    if cached.exists():
-        with np.load(cached) as kept:
-            return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
-                          [str(s) for s in kept["skipped"]])  # fmt: skip
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cached) as kept:
+        return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
+                      [str(s) for s in kept["skipped"]])  # fmt: skip
     images, labels, skipped = [], [], []
     for file, label in tqdm(files, desc=f"reading {title}", unit="files", disable=len(files) < 2000):
         picture = _picture(file, size, channels)
@@ -296,27 +348,56 @@ def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: s
     stacked = np.stack(images) if images else np.empty((0, channels, size, size), np.uint8)
     found = Images(torch.from_numpy(stacked), torch.tensor(labels, dtype=torch.int64), (), skipped)
     if images:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        part = cached.with_suffix(f".{os.getpid()}.tmp")
-        with part.open("wb") as out:
-            np.savez(out, images=stacked, labels=np.array(labels, np.int64), skipped=np.array(skipped, str))
-        part.replace(cached)
+        buffer = io.BytesIO()
+        np.savez(buffer, images=stacked, labels=np.array(labels, np.int64), skipped=np.array(skipped, str))
+        try:
+            write_whole(cached, buffer.getvalue())
+        except OSError as error:  # a home that can't be written, a full disk
+            warnings.warn(f"the pictures of {title} are read anew each time, for they can't be kept ({error}); name "
+                          "another folder by LAB_DATA", stacklevel=2)  # fmt: skip
     return found
 
 
 def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
-    """(C, size, size) uint8, or None if the file is no picture that can be read."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """(C, size, size) uint8, or None if the file is no picture that can be read.
+
+    Transparent pixels are on white. Of grey pictures with more than 8 bits those are read whose range is known.
+    """
+    from PIL import Image, ImageOps
 
     if file.suffix.lower() not in SUFFIXES:
         return None
     try:
         with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            turn = opened.getexif().get(0x0112)  # exif_transpose writes all tags anew, of which one may be odd
+            picture = _eight_bits(opened)
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            if turn in range(2, 9):
+                picture = picture.transpose(Image.Transpose(TRANSPOSED[turn]))
             picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # decoders of strangers' files raise whatever they trip over, and one file must not end the rest
         return None
     return np.asarray(picture).reshape(size, size, -1).transpose(2, 0, 1).copy()
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of more than 8 bits in 8. Raises ValueError where its values don't say what is white."""
+    from PIL import Image
+
+    if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
+        return picture
+    values = np.asarray(picture, np.float64)
+    low, high = values.min(), values.max()
+    if picture.mode == "F" and 0 <= low <= high <= 1:
+        values = values * 255
+    elif picture.mode != "F" and low >= 0 and (high == 0 or 4096 <= high < 2**16):  # below: 10 or 12 bits in 16
+        values = values / 257
+    else:
+        raise ValueError(f"grey values from {low:g} to {high:g} of mode {picture.mode}")
+    return Image.fromarray(values.round().astype(np.uint8))
 
 
 DATASETS: dict[str, Callable[..., Images]] = {

@@ -183,10 +183,10 @@ def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0, sigmas: Se
 
 def finite(images: Tensor, whose: str) -> Tensor:
     """The images as they are. Raises ValueError where some are not finite numbers: quantised, they would be black."""
-    good = torch.isfinite(images).flatten(1).all(1)
+    good = torch.isfinite(images)
     if not good.all():
-        raise ValueError(f"{whose}: {int((~good).sum())} of {len(images)} images are not finite numbers; the weights "
-                         "or the noise schedule are broken, or the arithmetic overflows")  # fmt: skip
+        raise ValueError(f"{whose}: {int((~good).sum()):,} of {good.numel():,} values are not finite numbers; weights "
+                         "or noise schedule are broken, or the arithmetic overflows")  # fmt: skip
     return images
 
 

@@ -39,6 +39,7 @@ TEACHER_IMAGES = 2_048  # of the evaluation's seeds that student and teacher are
 KID_SUBSETS, KID_SUBSET = 50, 1_000  # torch-fidelity's subset size, or half of a smaller set
 PRC_IMAGES = 10_000  # of each set; 60,000 would need 14 GB
 PRC_BATCH = 2_500
+FEWEST = 4  # images of a reference: precision and recall look at the third neighbour of each
 DRAWS = 100  # of the bootstrap
 TOLERANCE = 0.02  # relative difference that `verify` accepts
 INCEPTION = "inception-v3-compat"
@@ -267,6 +268,9 @@ def real_features(recipe: Recipe, store: Store, extractor: str, *, batch: int = 
     """
     size, channels = recipe.student.image_size, recipe.student.channels
     images = data.choose_classes(data.load(recipe.data, "train", size=size, channels=channels), recipe.classes).images
+    if len(images) < FEWEST:
+        raise MissingData(f"{recipe.data} has {len(images)} training images{_some_classes(recipe)}; a distance is "
+                          f"taken to {FEWEST} or more")  # fmt: skip
     digest = hashlib.sha256(images.contiguous().numpy()).hexdigest()
     path = _cache(store, "real", extractor, tuple(images.shape), digest)
 
@@ -274,9 +278,12 @@ def real_features(recipe: Recipe, store: Store, extractor: str, *, batch: int = 
         title = f"features of {recipe.data}"
         return {"features": extract(images, extractor, batch=batch, device=device, title=title).float().numpy()}
 
-    some = "" if recipe.classes is None else f" of classes {', '.join(map(str, recipe.classes))}"
-    name = f"train split of {recipe.data}{some}, {len(images):,} images"
+    name = f"train split of {recipe.data}{_some_classes(recipe)}, {len(images):,} images"
     return torch.from_numpy(_kept(path, make)["features"]).double(), name
+
+
+def _some_classes(recipe: Recipe) -> str:
+    return "" if recipe.classes is None else f" of classes {', '.join(map(str, recipe.classes))}"
 
 
 def labels(recipe: Recipe, spec: ImageSpec, seeds: range) -> Tensor | None:
@@ -397,7 +404,8 @@ def _draw(run: Run, net: nn.Module, setting: Setting) -> tuple[Tensor, Tensor | 
     """The run's images on the evaluation's seeds, uint8 (N, C, H, W), and their classes (N,)."""
     spec, recipe = spec_of_run(run), run.recipe
     return generate(net, spec, setting.seeds, y=labels(recipe, spec, setting.seeds), solver=recipe.solver,
-                    batch=setting.batch, device=setting.device, title=f"images of {run.id[-32:]}")  # fmt: skip
+                    batch=setting.batch, device=setting.device, title=f"images of {run.id[-32:]}",
+                    name=run.id)  # fmt: skip
 
 
 def _class_value(recipe: Recipe, net: nn.Module, images: Tensor, y: Tensor | None) -> dict[str, JSON]:

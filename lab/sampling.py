@@ -16,15 +16,16 @@ from lab.weights import load_student, spec_of_run
 
 
 def generate(net: nn.Module, spec: ImageSpec, seeds: Sequence[int], *, y: Tensor | None = None,
-             solver: str = "dpmpp2m-8", batch: int = 256, device: torch.device | str = "cpu", title: str = ""
-             ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+             solver: str = "dpmpp2m-8", batch: int = 256, device: torch.device | str = "cpu", title: str = "",
+             name: str = "as it is now") -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """uint8 images (N, C, H, W) and classes (N,) of a finished network on seeds; y None = drawn by seed.
 
     A denoiser is sampled with `solver`; an unconditional net is not told its class.
+    Raises ValueError, by `name`, for images that are not finite.
     """
-    teacher: teachers.Teacher = teachers.OneStepTeacher(net, spec, name="")
+    teacher: teachers.Teacher = teachers.OneStepTeacher(net, spec, name=name)
     if net.config.time:
-        teacher = teachers.EdmTeacher(net, spec, name="", solver=solver)
+        teacher = teachers.EdmTeacher(net, spec, name=name, solver=solver)
     told = bool(net.config.num_classes)
     return draw(teacher, seeds, y=y, told=told, batch=batch, device=device, title=title)
 
@@ -75,7 +76,8 @@ class Student:
         """uint8 images (N, C, H, W) on noise seeds; y: classes (N,), one class for all, or None = drawn by seed."""
         told = bool(self.net.config.num_classes)
         chosen = None if y is None or not told else _classes(y, len(seeds), self.spec.num_classes)
-        images, _ = generate(self.net, self.spec, seeds, y=chosen, solver=self.run.recipe.solver, device=self.device)
+        images, _ = generate(self.net, self.spec, seeds, y=chosen, solver=self.run.recipe.solver, device=self.device,
+                             name=self.run.id)  # fmt: skip
         return images
 
 

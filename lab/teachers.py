@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab import compiler, diffusion
 from lab.config import JSON, DiTConfig, TeacherName, unknown
 from lab.data import ImageSpec
-from lab.models.dit import EPS, DiT, from_diffusers
+from lab.models.dit import DiT, from_diffusers
+from lab.models.layers import EPS
 from lab.results import ID, Store
 from lab.weights import load_student, sha256, spec_of_run
 
 # Parameters. The rule looks at network and machine and not at how much work is left, so that a shard made after a stop
 # has the arithmetic of the others.
 COMPILE_FROM = 500_000
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass
@@ -68,7 +72,7 @@ class CallableTeacher:
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
         _check_noise(noise, self.spec)
         images, path = diffusion.solve(lambda x, s: self.denoise(x, s, y), noise, self.solver, keep=keep)
-        return Samples(images, path)
+        return Samples(diffusion.finite(images, f"teacher {self.name}"), path)
 
 
 class EdmTeacher(CallableTeacher):
@@ -103,7 +107,7 @@ class OneStepTeacher:
         _check_noise(noise, self.spec)
         if keep:
             raise ValueError(f"teacher {self.name} makes its image in one step; it has no path to keep")
-        return Samples(self.net(noise, None, y))
+        return Samples(diffusion.finite(self.net(noise, None, y), f"network {self.name}"))
 
 
 def _check_noise(noise: Tensor, spec: ImageSpec) -> None:
@@ -236,21 +240,10 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
 
     Whatever scheduler it came with, the network is read as a denoiser D(x, sigma) through the noise
     schedule it was trained on and sampled with our solvers. Raises ValueError with the reason where
-    that can't be done: an unknown kind of network or prediction, latents of a VAE, images without a square.
+    that can't be done: an unknown kind of network or prediction, weights that are not the network's, latents of a VAE,
+    images without a square. The pipeline's own class, which may be one that only its maker has, is not looked at.
     """
-    import diffusers
-
-    parts = _parts(source)
-    absent = {name: None for name, kind in parts.items() if kind == [None, None]}  # what was saved without is read so
-    try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(source, use_safetensors=True, **absent)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
-    net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    scheduler = getattr(pipe, "scheduler", None)
-    kinds = {"UNet2DModel", "DiTTransformer2DModel"}
-    if type(net).__name__ not in kinds:
-        raise ValueError(unknown(f"kind of network in pipeline {source!r}", type(net).__name__, kinds))
+    net, scheduler = _network(source), _scheduler(source)
     schedule = getattr(scheduler, "alphas_cumprod", None)
     prediction = getattr(scheduler.config, "prediction_type", "epsilon") if scheduler is not None else None
     if schedule is None or prediction not in ("epsilon", "v_prediction", "sample"):
@@ -258,10 +251,11 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
             f"pipeline {source!r} has scheduler {type(scheduler).__name__} with prediction {prediction!r}; "
             "an ODE teacher needs a discrete schedule (alphas_cumprod) and epsilon, v_prediction or sample"
         )
+    if not (schedule.double().diff() <= 0).all() or not 0 <= schedule[-1] <= schedule[0] <= 1:
+        raise ValueError(f"pipeline {source!r} has a schedule whose alphas_cumprod don't fall from at most 1 to at "
+                         f"least 0; it begins with {schedule[0]:g} and ends with {schedule[-1]:g}")  # fmt: skip
     net = net.eval().requires_grad_(False).to(device)
-    side = net.config.sample_size
-    if not isinstance(side, int):
-        raise ValueError(f"pipeline {source!r} makes images of {side}; ours are square")
+    side = _side(source, net.config.sample_size)
     denoise = DiscreteDenoiser(net, schedule, prediction, device=device)
     spec = ImageSpec(
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
@@ -270,17 +264,90 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
     return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
 
 
+def _network(source: str) -> nn.Module:
+    """A pipeline's network with all of its weights. Raises ValueError where it isn't one of pixels that we can ask."""
+    import diffusers
+
+    parts, folder = _parts(source), _folder(source)
+    part = next((name for name in ("unet", "transformer") if (parts.get(name) or [None])[-1]), "unet")
+    name, kinds = str((parts.get(part) or [None])[-1]), {"UNet2DModel", "DiTTransformer2DModel"}
+    if name not in kinds:
+        raise ValueError(unknown(f"kind of network in pipeline {source!r}", name, kinds))
+    told, loud = diffusers.utils.logging, diffusers.utils.logging.get_verbosity()
+    told.set_verbosity_error()  # pages of the keys that are refused below in a sentence
+    try:
+        net, keys = getattr(diffusers, name).from_pretrained(folder / part, use_safetensors=True,
+                                                             output_loading_info=True)  # fmt: skip
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
+    finally:
+        told.set_verbosity(loud)
+    if keys["missing_keys"] or keys["unexpected_keys"]:
+        _load_renamed(net, source, folder / part)
+    kind, takes, gives = net.config.get("class_embed_type"), net.config.in_channels, net.config.out_channels
+    if kind is not None:
+        raise ValueError(f"pipeline {source!r} is told its class by {kind} embedding (class_embed_type); only a table "
+                         "of classes (num_class_embeds) can be asked")  # fmt: skip
+    if gives not in (takes, 2 * takes):
+        raise ValueError(f"pipeline {source!r} takes {takes} channels and gives {gives}; a teacher gives as many as "
+                         "it takes, or twice that for a variance, and isn't conditioned by more channels")  # fmt: skip
+    return net
+
+
+def _load_renamed(net: nn.Module, source: str, folder: Path) -> None:
+    """The weights of a network that was saved as torch.compile or DataParallel wrap it.
+
+    Raises ValueError where they are not those of the network: what is absent would be random, a new one each time.
+    """
+    found = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    found = {re.sub(r"^((_orig_mod|module)\.)+", "", name): value for name, value in found.items()}
+    wanted = net.state_dict()
+    for what, names in [("lack", wanted.keys() - found), ("have unknown", found.keys() - wanted)]:
+        if names:
+            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise ValueError(f"the weights of pipeline {source!r} are not its network's: they {what} {some} "
+                             f"({len(names)} of {len(wanted)})")  # fmt: skip
+    net.load_state_dict(found)
+
+
+def _scheduler(source: str) -> object | None:
+    """A pipeline's scheduler, None where it has none."""
+    import diffusers
+
+    name = (_parts(source).get("scheduler") or [None])[-1]
+    kind = getattr(diffusers, str(name), None)
+    if name is None or kind is None:
+        return None
+    try:
+        return kind.from_pretrained(_folder(source) / "scheduler")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"the scheduler {name} of pipeline {source!r} can't be read: {error}") from error
+
+
+def _side(source: str, told: JSON) -> int:
+    """The side of a pipeline's images by its sample_size: a number, or twice the same."""
+    sides = {str(side) for side in (told if isinstance(told, (list, tuple)) else [told])}
+    if len(sides) != 1 or not (side := sides.pop()).isdigit() or side == "0":
+        raise ValueError(f"pipeline {source!r} has sample_size {told!r}; a teacher's images are square, of a size that "
+                         "is told")  # fmt: skip
+    return int(side)
+
+
+def _folder(source: str) -> Path:
+    """Where a pipeline lies: its folder, or what the cache has of the hub's, or will have."""
+    import diffusers
+
+    folder = Path(source)
+    return folder if folder.is_dir() else Path(diffusers.DiffusionPipeline.download(source, use_safetensors=True))
+
+
 def pipeline_sha256(source: str) -> str:
     """A hash of what decides a pipeline's images: its network's weights and shape, and its schedule.
 
     Raises ValueError where there is no such pipeline.
     """
-    import diffusers
-
     _parts(source)
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = Path(diffusers.DiffusionPipeline.download(source, use_safetensors=True))  # or what the cache has of it
+    folder = _folder(source)
     digest = hashlib.sha256()
     for part in ("scheduler", "transformer", "unet"):
         for file in sorted((folder / part).glob("*")):
@@ -293,6 +360,8 @@ def _parts(source: str) -> dict[str, JSON]:
     """A pipeline's model_index.json: part -> [library, class]. Raises ValueError for none, and for one of latents."""
     import diffusers
 
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+        raise ValueError(f"there is no folder {source}, and it is no hub id such as google/ddpm-cifar10-32")
     try:
         parts = dict(diffusers.DiffusionPipeline.load_config(source))
     except (OSError, ValueError) as error:
@@ -312,7 +381,8 @@ class DiscreteDenoiser:
         self.net, self.prediction = net, prediction
         self.wide = diffusion.widest(torch.device(device))
         a = alphas_cumprod.cpu().double()
-        self.log_sigmas = ((1 - a) / a).sqrt().log().to(self.wide).to(device)  # (T,), rising with the timestep
+        # (T,), rising with the timestep. A schedule may begin without noise, and ln(0) is no place to interpolate from.
+        self.log_sigmas = ((1 - a) / a).sqrt().clamp(min=diffusion.SIGMA_MIN / 2).log().to(self.wide).to(device)
         self.ours: DiT | None = None
         if type(net).__name__ == "DiTTransformer2DModel":
             self.num_classes = net.config.num_embeds_ada_norm

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from PIL import Image
 
 from lab import experiment, jobs, metrics
 from lab.choose import Budget, recommend
-from lab.cli import FAILED, MISSING, OK, USAGE, main, parser
+from lab.cli import FAILED, MISSING, OK, USAGE, main, measure, parser
+from lab.cli.frame import Usage
 from lab.cli.look import BUDGET_OPTIONS
-from lab.data import MissingData
+from lab.data import ImageSpec, MissingData
 from lab.results import Run, Store, write_json, write_whole
 from lab.sheets import read_samples
 
@@ -396,6 +398,15 @@ def test_the_command_of_a_missing_sheet_makes_the_file_that_is_looked_for(distil
     assert lab(distilled, *words[words.index("lab") + 1 :]) == OK
     made = (run.path / name).read_bytes()
     assert made == before if name.endswith(".png") else read_samples(run.path / name) is not None
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [("2", 2), ("10", 1), ("Cat", 3), ("cat", 4), ("DOG", 5), ("4", 4)])
+def test_a_class_is_meant_by_name_before_it_is_by_number(asked: str, drawn: int):
+    spec = ImageSpec(data="x", size=8, channels=1, num_classes=6, class_names=("0", "10", "2", "Cat", "cat", "dog"))
+    student = SimpleNamespace(spec=spec, net=SimpleNamespace(config=SimpleNamespace(num_classes=6)))
+    assert measure._classes(SimpleNamespace(label=asked, count=2), student) == [drawn] * 2
+    with pytest.raises(Usage, match="any of Cat, cat"):
+        measure._classes(SimpleNamespace(label="CAT", count=2), student)
 
 
 def test_sample_refuses_an_unknown_class(distilled: Store, capsys: pytest.CaptureFixture):

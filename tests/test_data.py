@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -196,3 +198,160 @@ def test_batches_are_a_function_of_seed_and_step():
     stream = data.stream(images, batch=8, seed=1)
     next(stream)
     assert torch.equal(next(stream).image, next(data.stream(images, batch=8, seed=1, start=1)).image)
+
+
+# --- what strangers' folders hold ---
+
+
+def tree(root, *files):
+    """Pictures at places below a folder, each of other pixels."""
+    rng = np.random.default_rng(0)
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(root / file)
+    return root
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    return tmp_path / "plain"
+
+
+RAMP = np.linspace(0.05, 0.95, 8)[None, :].repeat(8, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("a.png", (RAMP * 65535).astype(np.uint16)),
+        ("a.tif", (RAMP * 65535).astype(np.uint16)),
+        ("a.tif", (RAMP * 65535).astype(np.int32)),
+        ("a.tif", RAMP.astype(np.float32)),
+    ],
+)
+def test_grey_of_more_than_eight_bits_is_the_same_ramp(tmp_path, name, values):
+    Image.fromarray(values).save(tmp_path / name)
+    found = data._picture(tmp_path / name, 8, 1)[0, 0]
+    assert np.abs(found.astype(int) - RAMP[0] * 255).max() <= 1
+
+
+@pytest.mark.parametrize("values", [(RAMP * 4095).astype(np.uint16), (RAMP * 1e6).astype(np.int32), RAMP * 255, -RAMP])
+def test_grey_whose_white_is_not_known_is_left_out(tmp_path, values):
+    Image.fromarray(values.astype(np.float32) if values.dtype == np.float64 else values).save(tmp_path / "a.tif")
+    assert data._picture(tmp_path / "a.tif", 8, 1) is None
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white_whatever_colour_they_hide(tmp_path, mode):
+    picture = Image.new("RGBA", (8, 8), (0, 255, 0, 0))
+    picture.paste((10, 10, 10, 255), (0, 0, 4, 8))
+    if mode == "P":
+        picture = picture.convert("RGB").quantize(4)
+        picture.save(tmp_path / "a.png", transparency=picture.getpixel((7, 0)))
+    else:
+        picture.convert(mode).save(tmp_path / "a.png")
+    found = data._picture(tmp_path / "a.png", 8, 3)
+    assert found[:, 0, 0].tolist() == [10] * 3 and found[:, 7, 7].tolist() == [255] * 3
+
+
+def odd_exif(orientation: int) -> bytes:
+    """Orientation and a width that is text, little endian."""
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack("<HHI4s", 0x0100, 2, 4, b"abc\0")
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_with_odd_exif_is_read_upright(tmp_path, orientation):
+    from PIL import ImageOps
+
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "good.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "odd.png", exif=odd_exif(orientation))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "good.png"))).transpose(2, 0, 1)
+    for name in ("good.png", "odd.png"):
+        assert np.array_equal(data._picture(tmp_path / name, 8, 3), expected)
+
+
+def test_a_decoder_that_trips_leaves_out_its_file_alone(plain, monkeypatch):
+    tree(plain, "a/0.png", "a/1.png")
+    monkeypatch.setattr(data, "_eight_bits", lambda p: p if p.filename.endswith("0.png") else [][0])
+    with pytest.warns(UserWarning, match="a/1.png"):
+        assert len(data.load(f"folder:{plain}").images) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "val"), ("train", "Valid"), ("training", "testing"), ("Train", "Test"),
+                        ("train", "validation")],
+)  # fmt: skip
+def test_splits_have_many_names(plain, train, test):
+    tree(plain, *(f"{train}/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)), f"{test}/dog/0.png")
+    found = {split: data.load(f"folder:{plain}", split, size=8) for split in ("train", "test")}
+    assert found["train"].class_names == data.folder_classes(plain) == ("cat", "dog")
+    assert found["train"].labels.tolist() == [0, 0, 0, 1, 1, 1] and found["test"].labels.tolist() == [1]
+
+
+def test_a_third_split_is_named_and_two_of_a_kind_are_refused(plain):
+    tree(plain, "train/a/0.png", "val/a/1.png", "test/a/2.png")
+    with pytest.warns(UserWarning, match="val/a/1.png"):
+        assert len(data.load(f"folder:{plain}", "test", size=8).images) == 1
+    (plain / "test").rename(plain / "validation")
+    with pytest.raises(ValueError, match="val and validation"):
+        data.load(f"folder:{plain}")
+
+
+def test_a_class_that_is_called_like_a_split_is_a_class(plain):
+    tree(plain, "bus/0.png", "car/0.png", "train/0.png")
+    assert data.load(f"folder:{plain}").class_names == ("bus", "car", "train")
+
+
+def test_names_in_latin1_are_read_and_can_be_printed(plain):
+    tree(plain, "a/0.png", "b/0.png")
+    os.rename(plain / "a" / "0.png", os.fsencode(plain / "a") + b"/caf\xe9.png")
+    os.rename(plain / "b", os.fsencode(plain) + b"/caf\xe9")
+    (plain / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xe9.txt")).touch()
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning) as told:
+            found = data.load(f"folder:{plain}", size=8)
+        assert found.labels.tolist() == [0, 1] and all(name.isprintable() for name in found.class_names)
+        str(told[0].message).encode()
+
+
+def test_a_class_of_broken_files_is_none_and_its_files_are_named(plain):
+    tree(plain, "a/0.png", "c/0.png")
+    (plain / "b").mkdir()
+    (plain / "b" / "x.png").touch()
+    with pytest.warns(UserWarning, match="b/x.png"):
+        found = data.load(f"folder:{plain}")
+    assert found.class_names == data.folder_classes(plain) == ("a", "c") and found.labels.tolist() == [0, 1]
+
+
+def test_links_are_followed_once_and_those_to_nothing_are_named(plain, tmp_path):
+    tree(plain, "a/0.png")
+    tree(tmp_path / "elsewhere", "1.png", "2.png")
+    (plain / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (plain / "a" / "again").symlink_to(plain / "a")
+    (plain / "a" / "gone.png").symlink_to(tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match="1 file left out.*gone.png"):
+        assert len(data.load(f"folder:{plain}", size=8).images) == 3
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_no_error(plain, tmp_path, monkeypatch):
+    tree(plain, "a/0.png")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="LAB_DATA"):
+        assert len(data.load(f"folder:{plain}").images) == 1
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    data.load(f"folder:{plain}")
+    next((tmp_path / "cache" / "folders").iterdir()).write_bytes(b"PK")
+    assert len(data.load(f"folder:{plain}").images) == 1
+
+
+@pytest.mark.parametrize(("told", "found"), [("", ".cache/edge-dit-lab"), ("~/x", "x")])
+def test_a_cache_is_below_home_and_never_in_a_folder_called_tilde(monkeypatch, tmp_path, told, found):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LAB_DATA", told)
+    assert data.cache_dir() == tmp_path / found

@@ -132,3 +132,16 @@ def test_quantising_rounds_to_the_nearest():
     assert diffusion.to_uint8(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
     levels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(diffusion.to_uint8(diffusion.from_uint8(levels)), levels)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
+def test_a_seed_whose_noise_would_be_anothers_is_refused(seed):
+    with pytest.raises(ValueError, match=f"4294967295, got {seed}"):
+        diffusion.noise_of([0, seed], (1, 2, 2), 0)
+    diffusion.noise_of([2**32 - 1], (1, 2, 2), 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_not_quantised(value):
+    with pytest.raises(ValueError, match="1 of 3 values"):
+        diffusion.to_uint8(torch.tensor([0.0, value, 1.0]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch_fidelity
 from conftest import TINY_STUDENT, TINY_TEACHER
+from PIL import Image
 from scipy.linalg import sqrtm
 
 from lab import data, diffusion, experiment, features, metrics, results
@@ -334,3 +335,13 @@ def test_missing_real_images_leave_a_finished_run_that_says_so(taught: Store, mo
     run = experiment.run(TINY_STUDENT, taught)
     assert run.status().state == "done"
     assert run.status().error == "not measured: fashion-mnist is not on this machine"
+
+
+def test_a_distance_to_fewer_pictures_than_neighbours_is_refused_with_the_count(store: Store, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    (tmp_path / "p").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "p" / f"{i}.png")
+    recipe = dataclasses.replace(TINY_TEACHER, data=f"folder:{tmp_path / 'p'}")
+    with pytest.raises(MissingData, match="p has 3 training images"):
+        metrics.real_features(recipe, store, DIGITS)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import TINY_STUDENT
 
-from lab import diffusion, experiment
+from lab import diffusion, experiment, metrics
 from lab.results import Store
 from lab.sampling import load, sample
+from lab.weights import load_student, save_student, spec_of_run
 
 
 @pytest.fixture
@@ -63,3 +64,15 @@ def test_noise_of_another_size_is_refused(drawn: Store):
 def test_an_unknown_name_names_the_nearest(drawn: Store):
     with pytest.raises(LookupError, match="did you mean 'small'"):
         load("smal", drawn)
+
+
+@pytest.mark.parametrize("name", ["small", "tiny"])
+def test_a_network_with_broken_weights_draws_nothing_and_is_named(drawn: Store, name: str):
+    run = drawn.get(name)
+    net = load_student(run)
+    with torch.no_grad():
+        next(net.parameters()).fill_(float("nan"))
+    save_student(run, net, spec_of_run(run))
+    for ask in (lambda: sample(name, range(2), store=drawn), lambda: metrics.evaluate(run, drawn, samples=8)):
+        with pytest.raises(ValueError, match=f"{run.id}: .*not finite"):
+            ask()

@@ -308,3 +308,135 @@ def test_a_guide_s_answers_are_made_once_and_read_by_the_number_of_the_pair(taug
 def test_unknown_teachers_name_the_nearest(taught):
     with pytest.raises(LookupError, match="unknown run 'tinny'; did you mean 'tiny'"):
         teachers.load("tinny", taught)
+
+
+# --- pipelines that are not what they seem ---
+
+
+def saved(folder, scheduler=None, change=None, **shape):
+    """A pipeline of a tiny U-Net with some of its shape, and with its weights changed."""
+    import diffusers
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(0)
+    tiny = dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1,
+                norm_num_groups=4, attention_head_dim=4, down_block_types=("DownBlock2D",) * 2,
+                up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    net = diffusers.UNet2DModel(**tiny | shape)
+    diffusers.DDPMPipeline(unet=net, scheduler=scheduler or diffusers.DDPMScheduler()).save_pretrained(folder)
+    if change:
+        file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        save_file(change(load_file(file)), file)
+    return str(folder)
+
+
+def images_of(source):
+    teacher = teachers.load_pipeline(source, solver="dpmpp2m-4")
+    return teacher.sample(diffusion.noise_of([1, 2], teacher.spec.shape, 0)[0], None).images
+
+
+def not_a_number(weights):
+    return {name: v * float("nan") if name == "conv_in.weight" else v for name, v in weights.items()}
+
+
+def test_a_teacher_whose_images_are_not_finite_is_named_and_leaves_no_shard(store, tmp_path):
+    what = pairs.pair_set(store, "pipeline:" + saved(tmp_path / "nan", change=not_a_number), "dpmpp2m-4")
+    with pytest.raises(ValueError, match=r"teacher pipeline:.*nan.*not finite"):
+        pairs.ensure(store, what, 1)
+    assert not list((store.root / "pairs").rglob("*.npz"))
+    with pytest.raises(ValueError, match="not finite"):
+        images_of(saved(tmp_path / "fourier", time_embedding_type="fourier"))  # ln of timestep 0
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"trained_betas": [0.0] + [0.02] * 99},
+        {"trained_betas": [0.0, 0.0] + [0.02] * 99},
+        {"beta_start": 0.0},
+        {"rescale_betas_zero_snr": True},
+    ],
+)
+def test_a_schedule_may_begin_without_noise_and_end_with_nothing_else(tmp_path, schedule):
+    import diffusers
+
+    source = saved(tmp_path / "p", diffusers.DDPMScheduler(**schedule))
+    assert torch.isfinite(images_of(source)).all()
+    steps = teachers.load_pipeline(source).denoise.timestep(torch.tensor([0.002, 0.5, 80.0]))
+    assert torch.isfinite(steps).all() and 0 <= steps[0] < steps[1] < steps[2]
+
+
+def test_a_schedule_that_does_not_fall_is_refused(tmp_path):
+    import diffusers
+
+    with pytest.raises(ValueError, match="alphas_cumprod"):
+        images_of(saved(tmp_path / "p", diffusers.DDPMScheduler(trained_betas=[0.1, -0.1, 0.2])))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_no_part_of_a_weights_name(tmp_path, prefix):
+    plain, wrapped = (
+        images_of(saved(tmp_path / name, change=lambda w, p=p: {p + k: v for k, v in w.items()}))
+        for name, p in [("plain", ""), ("wrapped", prefix)]
+    )
+    assert torch.equal(plain, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda w: {k: v for k, v in w.items() if not k.startswith("conv_out")}, "lack conv_out.bias"),
+        (lambda w: w | {"more.weight": torch.zeros(1)}, "unknown more.weight"),
+        (lambda w: w | {"conv_out.bias": torch.zeros(5)}, "conv_out.bias"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_refused_by_name(tmp_path, change, named):
+    with pytest.raises(ValueError, match=named):
+        teachers.load_pipeline(saved(tmp_path / "p", change=change))
+
+
+@pytest.mark.parametrize(("takes", "gives"), [(5, 1), (3, 1), (2, 1), (6, 3), (4, 3), (1, 3)])
+def test_a_network_conditioned_by_channels_is_refused(tmp_path, takes, gives):
+    with pytest.raises(ValueError, match=f"takes {takes} channels and gives {gives}"):
+        teachers.load_pipeline(saved(tmp_path / "p", in_channels=takes, out_channels=gives))
+
+
+def test_a_network_that_learned_a_variance_gives_twice_its_channels(tmp_path):
+    assert images_of(saved(tmp_path / "p", in_channels=1, out_channels=2)).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("told", [[8, 8], "8"])
+def test_a_square_is_told_in_several_ways(tmp_path, told):
+    source = saved(tmp_path / "p")
+    file = tmp_path / "p" / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": told}))
+    assert teachers.load_pipeline(source).spec.size == 8
+
+
+@pytest.mark.parametrize("told", [None, [8, 16], [], 0, "large"])
+def test_a_size_that_is_no_square_is_refused(tmp_path, told):
+    source = saved(tmp_path / "p")
+    file = tmp_path / "p" / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": told}))
+    with pytest.raises(ValueError, match="sample_size"):
+        teachers.load_pipeline(source)
+
+
+@pytest.mark.parametrize("kind", ["timestep", "identity"])
+def test_a_class_that_is_no_number_of_a_table_is_refused(tmp_path, kind):
+    with pytest.raises(ValueError, match="class_embed_type"):
+        teachers.load_pipeline(saved(tmp_path / "p", class_embed_type=kind))
+
+
+@pytest.mark.parametrize("kind", ["MyPipeline", ["pipeline", "MyPipeline"]])
+def test_a_pipeline_class_of_ones_own_is_not_needed(tmp_path, kind):
+    source = saved(tmp_path / "p")
+    index = tmp_path / "p" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
+    assert torch.equal(images_of(source), images_of(saved(tmp_path / "theirs")))
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./here", "a/b/c", "~/x"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(source):
+    with pytest.raises(ValueError, match="there is no folder"):
+        teachers.load_pipeline(source)

@@ -21,12 +21,12 @@ from lab.cli.frame import (
     Usage,
     as_usage,
     command,
+    compute_of,
     count_of,
     dry_run_option,
     finished,
     get_run,
     list_of,
-    compute_of,
     machine_options,
     one_of,
     open_store,
@@ -139,10 +139,16 @@ def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
         return None
     if args.label is None:
         return [k % spec.num_classes for k in range(args.count)]
-    names = {name.lower(): i for i, name in enumerate(spec.class_names)} | {str(i): i for i in range(spec.num_classes)}
-    if args.label.lower() not in names:
-        raise Usage(unknown("class", args.label, names))
-    return [names[args.label.lower()]] * args.count
+    names = {name: i for i, name in enumerate(spec.class_names)}
+    numbers = {str(i): i for i in range(spec.num_classes)}  # a name comes first: folders 0 to 11 are sorted 0, 1, 10
+    if (label := args.label) not in names:
+        same = [name for name in names if name.lower() == label.lower()]
+        if len(same) > 1:
+            raise Usage(f"class {label!r} is any of {', '.join(same)}; write one as it is")
+        label = same[0] if same else label
+    if label not in names | numbers:
+        raise Usage(unknown("class", label, names | numbers))
+    return [names.get(label, numbers.get(label))] * args.count
 
 
 def add_bench(commands: Any) -> None:
