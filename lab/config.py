@@ -292,7 +292,11 @@ class Recipe:
 
     @property
     def default_lr(self) -> float:
-        """The rate that `lr` None stands for; experiment.resolve writes it out."""
+        """The rate that `lr` None stands for; experiment.resolve writes it out.
+
+        Of GET it was tried in short: one small shape and seed, 150 updates of 32 fashion pairs, mean L1 of the last 20
+        0.285 at 1.2e-2, 0.325 at 4e-3, 0.371 at 1e-3.
+        """
         return 1.2e-2 if self.optimizer == "muon" and self.student.family != "unet" else 1e-3
 
     def to_json(self) -> str:
