@@ -260,7 +260,7 @@ def conditions(view: View, metric: str) -> choose.Budget:
     threads, method = chosen.pop("threads"), held("method", methods(view.runs))
     return choose.Budget(
         **chosen | {"batch": int(chosen["batch"])}, threads=int(threads) if threads else None, metric=metric,
-        method=method if method != EVERY else None,
+        method=None if method in ("", EVERY) else method,
         device=view.device or None, weak=held_switch("weak"), estimated=held_switch("estimated"),
         protocol=choose.protocol_for(view.runs, view.protocol, metric) if view.protocol else None,
     )  # fmt: skip

@@ -44,10 +44,12 @@ def make_store(path: Path | str, students: int = 14) -> Store:
 
 
 def add_student(
-    store: Store, *, depth: int = 4, width: int = 64, heads: int = 4, seed: int = 100, **metrics: object
-) -> Run:
-    """One more finished student; `metrics` replace entries of metrics.json (samples=2000, extractor=...)."""
-    return _student(store, DiTConfig(depth=depth, width=width, heads=heads), seed=seed, label="", **metrics)
+    store: Store, *, depth: int = 4, width: int = 64, heads: int = 4, seed: int = 100, label: str = "",
+    fields: dict[str, object] | None = None, **metrics: object,
+) -> Run:  # fmt: skip
+    """One more finished student; `fields` are of its recipe, `metrics` replace some of metrics.json (samples=...)."""
+    net = DiTConfig(depth=depth, width=width, heads=heads)
+    return _student(store, net, seed=seed, label=label, fields=fields, **metrics)
 
 
 def report(run: Run, *, ms: float, runtime: str = "eager", batch: int = 1, threads: int = 2, scope: str = "core",
@@ -98,9 +100,16 @@ def _teacher(store: Store) -> Run:
     return run
 
 
-def _student(store: Store, net: DiTConfig, *, seed: int, label: str, **metrics: object) -> Run:
+def _student(store: Store, net: DiTConfig, *, seed: int, label: str, fields: dict[str, object] | None = None,
+             **metrics: object) -> Run:  # fmt: skip
     recipe = Recipe(
-        data="fashion-mnist", teacher="fashion-teacher", pairs=100_000, student=net, steps=12_500, seed=seed
+        data="fashion-mnist",
+        teacher="fashion-teacher",
+        pairs=100_000,
+        student=net,
+        steps=12_500,
+        seed=seed,
+        **fields or {},
     )
     run = store.open(recipe)
     params = net.depth * 12 * net.width**2 + 40 * net.width
@@ -177,7 +186,7 @@ def _files(run: Run, *, params: int, macs: int, evaluations: int, fd: float, kid
             "weights_sha256": weights,
             "weights_dtype": "float16",
             "file_mb": file_mb,
-            "spec": {"data": recipe.data, "size": 28, "channels": 1, "num_classes": 10},
+            "spec": {"data": recipe.data, "size": 28, "channels": 1, "num_classes": 10, "class_names": []},
         },
     )
     run.write(

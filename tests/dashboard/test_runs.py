@@ -118,7 +118,7 @@ def test_a_label_is_saved_and_shown_as_text(store: Store):
 
 def test_a_stale_run_shows_its_progress_and_the_command_that_goes_on(store: Store):
     run, at = unfinished(store), page()
-    assert f"{run.id} stale" in text(at).replace("*", "")
+    assert f"{run.label} stale" in text(at).replace("*", "")
     assert jobs.command(run) in [c.value for c in at.code]
     assert next(b for b in at.button if b.key == f"resume-{run.id}").label == "Resume"
 

@@ -1,0 +1,67 @@
+"""A student's method on the pages: a filter, its colour and shape, and its plain twin beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dashboard.conftest import add_student
+from streamlit.testing.v1 import AppTest
+
+from lab.config import Use
+from lab.results import Store
+
+APP = Path(__file__).parents[2] / "app.py"
+PLAIN, TAUGHT = "4x64 plain", "4x64 TA"
+
+
+@pytest.fixture
+def taught(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A few plain students, and one that an assistant taught beside its twin."""
+    store = make_store(tmp_path, students=3)
+    methods = Use("pairs"), Use("teaching_assistant")
+    add_student(store, label=PLAIN)
+    add_student(store, label=TAUGHT, fields={"methods": methods, "guide": f"run:{store.runs()[1].id}"})
+    monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
+    return store
+
+
+def page(name: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=60)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.switch_page(f"lab/dashboard/{name}.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def chart(at: AppTest) -> dict[str, dict]:
+    return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"]}
+
+
+def models(at: AppTest) -> list[str]:
+    return [c["title"] for c in json.loads(at.get("bidi_component")[0].proto.json)["columns"]]
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "choose"])
+def test_charts_tell_methods_apart_and_a_filter_leaves_one(taught: Store, name: str) -> None:
+    drawn = chart(page(name))
+    one, other = (next(v["marker"] for k, v in drawn.items() if k.startswith(m)) for m in ("plain", "teaching_assist"))
+    assert one["symbol"].split("-")[0] != other["symbol"].split("-")[0]
+    at = page(name, method="teaching_assistant")
+    (left,) = [v for k, v in chart(at).items() if k.startswith("pairs")]  # alone it is called by its whole name
+    assert left["marker"]["symbol"].split("-")[0] == other["symbol"].split("-")[0]
+    assert any("--method teaching_assistant" in code.value for code in at.code) or name == "tradeoff"
+
+
+def test_a_taught_student_stands_beside_its_plain_twin(taught: Store) -> None:
+    assert models(page("gallery", models=TAUGHT)) == [TAUGHT]
+    assert models(page("gallery", models=TAUGHT, twins="true")) == [TAUGHT, PLAIN]
+    at = page("gallery", method="teaching_assistant")
+    assert [m for m in models(at) if not m.endswith("(teacher)")] == [TAUGHT]
+
+
+def test_a_store_of_one_method_has_no_filter(demo: Store) -> None:
+    at = page("gallery")
+    assert "Method" not in [box.label for box in at.selectbox] and not [t for t in at.toggle if t.key == "twins"]
