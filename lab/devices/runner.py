@@ -46,7 +46,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-NAME, VERSION = "edge-dit-lab", "1.7"
+# Before 3.8 this line is the one that Python shows as wrong, so it says itself what would be right.
+if (python := sys.version_info) < (3, 10):  # runner.py needs Python 3.10 or newer: apt-get install python3.10
+    sys.exit(f"runner.py needs Python 3.10 or newer, this is {python[0]}.{python[1]}; try: python3.10 runner.py")
+
+NAME, VERSION = "edge-dit-lab", "1.8"
 MAX_SAMPLES = 4096  # raw times kept in a report; more are thinned evenly
 MAX_LOAD_PER_CPU = 0.5
 WINDOW, AGREE = 20, 0.02  # warm when the medians of two windows of calls differ by at most 2 %
@@ -63,8 +67,11 @@ AMBIENT_C = (-40.0, 85.0)  # what a room, a car or a mast can have
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 BELOW_MAX, SELDOM = 0.97, 0.01  # a fixed clock that is below 97 % of its own in more than 1 % of the looks throttles
 # What together is a whole Jetson module, by the names that boards give it; see `module_rails`.
-RAILS = (("VDD_IN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
+RAILS = (("VDD_IN",), ("POM_5V_IN",), ("VIN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+         ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))  # fmt: skip
+DUMMY = re.compile("PMIC", re.IGNORECASE)  # thermal zones that are no thermometer: 100 C on a Nano, TX2 and Xavier
 LIVE_BITS, PAST_BITS = 0xF, 0xF0000  # of a Raspberry Pi's word: what holds it back now, and what has since boot
+CGROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")  # of version 2, and of version 1
 COMMAND_FOLDERS = ("usr/bin", "usr/sbin", "usr/src/tensorrt/bin")  # trtexec of a JetPack stands in the last
 
 Clock = Callable[[], int]  # nanoseconds
@@ -206,7 +213,11 @@ class Machine:
         number ("AMD EPYC"); its family and model then tell apart processors of other instructions and speed."""
         told = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*\S)", self.text("proc/cpuinfo"), re.M))
         name = told.get("model name") or platform.processor() or platform.machine() or "unknown"
-        if not re.search(r"\d", name) and {"cpu family", "model"} <= told.keys():
+        # An ARM has no name, or that of the whole architecture; who made it and which of its parts it is say which.
+        parts = re.findall(r"^(CPU implementer|CPU part|uarch|cpu)\s*:\s*(.*\S)", self.text("proc/cpuinfo"), re.M)
+        if parts:
+            name += f" ({', '.join(dict.fromkeys(f'{what.lower()} {which}' for what, which in parts))})"
+        elif not re.search(r"\d", name) and {"cpu family", "model"} <= told.keys():
             name += f" (family {told['cpu family']}, model {told['model']})"
         return f"{name}, {self.cpus} CPUs"
 
@@ -364,15 +375,46 @@ class Machine:
         return statistics.fmean(mhz) if mhz else None
 
     def temp_c(self) -> float | None:
-        """The hottest thermal zone."""
-        found = [t / 1000 for t in self.numbers("sys/class/thermal/thermal_zone*/temp") if t > 0]
-        return max(found) if found else None
+        """The hottest thermal zone that is a thermometer."""
+        zones = [z for z in self.find("sys/class/thermal/thermal_zone*") if not DUMMY.search(self.text(f"{z}/type"))]
+        return max((t / 1000 for z in zones if (t := self.number(f"{z}/temp") or 0) > 0), default=None)
 
     def throttles(self) -> float | None:
         """How often the machine was slowed for heat or want of power since boot; None where it is not counted."""
         counts = self.numbers("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
         counts += self.numbers("sys/class/hwmon/hwmon*/oc[0-9]*_event_cnt")  # a Jetson's over-current events
+        if self.quota() is not None:  # a container's share of the CPUs, which it waits for once it is used up
+            told = re.findall(r"^nr_throttled (\d+)", "\n".join(self.text(f"{g}/cpu.stat") for g in self._groups), re.M)
+            counts += map(float, told)
         return sum(counts) if counts else None
+
+    @functools.cached_property
+    def _groups(self) -> list[str]:
+        """Folders of the control groups whose CPU this process shares, of version 2 and 1, the innermost first."""
+        found = []
+        for line in [*self.text("proc/self/cgroup").split("\n"), "0::/", "1:cpu:/"]:
+            _, kinds, path = [*line.split(":", 2), "", ""][:3]
+            if kinds and "cpu" not in kinds.split(","):
+                continue
+            inner = Path(path.strip("/"))
+            for group in (inner, *inner.parents):  # in a container its own is the root, whatever it is called outside
+                found += [str(Path(base) / group) for base in (CGROUPS[1:] if kinds else CGROUPS[:1])]
+        return [group for group in dict.fromkeys(found) if (self.root / group).is_dir()]
+
+    def quota(self) -> float | None:
+        """How many CPUs the process may use at a time, of its control groups; None where they set no limit."""
+        told = []
+        for group in self._groups:
+            limit = self.text(f"{group}/cpu.max").split() or [self.text(f"{group}/cpu.cfs_{end}_us")
+                                                              for end in ("quota", "period")]  # fmt: skip
+            with suppress(ValueError, ZeroDivisionError):  # "max", or no file
+                told.append(float(limit[0]) / float(limit[1]))
+        return min((share for share in told if share > 0), default=None)  # -1 is none in version 1
+
+    def threads(self) -> int:
+        """How many threads have a CPU each: those that this process may run on, of which a quota pays for a part."""
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.cpus
+        return max(1, min(here, int(self.quota() or here)))
 
     @functools.cached_property
     def _throttle_file(self) -> str | None:
@@ -455,19 +497,19 @@ def module_rails(told: Collection[str]) -> tuple[str, ...]:
 
 
 def _watts(line: str) -> dict[str, float]:
-    """The power of every rail in a line of tegrastats."""
-    return {name: float(mw) / 1000 for name, mw in re.findall(r"\b([A-Z]\w+) (\d+)mW", line)}
+    """The power of every rail in a line of tegrastats, now/mean; JetPack 4 leaves the unit out."""
+    return {name: float(mw) / 1000 for name, mw in re.findall(r"\b([A-Z]\w+) (\d+)(?:mW|/\d+(?=\s|$))", line)}
 
 
 def tegrastats(line: str) -> dict[str, float]:
     """What one line of tegrastats tells, under the names of SideChannel."""
     cpus = re.search(r"\bCPU \[([^]]*)\]", line)
     mhz = [float(m) for m in re.findall(r"@(\d+)", cpus[1])] if cpus else []
-    degrees = [float(c) for c in re.findall(r"@(-?[\d.]+)C\b", line)]
+    degrees = [float(c) for name, c in re.findall(r"(\w+)@(-?[\d.]+)C\b", line) if not DUMMY.search(name)]
     watts = _watts(line)
     found = {
         "cpu_mhz": statistics.fmean(mhz) if mhz else None,
-        "gpu_mhz": _first(r"GR3D_FREQ \d+%@\[?(\d+)", line),
+        "gpu_mhz": _first(r"GR3D_FREQ (?:\d+%)?@\[?(\d+)", line),
         "emc_mhz": _first(r"EMC_FREQ \d+%@(\d+)", line),
         "temp_c": max((c for c in degrees if c > 0), default=None),
         "power_w": sum(watts[name] for name in module_rails(watts)),
@@ -634,7 +676,7 @@ class Watch:
         """The `state` part of a report."""
         machine = self.machine
         mode = machine.power_mode()
-        cap = re.search(r"(\d+)W\b", mode or "")
+        cap = re.search(r"(\d+)W(?![0-9A-Za-z])", mode or "")
         return {
             "power_mode": mode, "power_cap_w": float(cap[1]) if cap else None, "clocks_locked": machine.clocks_locked(),
             **{name: self.side.summary(name) for name in ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w")},
@@ -912,7 +954,7 @@ def compare(a: Callable[[], object], b: Callable[[], object], preset: Preset, *,
         for who in (0, 1, 1, 0):
             if who != ran:
                 sleep(SETTLE_S)
-            call, context = contenders[ran := who]
+            call, context = contenders[(ran := who)]  # bare, it is no syntax before Python 3.10
             with context:
                 times[who].extend(_turn(call, preset.iters, clock))
         rounds.append(times)
@@ -1608,7 +1650,7 @@ def with_id(report: dict[str, Any]) -> dict[str, Any]:
 # --- the command --------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(machine: Machine = HERE) -> argparse.ArgumentParser:
     def at_least_1(text: str) -> int:
         if not text.isdigit() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
@@ -1621,7 +1663,7 @@ def parser() -> argparse.ArgumentParser:
         low, high = AMBIENT_C
         raise argparse.ArgumentTypeError(f"must be degrees Celsius between {low:g} and {high:g}, got {text!r}")
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = machine.threads()
     made = argparse.ArgumentParser(
         prog="runner.py",
         description="Time the network of this pack on this machine and write one device report.",
@@ -1641,7 +1683,7 @@ Exit codes: 0 done, 1 it failed or the images are wrong, 2 wrong usage, 3 no run
         help="fp32, fp16, bf16, int8, ...: what the pack has (default fp16 for trtexec, else fp32)",
     )
     made.add_argument("--batch", type=at_least_1, default=1, help="images at once (default 1)")
-    made.add_argument("--threads", type=at_least_1, default=cpus, help=f"CPU threads (default {cpus}, all of them)")
+    made.add_argument("--threads", type=at_least_1, default=cpus, help=f"CPU threads (default {cpus}, all there are)")
     made.add_argument(
         "--scope",
         choices=["core", "e2e"],
@@ -1669,7 +1711,7 @@ def preset_from(options: argparse.Namespace) -> Preset:
 
 def main(argv: Sequence[str] | None = None, *, folder: Path | None = None, machine: Machine = HERE) -> int:
     """The command; gives its exit code."""
-    options = parser().parse_args(argv)
+    options = parser(machine).parse_args(argv)
     try:
         pack = Pack.read(folder or Path(__file__).resolve().parent)
         pack.verify()

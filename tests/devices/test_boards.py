@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
@@ -43,6 +44,20 @@ AGX = (  # an AGX Orin with JetPack 5
     "RAM 3000/30000MB (lfb 1x1MB) SWAP 0/15000MB (cached 0MB) CPU [1%@2201,0%@2201] GR3D_FREQ 0% cpu@52.8C tj@52.9C "
     "VDD_GPU_SOC 4000mW/3900mW VDD_CPU_CV 800mW/800mW VIN_SYS_5V0 4500mW/4500mW NC 0mW/0mW "
     "VDDQ_VDD2_1V8AO 500mW/500mW NC 0mW/0mW"
+)
+NANO = (  # without units of power, with JetPack 4
+    "RAM 1234/3964MB (lfb 200x4MB) SWAP 0/1982MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [25%@1479,10%@1479] "
+    "EMC_FREQ 0%@1600 GR3D_FREQ 55%@921 APE 25 PLL@38C CPU@41C PMIC@100C GPU@40.5C AO@39C thermal@40.75C "
+    "POM_5V_IN 4532/4400 POM_5V_GPU 1202/1101 POM_5V_CPU 851/840"
+)
+AGX_XAVIER = (  # with JetPack 5: no rail of the whole, six of its parts
+    "RAM 3000/31925MB (lfb 1x4MB) CPU [1%@2265,1%@2265] EMC_FREQ 0%@2133 GR3D_FREQ 0%@1377 AO@35.5C GPU@37C PMIC@100C "
+    "CPU@37.5C GPU 1234mW/1200mW CPU 311mW/311mW SOC 1246mW/1246mW CV 0mW/0mW VDDRQ 155mW/155mW SYS5V 2056mW/2056mW"
+)
+THOR = (  # with JetPack 7
+    "RAM 4721/125772MB (lfb 4x4MB) CPU [0%@972,1%@2601] EMC_FREQ 0%@665 GR3D_FREQ @[1575,1575,1575] NVENC0 off "
+    "gpu@41.906C/41.906C tj@42.875C/42.875C VDD_GPU 0mW/0mW VDD_CPU_SOC_MSS 3151mW/3151mW VIN_SYS_5V0 3924mW/3924mW "
+    "VIN 21000mW/21000mW"
 )
 AGX_RAIL = "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0"
 NVPMODEL_CONF = """
@@ -138,17 +153,111 @@ def pi(root: Path) -> Machine:
     [
         (ORIN, {"cpu_mhz": 1510, "gpu_mhz": 624, "emc_mhz": 2133, "temp_c": 49.2, "power_w": 4.856}),
         (NO_ROOT, {"cpu_mhz": 1510, "temp_c": 49.2, "power_w": 4.856}),
-        (XAVIER, {"cpu_mhz": 1190, "gpu_mhz": 114, "emc_mhz": 1600, "temp_c": 100}),
+        (XAVIER, {"cpu_mhz": 1190, "gpu_mhz": 114, "emc_mhz": 1600, "temp_c": 37, "power_w": 3.18}),
         (AGX, {"cpu_mhz": 2201, "temp_c": 52.9, "power_w": 9.3}),
         ("VIN_SYS_5V0 4500mW/4500mW", {}),
+        (NANO, {"cpu_mhz": 1479, "gpu_mhz": 921, "emc_mhz": 1600, "temp_c": 41, "power_w": 4.532}),
+        (AGX_XAVIER, {"cpu_mhz": 2265, "gpu_mhz": 1377, "emc_mhz": 2133, "temp_c": 37.5, "power_w": 5.002}),
+        (THOR, {"cpu_mhz": 1786.5, "gpu_mhz": 1575, "emc_mhz": 665, "temp_c": 42.875, "power_w": 21}),
+        (
+            THOR.replace("GR3D_FREQ @[1575,1575,1575] ", ""),
+            {"cpu_mhz": 1786.5, "emc_mhz": 665, "temp_c": 42.875, "power_w": 21},
+        ),
         ("GR3D_FREQ 12%@[918,918]", {"gpu_mhz": 918}),
         ("", {}),
         ("tegrastats: command failed [x] 12%@", {}),
     ],
-    ids=["JetPack 6", "no root", "JetPack 4", "AGX Orin", "a part", "two GPU clusters", "nothing", "nonsense"],
+    ids=[
+        "JetPack 6",
+        "no root",
+        "JetPack 4",
+        "AGX Orin",
+        "a part",
+        "Nano",
+        "AGX Xavier",
+        "Thor",
+        "Thor without GPU",
+        "two GPU clusters",
+        "nothing",
+        "nonsense",
+    ],
 )
 def test_a_line_of_tegrastats_is_read(line: str, told: dict[str, float]) -> None:
     assert runner.tegrastats(line) == pytest.approx(told)
+
+
+def test_a_dummy_thermometer_is_none(root: Path) -> None:
+    zones = {"PLL-therm": 38000, "CPU-therm": 41000, "PMIC-Die": 100000, "pmic_tz": 99000, "cv": -256000, "off": 0}
+    files = {f"sys/class/thermal/thermal_zone{i}/{name}": str(text) for i, zone in enumerate(zones.items())
+             for name, text in zip(("type", "temp"), zone)}  # fmt: skip
+    assert put(root, files).temp_c() == 41.0
+    (root / "sys/class/thermal/thermal_zone1/temp").unlink()  # one that can't be read
+    assert Machine(root).temp_c() == 38.0
+
+
+ARM = "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {}\n\n"
+
+
+def test_processors_without_a_name_are_told_apart(root: Path) -> None:
+    told = ["0xd0c", "0xd40", "0xd4f"]
+    files = [*(ARM.format(part) for part in told), ARM.format("0xd03") + ARM.format("0xd09"),
+             "model name\t: ARMv8 Processor rev 1 (v8l)\n" + ARM.format("0xd07"), "uarch : sifive,u74-mc\n",
+             "cpu\t\t: POWER9 (architected)\n"]  # fmt: skip
+    names = [put(root / str(i), {"proc/cpuinfo": text})._cpu_name() for i, text in enumerate(files)]
+    assert len(set(names)) == len(files)
+    assert "implementer 0x41" in names[0] and all(part in name for part, name in zip(told, names))
+    assert "part 0xd03" in names[3] and "part 0xd09" in names[3], "cores of two kinds"
+
+
+@pytest.mark.parametrize(
+    ("files", "quota", "throttles"),
+    [
+        ({"sys/fs/cgroup/cpu.max": "30000 100000", "sys/fs/cgroup/cpu.stat": "nr_periods 176\nnr_throttled 171"}, 0.3,
+         171),
+        ({"sys/fs/cgroup/cpu.max": "max 100000", "sys/fs/cgroup/cpu.stat": "nr_throttled 3"}, None, None),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+          "sys/fs/cgroup/cpu/cpu.stat": "nr_throttled 5"}, 1.5, 5),
+        ({"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"},
+         None, None),
+        ({"proc/self/cgroup": "0::/a.slice/b.scope", "sys/fs/cgroup/a.slice/cpu.max": "50000 100000",
+          "sys/fs/cgroup/a.slice/b.scope/cpu.max": "200000 100000", "sys/fs/cgroup/a.slice/cpu.stat": "nr_throttled 9"},
+         0.5, 9),
+        ({}, None, None),
+    ],
+    ids=["version 2", "no limit", "version 1", "no limit of version 1", "of the group around", "no groups"],
+)  # fmt: skip
+def test_a_share_of_the_cpus_is_all_that_threads_get(root: Path, files, quota, throttles) -> None:
+    root.mkdir()
+    machine = put(root, files)
+    assert machine.quota() == quota and machine.throttles() == throttles
+    assert machine.threads() == (1 if quota else len(os.sched_getaffinity(0)))
+    assert runner.parser(machine).parse_args([]).threads == machine.threads()
+
+
+def test_waiting_for_its_share_is_throttling(root: Path) -> None:
+    files = {"sys/fs/cgroup/cpu.max": "30000 100000", "sys/fs/cgroup/cpu.stat": "nr_throttled 1"}
+    with runner.Watch(put(root, files), QUIET) as watch:
+        put(root, {"sys/fs/cgroup/cpu.stat": "nr_throttled 2"})
+    assert watch.throttled() is True
+
+
+@pytest.mark.parametrize(("mode", "watts"), [("15W", 15), ("MODE_15W_6CORE", 15), ("MODE_30W_ALL", 30), ("MAXN", None),
+                                             ("MODE_10W_DESKTOP", 10), ("40W", 40)])  # fmt: skip
+def test_a_modes_name_tells_its_cap(root: Path, jetson: Machine, mode: str, watts: float | None) -> None:
+    stand_in(root, "nvpmodel", f"echo 'NV Power Mode: {mode}'")
+    with runner.Watch(jetson, QUIET) as watch:
+        pass
+    assert watch.state()["power_cap_w"] == watts
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])
+def test_an_older_python_is_told_which_is_needed(version: str) -> None:
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    if not found:
+        ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 8))
+        pytest.skip(f"there is no Python {version} under ~/.pyenv/versions")
+    done = subprocess.run([found[0], "-I", runner.__file__, "--help"], capture_output=True, text=True)
+    assert done.returncode == 1 and "needs Python 3.10 or newer" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_jetson_says_who_it_is(root: Path, jetson: Machine) -> None:
