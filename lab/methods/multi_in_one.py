@@ -107,7 +107,7 @@ class MultiInOne(Assisted):
         mine = {f"block{i}" for i in range(student.config.depth)}
         if self.variant == "path":
             return mine, set()
-        groups = features.groups(student.config.depth, guide.config.depth)
+        groups = features.groups(student.config.depth, getattr(guide.config, "depth", 0))
         if self.variant == "inc":
             return mine | {"tokens"}, {"tokens"} | {f"block{group[-1]}" for group in groups}
         return mine, {f"block{i}" for group in groups for i in group}

@@ -40,7 +40,7 @@ class TeachingAssistant(Assisted):
         return student
 
     def taps(self, student: nn.Module, guide: Guide | None) -> tuple[set[str], set[str]]:
-        links = features.block_map(student.config.depth, guide.config.depth)
+        links = features.block_map(student.config.depth, getattr(guide.config, "depth", 0))
         if not self.features:
             return set(), set()
         return {f"block{i}" for i in range(len(links))}, {f"block{i}" for i in links}
