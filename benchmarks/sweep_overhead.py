@@ -10,7 +10,9 @@ one after another in this process, a few of them, say how much of that is the ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
+import socket
 import statistics
 import tempfile
 import time
@@ -30,14 +32,24 @@ def recipes(count: int, first: int = 0) -> list[Recipe]:
     return [NOTHING.with_(seed=first + seed) for seed in range(count)]
 
 
+def ports() -> dict[str, int]:
+    """Ports for a node's agents: where Ray has to wait for those they choose, a busy machine does not start in time."""
+    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with contextlib.ExitStack() as open_now:
+        sockets = [open_now.enter_context(socket.socket()) for _ in names]
+        for one in sockets:
+            one.bind(("", 0))
+        return {name: one.getsockname()[1] for name, one in zip(names, sockets)}
+
+
 def on_cluster(count: int, nodes: int) -> dict[str, float]:
     """Seconds of a sweep on a local cluster of so many nodes with one CPU each, from its start to its last run."""
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports()})
     for _ in range(nodes):
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, **ports())
     cluster.wait_for_nodes()
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -49,7 +61,8 @@ def on_cluster(count: int, nodes: int) -> dict[str, float]:
             start_s = time.perf_counter() - begun
             many = sweep.Sweep("nothing", None, [sweep.Entry(r) for r in recipes(count)])
             begun = time.perf_counter()
-            sweep.carry_out(many, store, place)
+            if not sweep.carry_out(many, store, place):
+                raise SystemExit("stopped")
             total_s = time.perf_counter() - begun
         finally:
             place.close()

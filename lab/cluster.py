@@ -126,7 +126,8 @@ def _joined(futures: Sequence[Future[Sent]], receive: Callable[[Sent], str]) -> 
         try:
             why = receive(future.result())
         except BaseException as error:
-            why = f"{type(error).__name__}: {error}".split("\n")[0]
+            found = getattr(error, "cause", None) or error  # Ray wraps what a task raised in its own words
+            why = f"{type(found).__name__}: {found}".split("\n")[0]
         with lock:
             said[index] = why
             left -= 1
