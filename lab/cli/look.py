@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.cli.frame import (
     FAILED,
@@ -22,6 +22,10 @@ from lab.cli.frame import (
     positive,
 )
 from lab.cli.text import RUN_COLUMNS, table_text
+
+if TYPE_CHECKING:
+    from lab.choose import Budget
+    from lab.results import Store
 
 
 def add_count(commands: Any) -> None:
@@ -125,7 +129,7 @@ def add_choose(commands: Any) -> None:
     made = command(
         commands,
         choose,
-        "name the best student within a budget, with the reason and what it loses",
+        "name the best student within a budget, with the reason and what it loses, and the best shape to train next",
         "choose --params-m 0.35 --latency-ms 1",
         "choose --latency-ms 2 --batch 16 --percentile p90 --json",
     )
@@ -149,4 +153,17 @@ def choose(args: argparse.Namespace) -> Answer:
     text = found.text
     if len(found.marginal):
         text += "\n\n" + table_text(found.marginal.drop(columns="run").to_dict("records"))
-    return Answer(found.to_json(), text, code)
+    untrained, words = _untrained(store, found.budget)
+    return Answer(found.to_json() | {"untrained": untrained}, f"{text}\n\n{words}", code)
+
+
+def _untrained(store: Store, budget: Budget) -> tuple[dict[str, Any], str]:
+    """The best shape that nobody trained, as JSON and as text; where none can be told, why."""
+    from lab.principles import suggest
+
+    try:
+        found = suggest(store.table(), store.reports(), store, budget)
+    except ValueError as error:
+        return {"why_not": str(error)}, f"No estimate of a shape to train next: {error}."
+    prices = "\n\n" + table_text(found.prices.to_dict("records")) if len(found.prices) else ""
+    return found.to_json(), found.text + prices
