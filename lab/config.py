@@ -6,6 +6,7 @@ device, the number of threads and compilation stay outside and are recorded in t
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import functools
@@ -309,10 +310,24 @@ class Recipe:
         Raises ValueError naming the field for an unknown name or a value of the wrong kind.
         """
         try:
-            plain = json.loads(text)
+            plain = json.loads(text, object_pairs_hook=once)
         except json.JSONDecodeError as error:
             raise ValueError(f"a recipe must be JSON: {error}") from None
+        except RecursionError:
+            raise ValueError("a recipe must be JSON: it is nested too deeply") from None
         return _build(cls, plain, "recipe")
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The recipe in a file.
+
+        Raises OSError where it can't be opened, and ValueError naming the file and what is wrong with it.
+        """
+        text = text_of(path)
+        try:
+            return cls.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with fields changed; `student__depth=6` reaches into the student."""
@@ -328,7 +343,7 @@ class Recipe:
 SCHEDULES = ("linear", "constant", "cosine")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
-MAX_SEED = 2**40  # generators take 64 bits, into which the number of the update has to go, too
+MAX_SEED = 2**31 - 1  # torch's CPU generator takes 32 bits, of which an update's is odd: larger ones repeat others
 
 
 def check_fields(recipe: Recipe) -> list[str]:
@@ -418,6 +433,24 @@ def _drop_later_defaults(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 _hints = functools.cache(typing.get_type_hints)  # most of the time of reading a recipe, and always the same
+
+
+def text_of(path: Path) -> str:
+    """What stands in a file, of UTF-8 or, with its mark, UTF-16, as editors write it. ValueError names another file."""
+    content = path.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names each stand there once: else the last would win without a word."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stands there more than once")
+    return dict(pairs)
 
 
 def _build(cls: type, plain: Any, where: str) -> Any:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import tempfile
 import warnings
 import zipfile
 import zlib
@@ -92,8 +93,11 @@ class Batch:
 
 
 def cache_dir() -> Path:
-    """Where downloads and decoded folders lie: LAB_DATA, or ~/.cache/edge-dit-lab."""
-    return Path(os.environ.get("LAB_DATA") or "~/.cache/edge-dit-lab").expanduser()
+    """Where downloads and decoded folders lie: LAB_DATA, or ~/.cache/edge-dit-lab, or among temporary files."""
+    try:
+        return Path(os.environ.get("LAB_DATA") or "~/.cache/edge-dit-lab").expanduser()
+    except RuntimeError:  # no HOME, and a user without a name, as in many containers
+        return Path(tempfile.gettempdir()) / "edge-dit-lab"
 
 
 def fault(name: str) -> tuple[str, str] | None:

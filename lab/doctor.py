@@ -12,11 +12,12 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import compiler
+from lab import compiler, locks
 
 if TYPE_CHECKING:
     from lab.results import Store
@@ -44,14 +45,15 @@ def examine(results: Store | Path | str | None = None) -> list[Finding]:
     """Everything that the lab needs, in the order in which it would fail; of a store or the folder of one."""
     software = [_python(), *_packages(), _torchvision()]
     root = _root(results)
-    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(root), _disk(root), _edge()]
+    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(root), _locks(root),
+            _disk(root), _edge()]  # fmt: skip
 
 
 def _root(results: Store | Path | str | None) -> Path:
     """The results folder; by default that of lab.results.default_root, which can't be imported without pandas."""
     if results is None:
-        return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
-    return Path(results) if isinstance(results, (str, Path)) else results.root
+        return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results").expanduser()
+    return Path(results).expanduser() if isinstance(results, (str, Path)) else results.root
 
 
 def _why(error: BaseException) -> str:
@@ -191,8 +193,25 @@ def _results(root: Path) -> Finding:
     return Finding("results", "fine", found)
 
 
+def _locks(root: Path) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=_there(root)) as file:
+            if locks.take(file):
+                return Finding("locks", "fine", "a run is worked on by one process at a time")
+    except OSError:  # said by the row of the results
+        return Finding("locks", "note", f"{_there(root)} can't be written")
+    why = f"{platform.system()} has no fcntl" if locks.fcntl is None else f"the file system of {_there(root)} has none"
+    return Finding("locks", "note", f"{why}: two processes may work on one run and spoil it", "start each run once, or "
+                   "name a local folder by --results")  # fmt: skip
+
+
+def _there(root: Path) -> Path:
+    """The folder, or the nearest around it that there is."""
+    return next(p for p in [root.absolute(), *root.absolute().parents] if p.exists())
+
+
 def _disk(root: Path) -> Finding:
-    folder = next(p for p in [root.absolute(), *root.absolute().parents] if p.exists())
+    folder = _there(root)
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         return Finding(

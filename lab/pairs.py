@@ -12,7 +12,6 @@ is a notice where the first 64 images are the reference's by value, and an error
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lab import data, diffusion, teachers
+from lab import data, diffusion, locks, teachers
 from lab.config import JSON
 from lab.data import Batch
 from lab.results import Store, now, read_to_change, write_json, write_whole
@@ -135,9 +134,12 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
 def _held(folder: Path) -> Iterator[None]:
     """Hold a folder's lock, after the process that has it: pairs.json is read, changed and written under it."""
     folder.mkdir(parents=True, exist_ok=True)
+    if locks.fcntl is None:  # Windows, which can't open a folder either
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        locks.take(handle, wait=True)
         yield
     finally:
         os.close(handle)

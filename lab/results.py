@@ -16,7 +16,6 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import fcntl
 import functools
 import json
 import os
@@ -24,6 +23,7 @@ import platform
 import re
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import TextIO
 
 import pandas as pd
 
+from lab import locks
 from lab.config import JSON, NetConfig, Recipe, config_from_json, config_to_json, unknown
 
 HEARTBEAT_S = 10
@@ -82,7 +83,7 @@ class Busy(RuntimeError):
 
 def default_root() -> Path:
     """LAB_RESULTS, or the results folder beside the package."""
-    return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
+    return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results").expanduser()
 
 
 def now() -> str:
@@ -90,11 +91,18 @@ def now() -> str:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Replace a file in one move, so that a reader or a crash never sees half of it."""
+    """Replace a file in one move, so that a reader or a crash, of the machine too, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # else the name may be on the disk before what it names
+        os.replace(part, path)
+    except BaseException:  # a full disk
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: JSON) -> None:
@@ -150,7 +158,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe.from_json((self.path / "recipe.json").read_text())
+        return Recipe.read(self.path / "recipe.json")
 
     @property
     def config(self) -> NetConfig:
@@ -207,10 +215,9 @@ class Run:
             with open(self.path / "lock", errors="replace") as lock:
                 if lock.read().strip() not in ("", platform.node()):  # synchronised from another machine
                     return False
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:  # held, never made, or a file system that has no locks
+                return locks.take(lock, shared=True)
+        except OSError:  # held, or never made
             return False
-        return True
 
     def set_status(self, **changes: JSON) -> None:
         with _status_lock:
@@ -226,7 +233,9 @@ class Run:
         """Hold the run's lock and let its heart beat; raises Busy if another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / "lock", "a+") as lock:
-            self._take(lock)
+            if not self._take(lock):
+                warnings.warn(f"{self.path} is on a file system without locks: see to it that no other process works "
+                              f"on run {self.id}", stacklevel=3)  # fmt: skip
             lock.truncate(0)
             lock.write(platform.node())
             lock.flush()
@@ -239,12 +248,12 @@ class Run:
                 ended.set()
                 thread.join()
 
-    def _take(self, lock: TextIO) -> None:
+    def _take(self, lock: TextIO) -> bool:
         until = time.monotonic() + GLANCE_S
         while True:
             try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                return locks.take(lock)
+            except BlockingIOError:
                 if time.monotonic() > until:
                     pid = self.said().pid
                     raise Busy(f"run {self.id} is being worked on by process {pid}; wait for it or stop it") from None
@@ -266,17 +275,31 @@ class Run:
             file.write(json.dumps(values) + "\n")
 
     def log_rows(self) -> list[dict[str, float]]:
-        """The lines of log.jsonl; a line cut off by a crash is left out."""
-        rows = []
+        """The lines of log.jsonl; those that can't be read are left out."""
+        return self.read_log()[0]
+
+    def read_log(self) -> tuple[list[dict[str, float]], int]:
+        """The lines of log.jsonl, and how many of them are no numbers by name: a crash or a disk spoiled them."""
+        rows, wrong, content = [], 0, b""
         with contextlib.suppress(OSError):
-            for line in (self.path / "log.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError):
-                    rows.append(json.loads(line))
-        return rows
+            content = (self.path / "log.jsonl").read_bytes()
+        for line in content.splitlines():
+            try:
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict) and all(type(value) in (int, float) for value in row.values()):
+                rows.append(row)
+            else:
+                wrong += 1
+        return rows, wrong
 
     def rewind_log(self, step: int) -> None:
         """Forget the lines after `step`: the resumed run will write them again."""
-        kept = [json.dumps(r) + "\n" for r in self.log_rows() if r.get("step", 0) <= step]
+        rows, wrong = self.read_log()
+        if wrong:
+            warnings.warn(f"{wrong} lines of {self.path / 'log.jsonl'} can't be read and are left out", stacklevel=2)
+        kept = [json.dumps(r) + "\n" for r in rows if r.get("step", 0) <= step]
         write_whole(self.path / "log.jsonl", "".join(kept))
 
     # --- what a person says about it ---
@@ -340,7 +363,7 @@ class Store:
     """The results folder."""
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root) if root is not None else default_root()
+        self.root = Path(root).expanduser() if root is not None else default_root()
 
     def open(self, recipe: Recipe) -> Run:
         """The run of a resolved recipe: makes the folder, or returns the one that is there."""

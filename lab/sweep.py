@@ -36,7 +36,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from lab import cost, experiment, jobs
-from lab.config import JSON, DiTConfig, Recipe, config_to_json, unknown
+from lab.config import JSON, DiTConfig, Recipe, config_to_json, once, unknown
 from lab.devices import predict
 from lab.results import ID, Run, Store, now, write_json
 
@@ -227,7 +227,7 @@ def read(text: str, name: str) -> Sweep:
     if not ID.fullmatch(name):
         raise ValueError(f"a sweep's name must match {ID.pattern}, got {name!r}")
     try:
-        asked = json.loads(text)
+        asked = json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise ValueError(f"a sweep must be JSON: {error}") from None
     if isinstance(asked, list):

@@ -45,11 +45,19 @@ class State:
         write_whole(run.path / "state.pt", buffer.getvalue())
 
     def load(self, run: Run, device: torch.device) -> None:
-        saved = torch.load(run.path / "state.pt", map_location=device, weights_only=True)
-        for k in ("student", "ema", "optimizer"):
-            getattr(self, k).load_state_dict(saved[k])
-        self.own.load_state_dict(saved["own"], strict=False)
-        self.step, self.seconds = saved["step"], saved["seconds"]
+        """Raises ValueError where the file is not a state of this network."""
+        path = run.path / "state.pt"
+        try:
+            saved = torch.load(path, map_location=device, weights_only=True)
+            for k in ("student", "ema", "optimizer"):
+                getattr(self, k).load_state_dict(saved[k])
+            self.own.load_state_dict(saved["own"], strict=False)
+            self.step, self.seconds = saved["step"], saved["seconds"]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch, zipfile and pickle each have their own for a file that is cut off
+            raise ValueError(f"{path} is no state that this run can go on from ({type(error).__name__}); delete it, "
+                             "and the run begins again with its first update") from error  # fmt: skip
 
 
 def _trained(own: nn.ModuleList) -> dict[str, Tensor]:

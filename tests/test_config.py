@@ -86,7 +86,7 @@ def test_check_lists_everything_that_is_wrong_at_once():
     ("change", "part"),
     [
         ({"batch": 0, "keep": (100,)}, "batch must be at least 1, got 0"),
-        ({"seed": 2**50}, "seed must be from 0 to 1099511627776"),
+        ({"seed": 2**50}, "seed must be from 0 to 2147483647"),
         ({"seed": -1}, "seed must be from 0"),
         ({"student__out_channels": 3}, "out_channels must be channels (1), or twice that"),
         ({"student__out_channels": -1}, "out_channels must be channels (1)"),
@@ -122,3 +122,33 @@ def test_a_method_s_option_that_came_later_leaves_old_ids_alone(monkeypatch):
     monkeypatch.setattr(METHODS["pairs"], "added_later", {"perceptual_from": 0.0})
     assert options_of(create(Use("pairs"))) == kept
     assert options_of(create(Use("pairs", {"perceptual_from": 0.5}))) == kept | {"perceptual_from": 0.5}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_recipe_is_read_as_editors_write_it(tmp_path, encoding):
+    (tmp_path / "a.json").write_text('{"seed": 3, "data": "folder:/d\u00e9j\u00e0"}', encoding)
+    assert Recipe.read(tmp_path / "a.json") == Recipe(seed=3, data="folder:/d\u00e9j\u00e0")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"data": "d\u00e9"}'.encode("cp1252"), "not UTF-8"),
+        (b'{"seed": 1, "seed": 2}', "seed stands there more than once"),
+        (b'{"student": {"depth": 1, "depth": 2}}', "depth stands there more than once"),
+        (b'{"seed": 1,}', "must be JSON"),
+        (b"", "must be JSON"),
+        (b"[" * 100_000, "must be JSON"),
+        (b'{"seed": 1}'.decode().encode("utf-16")[:-1], "not UTF-8"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_refused_by_its_files_name(tmp_path, content, said):
+    (tmp_path / "mine.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"mine.json.*{said}"):
+        Recipe.read(tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**40])
+def test_a_seed_that_would_be_another_one_is_refused(seed):
+    assert any("seed" in wrong for wrong in check_fields(Recipe(seed=seed)))
+    assert not any("seed" in wrong for wrong in check_fields(Recipe(seed=2**31 - 1)))

@@ -59,3 +59,19 @@ def test_the_results_folder_is_that_of_the_lab(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv("LAB_RESULTS", folder)
         assert doctor._root(None) == results.default_root()
     assert doctor._root(results.Store(tmp_path)) == doctor._root(tmp_path) == doctor._root(str(tmp_path)) == tmp_path
+
+
+def test_a_bare_python_has_all_rows(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"LAB_RESULTS": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-S", "-m", "lab", "doctor", "--json"], env=env, cwd=ROOT,
+                          capture_output=True, text=True)  # fmt: skip
+    found = {row["check"]: row for row in json.loads(done.stdout or "[]")}
+    assert done.returncode == 1 and {"python", "tqdm", "locks", "disk"} <= set(found), done.stderr
+    assert (found["tqdm"]["state"], found["tqdm"]["found"]) == ("wrong", "not installed")
+
+
+def test_what_a_system_without_locks_cannot_do_is_said(tmp_path: Path, monkeypatch) -> None:
+    assert doctor._locks(tmp_path).state == "fine"
+    monkeypatch.setattr(doctor.locks, "fcntl", None)
+    found = doctor._locks(tmp_path / "not" / "there")
+    assert (found.state, "fcntl" in found.found) == ("note", True) and found.mend

@@ -19,7 +19,7 @@ FLOORS: dict[int, list[str]] = {
     2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.figures", "lab.sheets",
-        "lab.jobs", "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming",
+        "lab.jobs", "lab.locks", "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming",
         "lab.devices.predict", "lab.devices.compare", "lab.pack_readme"],
 }  # fmt: skip
 FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY_STUDENT
 
-from lab import experiment
+from lab import doctor, experiment
 from lab.config import DiTConfig, Recipe, Use, config_to_json
 from lab.methods import METHODS
 from lab.results import GLANCE_S, OBJECTIVES, STALE_S, TABLE, Busy, Run, Store, report_columns, write_whole
@@ -289,3 +290,65 @@ def test_files_that_are_still_being_made_are_not_shown(taught):
         assert run.artefacts() == {}
         write_whole(run.path / "export" / folder / "artefact.json", json.dumps(facts))
     assert run.artefacts() == {("r", "fp32"): facts}
+
+
+# --- file systems and what they do to files ---
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_worked_on_with_a_notice(store: Store, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    run = store.open(Recipe())
+    with pytest.warns(UserWarning, match="without locks"), run.working():
+        run.set_status(state="running")
+    assert run.status().state == "running", "the heart tells, for no lock does"
+
+
+def test_a_system_without_fcntl_imports_the_lab_and_works(store: Store):
+    script = ("import sys; sys.modules['fcntl'] = None\nimport lab.cli, lab.results, lab.pairs\n"
+              "from lab.config import Recipe\nfrom pathlib import Path\n"
+              f"run = lab.results.Store({str(store.root)!r}).open(Recipe())\nwith run.working(): print(run.id)\n"
+              "with lab.pairs._held(Path(run.path)): pass")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == Recipe().id, done.stderr
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(Path(f"/proc/self/fd/{handle}").read_text()))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    write_whole(tmp_path / "a", "content")
+    assert done == ["content", "named"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_whole(tmp_path / "a", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "a", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+
+
+def test_lines_of_a_log_that_are_none_are_passed_over_and_counted(store: Store):
+    run = store.open(Recipe())
+    run.log(step=1, loss=0.5)
+    with open(run.path / "log.jsonl", "ab") as file:
+        file.write(b'\xff\xfe\n5\n[1]\n"a"\nnull\n{"step": "2"}\n{"step": 3, "lo\n' + b"[" * 100_000 + b"\n\0\0\0\n")
+    run.log(step=2, loss=0.25)
+    rows, wrong = run.read_log()
+    assert [r["step"] for r in rows] == [r["step"] for r in run.log_rows()] == [1, 2] and wrong == 9
+    with pytest.warns(UserWarning, match=r"9 lines of .*log.jsonl"):
+        run.rewind_log(1)
+    assert run.read_log() == ([{"step": 1, "loss": 0.5}], 0)
+
+
+def test_a_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LAB_RESULTS", "~/x")
+    assert Store().root == Store("~/x").root == doctor._root(None) == doctor._root("~/x") == tmp_path / "x"

@@ -436,3 +436,26 @@ def test_the_recipe_in_the_folder_is_the_one_that_ran(taught):
     assert Recipe.from_json((run.path / "recipe.json").read_text()).id == run.id == run.recipe.id
     assert json.loads((run.path / "student.json").read_text())["config"]["depth"] == TINY_DIT.depth
     assert TINY_TEACHER.methods[0].method == "denoise"
+
+
+def test_a_state_that_is_broken_is_named_with_the_way_on(taught, monkeypatch):
+    monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)
+    original, saved = train.State.save, []
+
+    def once(state, run):
+        original(state, run)
+        saved.append((run.path / "state.pt").read_bytes())
+        raise Stopped("as if the machine had gone down")
+
+    monkeypatch.setattr(train.State, "save", once)
+    with pytest.raises(Stopped):
+        experiment.run(TINY_STUDENT, taught, measure=False)
+    monkeypatch.setattr(train.State, "save", original)
+    run = next(r for r in taught.runs() if (r.path / "state.pt").exists())
+    whole = saved[0]
+    for content in (b"", whole[: len(whole) // 2], bytes(len(whole)), b"\x80\x04N.", whole[:-1]):
+        (run.path / "state.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"state.pt is no state .*delete it"):
+            experiment.run(TINY_STUDENT, taught, measure=False)
+    (run.path / "state.pt").unlink()
+    assert experiment.run(TINY_STUDENT, taught, measure=False).status().state == "done"

@@ -237,7 +237,7 @@ def _recipe_file(name: str, store: Store) -> Recipe:
     if path.is_dir():
         path = path / "recipe.json"
     if path.is_file():
-        return Recipe.from_json(path.read_text())
+        return Recipe.read(path)
     if path.suffix == ".json":
         raise Usage(f"there is no recipe file {name!r}")
     return get_run(store, name).recipe

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from lab.cli.frame import (
     FAILED,
     MISSING,
@@ -362,6 +360,8 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
         rows.append(_check(what.id, "checksums", len(shards), len(shards) - len(differing), held, note=note))
     if teacher is None:
         return rows
+    from tqdm.auto import tqdm
+
     note = f"largest difference of {pairs.BATCH} pairs, allowed {pairs.TOLERANCE} of 255"
     for name in tqdm(
         differing, desc=f"{pairs.BATCH} pairs of each shard made again", unit="shards", disable=not differing

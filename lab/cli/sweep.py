@@ -55,13 +55,14 @@ def add_sweep(commands: Any) -> None:
 
 def sweep(args: argparse.Namespace) -> Answer:
     from lab import sweep as sweeps
+    from lab.config import text_of
 
     store, file = open_store(args, new=True), Path(args.file)
     if not file.is_file():
         raise Usage(f"there is no sweep file {args.file!r}")
     compute_of(args)  # a device that is not here is told before any work
     with as_usage():
-        found = sweeps.read(file.read_text(), args.name or file.stem)
+        found = sweeps.read(text_of(file), args.name or file.stem)
     if args.dry_run:
         return _planned(found, store)
     with contextlib.closing(_place(args, store, found)) as place:

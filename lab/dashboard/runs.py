@@ -130,7 +130,7 @@ def unfinished(store: Store) -> tuple[list[Run], dict[str, str]]:
 def unreadable(run: Run) -> str:
     """What is wrong with a run's recipe; "" where it can be read."""
     try:
-        Recipe.from_json((run.path / "recipe.json").read_text())
+        Recipe.read(run.path / "recipe.json")
     except (OSError, ValueError) as error:
         return str(error).splitlines()[0]
     return ""
