@@ -100,7 +100,8 @@ def ls(args: argparse.Namespace) -> Answer:
         key = table[sort].astype(str) if table[sort].dtype == object else table[sort]
         table = table.loc[key.sort_values(ascending=not args.sort.startswith("-"), na_position="last").index]
     table = table[["run", *(c for c in chosen if c != "run")]] if args.json else table[chosen]
-    table = table.convert_dtypes().astype(object).where(table.notna(), None)  # whole numbers as such
+    known = table.notna() & table.ne("")
+    table = table.convert_dtypes().astype(object).where(known, None)  # whole numbers as such
     rows = table.to_dict("records")
     return Answer(rows, table.to_csv(index=False).rstrip("\n") if args.csv else table_text(rows))
 
