@@ -78,7 +78,7 @@ def dit_params(config: DiTConfig) -> int:
     embed = config.channels * p**2 * D + D
     time = 2 * FREQUENCIES * D + D + D**2 + D if config.time else 0
     constant = D if not labels and not config.time else 0
-    attention, mlp, adaln = 4 * D**2 + 4 * D, 2 * D * M + M + D, 6 * D**2 + 6 * D
+    attention, mlp, adaln = 4 * D**2 + 4 * D, 2 * D * M + M + D, 6 * D**2 + (12 if config.adaln_norm else 6) * D
     final = 2 * D**2 + 2 * D + D * p**2 * out + p**2 * out
     return embed + time + labels * D + constant + config.depth * (attention + mlp + adaln) + final
 

@@ -35,7 +35,8 @@ from lab.weights import sha256
 
 PER_BLOCK = 6  # rows of a block: shift, 1 + scale, gate of attention, then of the MLP
 FINAL = 2  # shift, 1 + scale before the head
-PLAIN = (DiT, Block, Attention, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList)  # what a DiT is built with
+# What a DiT is built with; the norm is of what stands in the table.
+PLAIN = (DiT, Block, Attention, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList, nn.RMSNorm)
 
 
 class DeployedBlock(nn.Module):
@@ -184,7 +185,7 @@ def _written_out(student: DiT) -> Deployed:
 
 def table_of(student: DiT) -> Tensor:
     """What all adaLN layers say to every class, their scales plus one; (K, 6 L + 2, D)."""
-    config, layers = student.config, [*(block.adaln for block in student.blocks), student.final_adaln]
+    config, layers = student.config, [*(block.modulation for block in student.blocks), student.final_adaln]
     classes = torch.arange(rows_of(config), device=student.head.weight.device)
     cond = F.silu(student.condition(None, classes, len(classes)).sum)
     table = torch.cat([layer(cond).unflatten(-1, (-1, config.width)) for layer in layers], dim=1)

@@ -26,10 +26,14 @@ def write_weights(net: nn.Module, path: Path) -> str:
     Everything that is measured afterwards reads this file back, so a figure belongs to the weights
     that are kept, not to the float32 ones that are not.
     """
-    halved = {name for name, _ in net.named_parameters()}  # a buffer may be a table that needs its digits
-    tensors = {k: (v.half() if k in halved else v).detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    write_whole(path, save(tensors))
+    write_whole(path, save(tensors_of(net)))
     return sha256(path)
+
+
+def tensors_of(net: nn.Module, dtype: torch.dtype = torch.float16) -> dict[str, torch.Tensor]:
+    """What a file of the network holds; buffers as they are, for one may be a table that needs its digits."""
+    cast = {name for name, _ in net.named_parameters()}
+    return {k: (v.to(dtype) if k in cast else v).detach().cpu().contiguous() for k, v in net.state_dict().items()}
 
 
 def save_student(run: Run, net: nn.Module, spec: ImageSpec, *, facts: dict[str, JSON] | None = None,

@@ -16,7 +16,7 @@ FLOORS: dict[int, list[str]] = {
     4: ["lab.plan", "lab.train", "lab.recorder", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench",
         "lab.fastest", "lab.runtimes", "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
     3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
-    2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights"],
+    2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights", "lab.packing"],
     1: ["lab.data", "lab.diffusion", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.figures", "lab.sheets",
         "lab.jobs", "lab.locks", "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lab import models
 from lab.config import JSON, NetConfig, Recipe, Use, cast, unknown
 from lab.data import Batch, ImageSpec
-from lab.models.dit import Linear
+from lab.models.layers import Linear, block_linears
 from lab.models.taps import Taps
 
 if TYPE_CHECKING:
@@ -173,6 +174,21 @@ class Method:
     def facts(self, student: nn.Module) -> dict[str, JSON]:
         """What is known of the finished network and no weight says: what a search found, bits of the weights."""
         return {}
+
+
+def why_no_layers(config: NetConfig, names: Iterable[str]) -> str | None:
+    """Why the blocks of a network have no linear layers of these names to edit, as a clause; None if they have."""
+    if not hasattr(config, "depth"):
+        return f"a {config.family} of no blocks"
+    if config.check():  # told elsewhere
+        return None
+    with torch.device("meta"):
+        net = models.build(config)
+    try:
+        block_linears(net, names)
+    except ValueError as error:
+        return f"one in which {error}"
+    return None
 
 
 def create(use: Use) -> Method:

@@ -22,13 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import JSON, Recipe, unknown
-from lab.methods import features
-from lab.methods.base import Method, Roles
-from lab.models.dit import Linear
-from lab.models.layers import block_linears
+from lab.methods.base import Method, Roles, why_no_layers
+from lab.models.layers import Linear, block_linears
 
 FORMS = ("serial", "parallel")
-LAYERS = ("fc1", "fc2", "qkv", "proj", "adaln")
+LAYERS = ("fc1", "fc2", "qkv", "proj", "adaln", "cond")
 RANK_TOLERANCE = 1e-6  # of the largest singular value
 
 
@@ -40,7 +38,7 @@ class Reparam(Method):
     paper: ClassVar[str] = "arXiv 2411.09339 (our reading)"
     edits: ClassVar[bool] = True
 
-    layers: tuple[str, ...] = ("fc1",)  # of every block: some of fc1, fc2, qkv, proj, adaln
+    layers: tuple[str, ...] = ("fc1",)  # of every block: some of fc1, fc2, qkv, proj, adaln (time blocks: cond)
     form: str = "serial"  # two matrices in a row, the paper's; or parallel: a sum of branches
     expansion: int = 2  # rho: inner width over the inputs; of the parallel form, branches beside the layer's own
     preserve: bool = True  # begin as the function that the plain layer is; False: with factors drawn anew
@@ -60,7 +58,7 @@ class Reparam(Method):
             raise ValueError(f"rate must be above 0, got {self.rate}")
 
     def why_not(self, recipe: Recipe) -> str | None:
-        why = features.why_not(recipe.student)
+        why = why_no_layers(recipe.student, self.layers)
         return why and f"method reparam edits linear layers of blocks, the student is {why}"
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
