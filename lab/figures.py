@@ -284,12 +284,13 @@ def method_names(rows: pd.DataFrame) -> pd.Series:
 
 # What a run shares with the one that was trained like it but without a guide and without the methods beside its
 # objective: columns of `Store.table()`.
-TWIN = ["data", "teacher", "solver", "pairs", "shape", "images", "seed"]
+TWIN = ["data", "teacher", "solver", "pairs", "shape", "images", "batch", "optimizer", "lr", "schedule", "ema", "dtype",
+        "seed"]  # fmt: skip
 
 
 def plain_twins(table: pd.DataFrame) -> dict[str, str]:
     """Run -> its plain twin, for rows of `Store.table()` that have a guide or other methods than their objective."""
-    key = table[[*TWIN, "method"]].apply(tuple, axis=1) if len(table) else pd.Series(dtype=object)
+    key = table[[*TWIN, "method"]].astype(str).apply(tuple, axis=1) if len(table) else pd.Series(dtype=object)
     plain = (table["guide"] == "") & (table["method_short"] == "plain")
     twins = dict(zip(key[plain], table["run"][plain]))
     found = {}
