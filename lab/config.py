@@ -80,7 +80,10 @@ class DiTConfig:
         if self.block not in block_kinds():
             wrong = [unknown("kind of block", self.block, block_kinds())]
         wrong += _uneven(self, self.head_dim)
-        if self.adaln_norm and self.block != "adaln":
+        if self.block == "dynamic" and (self.heads < 2 or self.hidden % self.heads):
+            wrong.append(f"dynamic blocks need at least 2 heads and an MLP of as many groups of channels, got "
+                         f"{self.heads} heads and mlp_hidden {self.hidden}")  # fmt: skip
+        if self.adaln_norm and self.block not in ("adaln", "dynamic"):
             wrong.append(f"adaln_norm is of adaln blocks; blocks of kind {self.block} have no such layer")
         if self.out_channels not in (None, self.channels, 2 * self.channels):
             wrong.append(f"out_channels must be channels ({self.channels}), or twice that for a variance, got "
@@ -177,7 +180,72 @@ class GETConfig:
         return _too_small(self, depth=0, iterations=0, tied=1) or _uneven(self)
 
 
-def _too_small(config: DiTConfig | GETConfig, **lows: int) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class RoutedConfig:
+    """One-step DiTs of one shape, each of which draws some of the classes: an image costs one of them."""
+
+    family: ClassVar[str] = "routed"
+    time: ClassVar[bool] = False
+    null_class: ClassVar[bool] = False
+    out_channels: ClassVar[int | None] = None
+    image_size: int = 28  # a multiple of patch
+    channels: int = 1
+    num_classes: int = 10
+    patch: int = 4
+    depth: int = 4  # of each expert, as all that follows
+    width: int = 64  # a multiple of 4 (position table) and of heads
+    heads: int = 4
+    mlp_hidden: int | None = None  # None = 4 x width
+    head_dim: int | None = None  # width of a head; None = width / heads
+    experts: int = 2
+    table: tuple[int, ...] = ()  # the expert of each class; () = in turn
+
+    @property
+    def routes(self) -> tuple[int, ...]:
+        """The expert of each class."""
+        return self.table or tuple(y % self.experts for y in range(self.num_classes))
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The classes of each expert; the place of one among them is what the expert knows it by."""
+        return tuple(tuple(y for y, m in enumerate(self.routes) if m == n) for n in range(self.experts))
+
+    @property
+    def parts(self) -> tuple[DiTConfig, ...]:
+        """The shape of each expert."""
+        return tuple(self.part(len(group)) for group in self.groups)
+
+    def part(self, classes: int) -> DiTConfig:
+        """The shape of an expert of so many classes."""
+        names = ("image_size", "channels", "patch", "depth", "width", "heads", "mlp_hidden", "head_dim")
+        return DiTConfig(num_classes=classes, **{name: getattr(self, name) for name in names})
+
+    @property
+    def hidden(self) -> int:
+        return self.mlp_hidden or 4 * self.width
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch) ** 2
+
+    @property
+    def shape(self) -> str:
+        """How many experts there are of which shape: `r4d4w64h2x16p4`."""
+        return f"r{self.experts}{self.part(self.num_classes).shape}"
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with this shape, as sentences."""
+        if wrong := _too_small(self, depth=0, num_classes=1, experts=1) or _uneven(self, self.head_dim):
+            return wrong
+        if len(self.routes) != self.num_classes:
+            return [f"table names an expert for {len(self.routes)} classes, there are {self.num_classes}"]
+        if outside := [m for m in self.routes if not 0 <= m < self.experts]:
+            return [f"table names expert {outside[0]}, the experts are 0 to {self.experts - 1}"]
+        idle = [n for n, group in enumerate(self.groups) if not group]
+        return [f"expert {n} has none of the {self.num_classes} classes" for n in idle[:1]]
+
+
+def _too_small(config: DiTConfig | GETConfig | RoutedConfig, **lows: int) -> list[str]:
     """What is wrong with counts: each at least 1, but those named here and the classes."""
     lows = {"image_size": 1, "channels": 1, "num_classes": 0, "patch": 1, "width": 1, "heads": 1, **lows}
     optional = ("mlp_hidden", "tied_hidden", "head_dim")
@@ -186,7 +254,7 @@ def _too_small(config: DiTConfig | GETConfig, **lows: int) -> list[str]:
             if getattr(config, name) < low]  # fmt: skip
 
 
-def _uneven(config: DiTConfig | GETConfig, head_dim: int | None = None) -> list[str]:
+def _uneven(config: DiTConfig | GETConfig | RoutedConfig, head_dim: int | None = None) -> list[str]:
     """What does not divide in a transformer of square patches."""
     wrong = []
     if head_dim is None and config.width % config.heads:
@@ -202,8 +270,8 @@ def _uneven(config: DiTConfig | GETConfig, head_dim: int | None = None) -> list[
     return wrong
 
 
-NetConfig = DiTConfig | UNetConfig | GETConfig
-FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig, GETConfig)}
+NetConfig = DiTConfig | UNetConfig | GETConfig | RoutedConfig
+FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig, GETConfig, RoutedConfig)}
 
 
 def why_not_plain(config: NetConfig) -> str | None:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import deploy, diffusion, models
-from lab.config import JSON, DiTConfig, NetConfig, why_not_plain
+from lab.config import JSON, DiTConfig, NetConfig, RoutedConfig, why_not_plain
 from lab.models.dit import FREQUENCIES
 from lab.results import Run
 
@@ -52,6 +52,7 @@ def of_run(run: Run) -> dict[str, JSON]:
     cost = of_config(config)
     evaluations = diffusion.evaluations(run.recipe.solver) if config.time else 1
     ready = {k: v for k, v in cost.items() if k.endswith("_deployed")}
+    request = {k: v for k, v in cost.items() if k == "params_request"}  # of all that are kept, those that an image asks
     if ready:
         ready["file_mb_deployed"] = deployed_mb(config)
     return {
@@ -62,6 +63,7 @@ def of_run(run: Run) -> dict[str, JSON]:
         "macs_image": cost["macs"] * evaluations,
         "file_mb": student["file_mb"],
         **ready,
+        **request,
     }
 
 
@@ -112,6 +114,11 @@ def deployed_mb(config: DiTConfig) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _counted(config: NetConfig) -> dict[str, int]:
+    if isinstance(config, RoutedConfig):  # all experts are kept, one draws an image
+        parts = [of_config(part) for part in config.parts]
+        largest = {k: max(part[k] for part in parts) for k in ("params", "macs")}
+        return {"params": sum(part["params"] for part in parts), "macs": largest["macs"],
+                "params_request": largest["params"]}  # fmt: skip
     with torch.device("meta"):
         found = _count(models.build(config), *_inputs(config))
         if not why_not_plain(config):
@@ -160,6 +167,8 @@ def activations(config: NetConfig) -> int:
 
     With attention's scores written out, as runtimes do that have no kernel of their own for it.
     """
+    if isinstance(config, RoutedConfig):
+        return activations(config.parts[0])
     with torch.device("meta"), torch.no_grad():
         net = models.build(config).eval()
         with _Largest(net) as largest, sdpa_kernel(SDPBackend.MATH):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lab import artefacts, diffusion, export
-from lab.config import NetConfig, unknown
+from lab.config import NetConfig, RoutedConfig, unknown
 from lab.data import ImageSpec
 from lab.pack_readme import COREML_NOTE, coreml
 from lab.results import Run, write_whole
@@ -34,14 +34,19 @@ class TorchExport:
         return None
 
     def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        if isinstance(config, RoutedConfig):
+            return (f"a program of {NAME} would be for batches with images of every one of the {config.experts} "
+                    "experts; export the runs that it was joined from, or to onnxruntime")  # fmt: skip
         return None
 
     def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = diffusion.SOLVER
                ) -> Path:  # fmt: skip
         """Make the file, unless it is there for these weights or `force` is given; gives its folder.
 
-        Raises ValueError for another precision than fp32.
+        Raises ValueError for another precision than fp32, or a network that has no such program.
         """
+        if why := self.why_not(run.config):
+            raise ValueError(why)
         if precision not in PRECISIONS:
             raise ValueError(unknown(f"precision of {NAME}", precision, PRECISIONS))
         return artefacts.ensure(run, NAME, precision, write=_write, open=_own_images, force=force,

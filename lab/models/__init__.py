@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lab.config import DiTConfig, GETConfig, NetConfig
+from lab.config import DiTConfig, GETConfig, NetConfig, RoutedConfig
 
 
 def build(config: NetConfig) -> nn.Module:
@@ -14,6 +14,8 @@ def build(config: NetConfig) -> nn.Module:
         from lab.models.dit import DiT as Net
     elif isinstance(config, GETConfig):
         from lab.models.get import GET as Net
+    elif isinstance(config, RoutedConfig):
+        from lab.models.routed import Routed as Net
     else:
         from lab.models.unet import UNet as Net
     return Net(config)

@@ -200,8 +200,9 @@ def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_g
     expected = weights(whole)
     net = load_student(whole)
     assert net.config == whole.config
-    for path in sorted(whole.path.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
+    for run in {with_guide.get(job.recipe.id).path for job in experiment.plan(recipe.with_(seed=3), with_guide)}:
+        for path in sorted(run.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
 
     monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)
     seen, original = [], train.update_ema
