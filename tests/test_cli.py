@@ -132,7 +132,7 @@ def test_every_command_that_works_has_a_dry_run():
     read_only = {"doctor", "count", "ls", "verify", "choose", "predict"}
     for command in {*COMMANDS} - read_only:
         asked = {"pairs": ["t", "--count", "1"], "sample": ["r"], "export": ["r"], "pack": ["r", "--target", "cpu"],
-                 "fetch": ["digits"], "import": ["f"]}.get(command, [])  # fmt: skip
+                 "fetch": ["digits"], "import": ["f"], "sweep": ["f"]}.get(command, [])  # fmt: skip
         assert parser().parse_args([command, *asked, "--dry-run"]).dry_run
 
 
