@@ -12,6 +12,7 @@ import statsmodels.api as sm
 
 from lab import cost
 from lab.choose import Budget, candidates
+from lab.cli import main
 from lab.config import DiTConfig
 from lab.principles import (
     alike,
@@ -53,8 +54,8 @@ def study(rng: np.random.Generator, *, between: float = 0.02, within: float = 0.
     log = (B["constant"] + B["size"] * size + B["aspect"] * aspect + B["aspect^2"] * aspect**2
            + heads * np.log(frame["heads"] / frame["heads"].mode().iloc[0]) + unfinished * frame["unfinished"]
            + frame["shape"].map(of_shape) + rng.normal(0, within, len(frame)))  # fmt: skip
-    frame = frame.assign(fd=np.exp(log), label=frame["name"], data="toy", extractor="cnn", samples=1000.0, eval_seed=7.0,
-                         fd_reference="train", method_short="plain", images=400.0, time=False)  # fmt: skip
+    frame = frame.assign(fd=np.exp(log), label=frame["name"], data="toy", extractor="cnn", samples=1000.0)
+    frame = frame.assign(eval_seed=7.0, fd_reference="train", method_short="plain", images=400.0, time=False)
     return frame.assign(**columns)
 
 
@@ -292,6 +293,13 @@ def test_a_suggestion_is_untrained_within_the_budget_and_marked_estimated(commit
     prices = found.prices.set_index(["limit", "change"])
     assert prices.loc[("params_m", "raise"), "gain"] > 0 > prices.loc[("params_m", "lower"), "gain"]
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["estimated"] is True
+
+
+def test_choose_gives_it_beside_the_best_trained_student(capsys: pytest.CaptureFixture):
+    args = ["choose", "--params-m", "0.3", "--latency-ms", "2"]
+    assert main([*args, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["pick"]["run"] and said["untrained"]["estimated"] and said["untrained"]["prices"]
 
 
 def test_a_suggestion_is_refused_with_a_sentence(committed: Store):
