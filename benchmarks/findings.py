@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lab import choose
+from lab import choose, figures
 from lab.choose import Budget
 from lab.results import Store, read_json
 
@@ -130,6 +130,24 @@ def machines(store: Store) -> list[dict]:
     return [found for path in paths if (found := read_json(path))]
 
 
+def twins(store: Store) -> list[dict]:
+    """Students with more methods than their objective, each with its plain twin of as many images, `plain`, and with
+    the plain one of its shape that trained as long, `clock`; None where there is none.
+    """
+    table = choose.complete(store.table())
+    by_run = table.set_index("run", drop=False)
+    rows = []
+    for run, twin in figures.plain_twins(table).items():
+        mine, plain = by_run.loc[run].to_dict(), by_run.loc[twin].to_dict()
+        if pd.isna(mine["fd"]) or pd.isna(plain["fd"]):
+            continue
+        alike = table[(table["shape"] == mine["shape"]) & (table["method"] == "pairs") & table["fd"].notna()]
+        near = alike[alike["label"].str.endswith("time")]
+        rows.append(mine | {"plain": plain, "clock": near.iloc[0].to_dict() if len(near) else None,
+                            "method": mine["method_short"]})  # fmt: skip
+    return sorted(rows, key=lambda row: (row["method"], row["depth"]))
+
+
 # --- the tables of results/FINDINGS.md: a heading first, nothing where their file is not there ---
 
 
@@ -165,6 +183,30 @@ def students(store: Store) -> list[str]:
             f"are deployed; {shaky} of the {len(found)} vary by more than a tenth from call to call (grade D)."
         )
     return ["## Shapes", "", " ".join(filter(None, what)), "", *markdown(head, rows)]
+
+
+def methods(store: Store) -> list[str]:
+    """A line for each student with a plain twin."""
+    found = twins(store)
+    if not found:
+        return []
+    rows = []
+    for row in found:
+        plain, clock = row["plain"], row["clock"]
+        guide = Store(store.root).get(row["run"]).facts.get("guide", {}).get("seconds", 0.0)
+        ms = [1000 * one["train_seconds"] / one["step"] for one in (row, plain)]
+        rows.append([
+            row["label"], f"{row['fd']:.2f} ({row['fd_low']:.2f} to {row['fd_high']:.2f})", f"{plain['fd']:.2f}",
+            f"{row['fd'] / plain['fd']:.2f}", "" if clock is None else f"{row['fd'] / clock['fd']:.2f}",
+            f"{row['params_train'] / 1e6:.2f}", f"{ms[0]:.0f}", f"{ms[0] / ms[1]:.2f}", f"{guide:.0f}",
+        ])  # fmt: skip
+    head = ["student", "distance (95 %)", "plain twin's", "over it, equal images", "over it, equal time", "trained, M",
+            "ms an update", "over the twin's", "guide, s"]  # fmt: skip
+    return ["## Methods", "", "Each student beside its plain twin: of the same shape, pairs, seed and images. The "
+            "interval is that of the sampling; one training each, so a direction and no verdict. Seconds are those of "
+            "the runs themselves, on a machine that was busy with other work; a guide's answers are made once for all "
+            "students of the same pairs. (`python -m lab sweep recipes/teaching-assistant.json`)", "",
+            *markdown(head, rows)]  # fmt: skip
 
 
 def recipe(store: Store) -> list[str]:
@@ -358,7 +400,7 @@ def pages(store: Store) -> list[str]:
 
 
 TABLES: Sequence[Callable[[Store], list[str]]] = (
-    students, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
+    students, methods, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
 )  # fmt: skip
 
 
