@@ -205,7 +205,7 @@ def methods(store: Store) -> list[str]:
     return ["## Methods", "", "Each student beside its plain twin: of the same shape, pairs, seed and images. The "
             "interval is that of the sampling; one training each, so a direction and no verdict. Seconds are those of "
             "the runs themselves, on a machine that was busy with other work; a guide's answers are made once for all "
-            "students of the same pairs. (`python -m lab sweep recipes/teaching-assistant.json`)", "",
+            "students of the same pairs. (`python -m lab sweep recipes/sweeps/teaching-assistant.json`)", "",
             *markdown(head, rows)]  # fmt: skip
 
 
