@@ -53,8 +53,14 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def draw_sigma(count: int, rng: torch.Generator) -> Tensor:
-    """Training noise levels, ln(sigma) ~ N(P_mean, P_std^2); (count,)."""
+def draw_sigma(count: int, rng: torch.Generator, strata: int = 1) -> Tensor:
+    """Training noise levels, ln(sigma) ~ N(P_mean, P_std^2); (count,). Of several strata, equally likely parts of that
+    distribution, sample i takes number i mod strata.
+    """
+    if strata > 1:
+        u = torch.rand(count, generator=rng, device=rng.device, dtype=widest(rng.device))
+        u = (torch.arange(count, device=rng.device) % strata + u) / strata
+        return (P_MEAN + P_STD * torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))).exp().float()
     return (P_MEAN + P_STD * torch.randn(count, generator=rng, device=rng.device)).exp()
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lab.config import Recipe
+from lab.config import JSON, Recipe
 from lab.data import Batch
 from lab.diffusion import draw_sigma, loss_weight
 from lab.methods.base import Inputs, Method, Roles, Step
@@ -22,14 +22,21 @@ class Denoise(Method):
     paper: ClassVar[str] = "arXiv 2206.00364, Eq. 2 and Table 1"
     objective: ClassVar[bool] = True
 
+    added_later: ClassVar[dict[str, JSON]] = {"strata": 1}
+
     label_drop: float = 0.1  # share of labels replaced by the null class, where the net has one
+    strata: int = 1  # equally likely parts of the noise levels, of which the samples of a batch take one in turn
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.label_drop < 1:
             raise ValueError(f"label_drop must lie in [0, 1), got {self.label_drop}")
+        if self.strata < 1:
+            raise ValueError(f"strata must be at least 1, got {self.strata}")
 
     def why_not(self, recipe: Recipe) -> str | None:
+        if recipe.batch % self.strata:
+            return f"batch is {recipe.batch}, which {self.strata} strata of noise levels do not divide"
         return None if recipe.student.time else "method denoise needs a net with time; set student.time to true"
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
@@ -40,7 +47,7 @@ class Denoise(Method):
 
     def inputs(self, batch: Batch, rng: torch.Generator) -> Inputs:
         x0, y = batch.image, batch.y
-        sigma = draw_sigma(len(x0), rng)
+        sigma = draw_sigma(len(x0), rng, self.strata)
         noise = torch.randn(x0.shape, generator=rng, device=x0.device)
         if self.null is not None and y is not None:
             dropped = torch.rand(len(y), generator=rng, device=x0.device) < self.label_drop

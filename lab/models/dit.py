@@ -95,14 +95,15 @@ class DiT(nn.Module):
         parts = [part for part in (time, label) if part is not None]
         return Condition(time, label, sum(parts) if parts else self.cond.expand(batch, -1))
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, taps: Taps | None = None) -> Tensor:
-        """(B, C, H, W), (B,) or None, (B,) or None -> (B, C_out, H, W)."""
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, taps: Taps | None = None, **mode: object
+                ) -> Tensor:  # fmt: skip
+        """(B, C, H, W), (B,) or None, (B,) or None -> (B, C_out, H, W); `mode` goes to the blocks."""
         cond = self.condition(t, y, x.shape[0])  # len would fix the batch of an export
         x = self.embed(x).flatten(2).mT + self.positions  # (B, N, D)
         if taps is not None:
             taps.put("tokens", x)
         for index, block in enumerate(self.blocks):
-            x = block(x, cond, taps, index)
+            x = block(x, cond, taps, index, **mode)
         shift, scale = self.final_adaln(F.silu(cond.sum)).chunk(2, -1)
         p = self.config.patch
         return unpatchify(self.head(modulate(x, shift, scale)), self.config.image_size // p, p)
