@@ -7,7 +7,7 @@ import torch
 from conftest import TINY_DIT, TINY_STUDENT
 from methods.test_contract import SPEC, filled
 
-from lab import cost, experiment, models, sampling
+from lab import cost, deploy, experiment, export, models, program, sampling
 from lab.config import RoutedConfig, Use, config_from_json, config_to_json
 from lab.diffusion import noise_of
 from lab.methods import Finished, Roles, create
@@ -166,6 +166,22 @@ def test_all_experts_are_kept_and_one_is_asked():
     sizes = [sum(p.numel() for p in expert.parameters()) for expert in models.build(ROUTED).experts]
     assert found == {"params": sum(sizes), "params_request": max(sizes), "macs": cost.of_config(TINY_DIT)["macs"]}
     assert cost.activations(ROUTED) == cost.activations(TINY_DIT)
+
+
+def test_a_program_of_torch_export_is_refused_in_a_sentence():
+    assert "every one of the 3 experts" in program.TARGET.why_not(ROUTED) and not program.TARGET.why_not(TINY_DIT)
+
+
+def test_its_onnx_file_draws_one_image_at_a_time():
+    """Where the other experts are given none."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = net_of(ROUTED)
+    model = export.traced(deploy.deploy(net), SPEC).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for classes in ([3], [4], [5, 5], [1, 3]):
+        z, _, y = inputs(classes)
+        (found,) = session.run(None, {"z": z.numpy(), "y": y.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), net(z, None, y).detach(), atol=1e-5, rtol=1e-4)
 
 
 # --- the plan ---
