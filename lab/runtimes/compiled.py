@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lab import compiler
-from lab.config import NetConfig
+from lab.config import NetConfig, RoutedConfig
 from lab.diffusion import SOLVER
 from lab.results import Run
 from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
@@ -47,11 +47,14 @@ class Compiled:
         return why and f"runtime compiled needs {why}"
 
     def why_not(self, config: NetConfig, precision: str | None = None) -> str | None:
+        if isinstance(config, RoutedConfig):
+            return (f"runtime compiled takes one graph, and this network's way through its {config.experts} experts "
+                    "depends on the classes; take another runtime, or the runs that it was joined from")  # fmt: skip
         return None
 
     def export(self, run: Run, precision: str = "fp32", *, force: bool = False, solver: str = SOLVER) -> Path:
         """Nothing to make: it compiles the run's own weights when they are first used."""
-        check_precision(self, precision)
+        check_precision(self, precision, run.config)
         return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
