@@ -252,6 +252,7 @@ class TorchSession:
 
     builds = False
     artefact_sha256 = None
+    form = staticmethod(lambda net: net)  # of the finished network, where a runtime has another for the same images
 
     def __init__(self, folder: Path, *, device: str, threads: int | None, precision: str, solver: str) -> None:
         if precision not in PRECISIONS:
@@ -259,7 +260,7 @@ class TorchSession:
         run = Run(folder)
         self.threads = check_threads(threads)
         self.spec, self.device, self.dtype = spec_of_run(run), torch.device(device), PRECISIONS[precision]
-        self.net = deploy.deploy(load_student(run, device=device), self.spec, solver)
+        self.net = deploy.deploy(self.form(load_student(run, device=device)), self.spec, solver)
         self.config, self.version = self.net.config, torch.__version__
         self.weights_mb = sum(p.numel() * p.element_size() for p in self.net.parameters()) / 1e6
         self.evaluations = diffusion.evaluations(solver) if self.config.time else 1

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from lab.config import NetConfig
 from lab.diffusion import SOLVER
+from lab.models.blocks.dynamic import fast
 from lab.results import Run
 from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
+
+
+class EagerSession(TorchSession):
+    """Where a network leaves out what does not act, it is not computed: the graph may depend on values here."""
+
+    form = staticmethod(fast)
 
 
 class Eager:
@@ -27,8 +34,8 @@ class Eager:
         return run.path
 
     def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-             solver: str = SOLVER) -> TorchSession:  # fmt: skip
-        return TorchSession(path, device=device, threads=threads, precision=precision, solver=solver)
+             solver: str = SOLVER) -> EagerSession:  # fmt: skip
+        return EagerSession(path, device=device, threads=threads, precision=precision, solver=solver)
 
 
 RUNTIME = Eager()
