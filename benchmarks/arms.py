@@ -1,7 +1,7 @@
 """How long an update of every arm of a comparison takes, and so how many updates are equal wall-clock.
 
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json
-    python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --seconds 20 --rounds 5 --out results/benchmarks/arms.json
+    python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --seconds 20 --rounds 5
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
 back: a round is so many seconds of each, and a ratio is taken within a round. `steps` are those of the plain arm's

@@ -132,7 +132,7 @@ def test_a_run_that_runs_or_is_done_is_not_started(run: Run, state: str):
 def test_a_killed_run_is_started_again_at_once(run: Run, monkeypatch: pytest.MonkeyPatch):
     (run.path / "lock").touch()
     asked = []
-    monkeypatch.setattr(jobs, "_process", lambda words, *_: asked.append(words) or subprocess.Popen(["true"]))
+    monkeypatch.setattr(jobs, "process", lambda words, *_: asked.append(words) or subprocess.Popen(["true"]))
     jobs.start(run)
     assert asked == [["run", str(run.path.resolve() / "recipe.json")]]
 

@@ -185,8 +185,9 @@ def test_only_fields_that_differ_are_listed(tmp_path: Path):
     a = run_of(tmp_path)
     b = run_of(tmp_path, student=DiTConfig(depth=6), lr=0.01, methods=(Use("pairs", {"l2": 1.0}),))
     found = figures.config_difference([a, b])
-    assert dict(zip(found.index, found[b.id])) == {"student.depth": "6", "lr": "0.01", "pairs.l2": "1.0"}
-    assert found.loc["pairs.l2", a.id] == ""
+    mine, theirs = found.columns
+    assert dict(zip(found.index, found[theirs])) == {"student.depth": "6", "lr": "0.01", "pairs.l2": "1.0"}
+    assert found.loc["pairs.l2", mine] == ""
     assert figures.config_difference([a]).empty
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
+from PIL import Image
 from safetensors.torch import load_file
 
 import lab
@@ -201,7 +202,7 @@ def test_a_network_of_other_classes_than_its_folder_is_refused_before_a_picture_
     monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("read"))
     for name in ("boots", "bags"):
         (tmp_path / "clothes" / name).mkdir(parents=True)
-        (tmp_path / "clothes" / name / "1.png").touch()
+        Image.new("L", (8, 8)).save(tmp_path / "clothes" / name / "1.png")
     source = f"folder:{tmp_path / 'clothes'}"
     unet = dataclasses.replace(TINY_TEACHER.student, num_classes=10)
     said = experiment.check(dataclasses.replace(TINY_TEACHER, data=source, student=unet), store)

@@ -343,7 +343,7 @@ def new_run(store: Store, table: pd.DataFrame) -> None:
     for name in chosen:
         cls = methods.METHODS[name]
         st.caption(f"{name}: {frame.plain((cls.__doc__ or '').splitlines()[0])} {frame.plain(cls.paper)}")
-        options = methods.options_of(methods.create(Use(name))) | given.get(name, {})
+        options = dataclasses.asdict(methods.create(Use(name))) | given.get(name, {})
         made["methods"].append({"method": name, "options": fields(cls, options, f"{key}-{name}")})
 
     st.markdown("**Training**")

@@ -257,5 +257,3 @@ class MaskedFeatures(Method):
                     for i, j in enumerate(links)]  # fmt: skip
             terms["features"] = weight * features.stacked(gaps)
         return terms
-
-

@@ -181,7 +181,8 @@ def test_resume_starts_the_run_and_a_failed_start_is_quoted(store: Store, monkey
 
 
 def test_a_broken_run_is_named_with_its_reason(demo: Store):
-    assert "broken-d4w64h4p4-pairs-00000000 can't be read: a recipe must be JSON" in text(page())
+    said = text(page())
+    assert "broken-d4w64h4p4-pairs-00000000 can't be read: " in said and "recipe.json" in said
 
 
 @pytest.mark.parametrize(

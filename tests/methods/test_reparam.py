@@ -16,6 +16,7 @@ from lab.models.layers import Linear, block_linears
 from lab.optim import Optimizer
 from lab.train import Networks
 
+PLAIN = tuple(layer for layer in LAYERS if layer != "cond")  # which a time block has
 FORMS = pytest.mark.parametrize("form", ["serial", "parallel"])
 Z, Y = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 5, 9])
 
@@ -48,21 +49,21 @@ def factors(nets: Networks) -> list[nn.Parameter]:
 def test_the_start_is_the_function_of_the_plain_student(form):
     plain = filled(models.build(TINY_DIT))
     expected = plain(Z, None, Y)
-    nets = networks(plain, form=form, layers=LAYERS)
+    nets = networks(plain, form=form, layers=PLAIN)
     torch.testing.assert_close(nets.student(Z, None, Y), expected, atol=1e-6, rtol=0)
 
 
 @FORMS
 @pytest.mark.parametrize("preserve", [True, False])
 def test_every_factor_gets_a_gradient_at_the_first_or_second_update(form, preserve):
-    nets = networks(form=form, layers=LAYERS, preserve=preserve)
+    nets = networks(form=form, layers=PLAIN, preserve=preserve)
     before = [p.detach().clone() for p in factors(nets)]
     trained(nets, steps=2)
     assert before and all((p != old).any() for p, old in zip(factors(nets), before))
 
 
 @FORMS
-@pytest.mark.parametrize("layers", [("fc1",), LAYERS])
+@pytest.mark.parametrize("layers", [("fc1",), PLAIN])
 def test_what_is_shipped_computes_what_was_trained_and_is_plain(form, layers):
     nets = trained(networks(form=form, layers=layers, expansion=2))
     net, live = finish(nets.student, nets.methods), nets.student.eval()
