@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import typing
 
@@ -162,8 +163,6 @@ def test_finishing_gives_a_network_that_its_config_builds_and_leaves_the_live_on
 @pytest.fixture(scope="module")
 def with_guide(taught_root, tmp_path_factory):
     """A results folder with a teacher and its pairs, a guide for each kind of student, and a run to start from."""
-    import shutil
-
     store = Store(tmp_path_factory.mktemp("contract") / "results")
     shutil.copytree(taught_root, store.root)
     torch.set_num_threads(1)
@@ -232,16 +231,24 @@ def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_g
 @pytest.mark.slow
 @pytest.mark.skipif(compiler.missing() is not None, reason=f"needs {compiler.missing()}")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide):
-    recipe = whole_recipe(name, with_guide, dtype=dtype, steps=4)
-    plain, compiled = (
-        experiment.run(recipe.with_(seed=5 + int(compile)), with_guide, measure=False,
-                       compute=experiment.Compute(compile=compile)).log_rows()[-1]
-        for compile in (False, True)
-    )  # fmt: skip
-    for key in plain:
-        if "/" in key:
-            assert compiled[key] == pytest.approx(plain[key], rel=0.3)  # other seeds: of one size, and finite
+def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide, monkeypatch):
+    """By the graphs of forward and backward, where a method can break a compilation; their C++ takes half a minute for
+    each, so that one method stands for all.
+    """
+    if name != "teaching_assistant":
+        compile = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **given: compile(net, backend="aot_eager", **given))
+    recipe = whole_recipe(name, with_guide, dtype=dtype, steps=4, seed=5)
+    torch._dynamo.reset()
+    plain = experiment.run(recipe, with_guide, measure=False)
+    expected = plain.log_rows()
+    shutil.rmtree(plain.path)
+    rows = experiment.run(recipe, with_guide, measure=False, compute=experiment.Compute(compile=True)).log_rows()
+    assert len(rows) == len(expected)
+    for found, right in zip(rows[-1:], expected[-1:]):  # a run that only joins others logs nothing
+        for key in right:
+            if "/" in key:
+                assert found[key] == pytest.approx(right[key], rel=0.1 if dtype == "bfloat16" else 0.02, abs=1e-3)
 
 
 @EVERY
