@@ -205,9 +205,7 @@ def test_what_can_not_be_is_a_sentence(
 
 def test_a_missing_package_is_one_sentence(student: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    with pytest.raises(
-        LookupError, match=r"^runtime openvino needs onnx .*; pip install onnx openvino onnxscript$"
-    ):
+    with pytest.raises(LookupError, match=r"^runtime openvino needs onnx .*; pip install onnx openvino onnxscript$"):
         fastest.named(student, "openvino")
 
 
