@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,21 @@ def taught(taught_root: Path, tmp_path: Path) -> Store:
 
     shutil.copytree(taught_root, tmp_path / "taught")
     return Store(tmp_path / "taught")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
+    """This process is asked to stop after these updates, counted over all trainings from here on."""
+    from lab import train
+
+    original, seen = train.update_ema, []
+
+    def stopping(*args: Any) -> None:
+        original(*args)
+        seen.append(1)
+        if len(seen) in updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "update_ema", stopping)
 
 
 class CudaEvent:

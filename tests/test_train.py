@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
+from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER, stop_at
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -62,16 +62,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(taught, monkeypatc
     whole.path.rmdir()
 
     monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)  # save at every step
-    seen = []
-    original = train.update_ema
-
-    def stopping(*args):
-        original(*args)
-        seen.append(1)
-        if len(seen) == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(train, "update_ema", stopping)
+    stop_at(monkeypatch, 5)
     with pytest.raises(Stopped):
         experiment.run(TINY_STUDENT, taught, measure=False)
     run = taught.get(whole.id)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lab.config import DiTConfig
 from lab.models.blocks import BLOCKS
-from lab.models.layers import Condition, Linear, modulate, position_table, unpatchify
+from lab.models.layers import Condition, Linear, initialise, modulate, position_table, unpatchify
 from lab.models.taps import Taps
 
 FREQUENCIES = 128  # of the timestep features; 256 numbers, cosines first
@@ -66,15 +66,7 @@ class DiT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.embed.weight.flatten(1))
-        nn.init.zeros_(self.embed.bias)
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
+        initialise(self)
         if self.time is not None:
             nn.init.normal_(self.time.fc1.weight, std=0.02)
             nn.init.normal_(self.time.fc2.weight, std=0.02)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.config import GETConfig
-from lab.models.layers import EPS, MLP, Linear, position_table, self_attention, unpatchify
+from lab.models.layers import EPS, MLP, Linear, initialise, position_table, self_attention, unpatchify
 from lab.models.taps import Taps
 
 
@@ -81,15 +81,7 @@ class GET(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.embed.weight.flatten(1))
-        nn.init.zeros_(self.embed.bias)
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
+        initialise(self)
         nn.init.zeros_(self.head.weight)  # the first image is exactly 0
 
     def linears(self) -> list[Linear]:

@@ -75,6 +75,20 @@ def block_linears(net: nn.Module, names: Iterable[str]) -> dict[str, Linear]:
     return {at: m for at, m in found.items() if at.rpartition(".")[2] in set(names)}
 
 
+@torch.no_grad()
+def initialise(net: nn.Module) -> None:
+    """What every transformer here starts from: Xavier's linear layers and patches, biases of 0, small labels."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(net.embed.weight.flatten(1))
+    nn.init.zeros_(net.embed.bias)
+    if net.label is not None:
+        nn.init.normal_(net.label.weight, std=0.02)
+
+
 class Condition(NamedTuple):
     """What a block is told beside its tokens: embeddings (B, D) of what the network has, and their sum."""
 

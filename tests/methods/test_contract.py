@@ -6,17 +6,15 @@ import contextlib
 import copy
 import dataclasses
 import json
-import os
 import shutil
-import signal
 import typing
 
 import pytest
 import torch
-from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
+from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER, stop_at
 from safetensors.torch import load_file
 
-from lab import compiler, deploy, experiment, guides, models, recorder, train
+from lab import compiler, deploy, experiment, guides, models, recorder
 from lab.config import Recipe, Use
 from lab.data import Batch, ImageSpec
 from lab.methods import METHODS, Finished, Method, Roles, create, finish, options_of
@@ -204,18 +202,9 @@ def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_g
             path.unlink() if path.is_file() else path.rmdir()
 
     monkeypatch.setattr(recorder, "SAVE_EVERY_S", 0.0)
-    seen, original = [], train.update_ema
-
-    def stopping(*args):
-        original(*args)
-        seen.append(1)
-        if len(seen) == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(train, "update_ema", stopping)
+    stop_at(monkeypatch, 5)
     with pytest.raises(Stopped):
         experiment.run(recipe.with_(seed=3), with_guide, measure=False)
-    monkeypatch.setattr(train, "update_ema", original)
     again = experiment.run(recipe.with_(seed=3), with_guide, measure=False)
     found = weights(again)
     assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-import signal
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_DIT, TINY_STUDENT
+from conftest import TINY_DIT, TINY_STUDENT, stop_at
 from methods.test_contract import SPEC, batch, filled
 
-from lab import experiment, guides, models, train
+from lab import experiment, guides, models
 from lab.config import UNetConfig, Use
 from lab.methods import Roles, create, features, finish
 from lab.optim import Optimizer
@@ -118,15 +116,7 @@ def test_without_a_named_assistant_one_is_trained_first_and_both_go_on_where_the
         for path in sorted(run.path.rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
 
-    original, seen = train.update_ema, []
-
-    def stopping(*args):
-        original(*args)
-        seen.append(1)
-        if len(seen) in (5, 5 + 19 + 4):  # in the first stage, then in the second
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(train, "update_ema", stopping)
+    stop_at(monkeypatch, 5, 5 + 19 + 4)  # in the first stage, then in the second
     for stage in (first, second):
         with pytest.raises(Stopped):
             experiment.run(recipe, taught, measure=False)
