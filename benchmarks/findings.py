@@ -131,20 +131,12 @@ def machines(store: Store) -> list[dict]:
 
 
 def twins(store: Store) -> list[dict]:
-    """Students with more methods than their objective, each with its plain twin of as many images, `plain`, and with
-    the plain one of its shape that trained as long, `clock`; None where there is none.
-    """
+    """Students with more methods than their objective, each with its plain twin's row as `plain`."""
     table = choose.complete(store.table())
     by_run = table.set_index("run", drop=False)
-    rows = []
-    for run, twin in figures.plain_twins(table).items():
-        mine, plain = by_run.loc[run].to_dict(), by_run.loc[twin].to_dict()
-        if pd.isna(mine["fd"]) or pd.isna(plain["fd"]):
-            continue
-        alike = table[(table["shape"] == mine["shape"]) & (table["method"] == "pairs") & table["fd"].notna()]
-        near = alike[alike["label"].str.endswith("time")]
-        rows.append(mine | {"plain": plain, "clock": near.iloc[0].to_dict() if len(near) else None,
-                            "method": mine["method_short"]})  # fmt: skip
+    rows = [by_run.loc[run].to_dict() | {"plain": by_run.loc[twin].to_dict()}
+            for run, twin in figures.plain_twins(table).items()]  # fmt: skip
+    rows = [row for row in rows if pd.notna(row["fd"]) and pd.notna(row["plain"]["fd"])]
     return sorted(rows, key=lambda row: (row["method"], row["depth"]))
 
 
@@ -192,15 +184,15 @@ def methods(store: Store) -> list[str]:
         return []
     rows = []
     for row in found:
-        plain, clock = row["plain"], row["clock"]
-        guide = Store(store.root).get(row["run"]).facts.get("guide", {}).get("seconds", 0.0)
+        plain = row["plain"]
+        guide = store.get(row["run"]).facts.get("guide", {}).get("seconds", 0.0)
         ms = [1000 * one["train_seconds"] / one["step"] for one in (row, plain)]
         rows.append([
             row["label"], f"{row['fd']:.2f} ({row['fd_low']:.2f} to {row['fd_high']:.2f})", f"{plain['fd']:.2f}",
-            f"{row['fd'] / plain['fd']:.2f}", "" if clock is None else f"{row['fd'] / clock['fd']:.2f}",
+            f"{row['fd'] / plain['fd']:.2f}",
             f"{row['params_train'] / 1e6:.2f}", f"{ms[0]:.0f}", f"{ms[0] / ms[1]:.2f}", f"{guide:.0f}",
         ])  # fmt: skip
-    head = ["student", "distance (95 %)", "plain twin's", "over it, equal images", "over it, equal time", "trained, M",
+    head = ["student", "distance (95 %)", "plain twin's", "over it", "trained, M",
             "ms an update", "over the twin's", "guide, s"]  # fmt: skip
     return ["## Methods", "", "Each student beside its plain twin: of the same shape, pairs, seed and images. The "
             "interval is that of the sampling; one training each, so a direction and no verdict. Seconds are those of "

@@ -42,7 +42,7 @@ LIVE = 8  # unfinished runs that are shown in full
 SMOKE = "python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher"
 C = st.column_config
 COLUMNS: dict[str, Any] = {
-    "name": C.TextColumn("Run", pinned=True),
+    "name": C.TextColumn("Run", pinned=True, width=130),
     "state": C.TextColumn("State"),
     "data": C.TextColumn("Data"),
     "method": C.TextColumn("Method"),
