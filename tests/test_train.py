@@ -312,7 +312,7 @@ KILLED_COMPILED = """
 import os, signal, sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import TINY_STUDENT
-from lab import experiment, recorder
+from lab import experiment, recorder, train
 from lab.results import Store
 import dataclasses
 torch.set_num_threads(1)
