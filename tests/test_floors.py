@@ -22,7 +22,9 @@ FLOORS: dict[int, list[str]] = {
         "lab.jobs", "lab.locks", "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming",
         "lab.devices.predict", "lab.devices.compare", "lab.pack_readme"],
 }  # fmt: skip
-FLOOR_0 = [name for name in FLOORS[0] if (ROOT / f"{name.replace('.', '/')}.py").exists()]
+FLOOR_0 = [
+    name for name in FLOORS[0] if (at := ROOT / name.replace(".", "/")).is_dir() or at.with_suffix(".py").exists()
+]
 # Folders of methods, runtimes and pages: these never import one another, only what they share.
 APART = ("lab.methods", "lab.runtimes", "lab.dashboard")
 SHARED = ("lab.methods.features", "lab.methods.assistant")  # no method, what several need

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from lab import figures, sheets
 from lab.config import DiTConfig, Recipe, Use
+from lab.figures import sheets as of_sheets
 from lab.results import Run, Store
 
 
@@ -75,7 +77,7 @@ def test_a_run_brings_its_own_images_title_and_caption(tmp_path: Path):
 def test_a_run_without_samples_names_the_command(tmp_path: Path):
     run = run_of(tmp_path)
     (run.path / "student.safetensors").touch()
-    assert run.id in figures._caption_of(run) and "python -m lab sample" in figures._caption_of(run)
+    assert run.id in of_sheets._caption_of(run) and "python -m lab sample" in of_sheets._caption_of(run)
     assert figures.side_by_side([run]).width > 0
 
 
@@ -97,8 +99,8 @@ def test_a_wrong_sheet_is_refused_in_a_sentence(given: dict[str, object], words:
 
 
 def test_a_long_title_is_broken_into_the_column():
-    font = figures.ImageFont.load_default(12)
-    lines = figures._wrap("a verylongwordthatdoesnotfitintothecolumn b", font, 80)
+    font = ImageFont.load_default(12)
+    lines = of_sheets._wrap("a verylongwordthatdoesnotfitintothecolumn b", font, 80)
     assert all(font.getlength(line) <= 80 for line in lines)
     assert "".join(lines).replace(" ", "") == "averylongwordthatdoesnotfitintothecolumnb"
 

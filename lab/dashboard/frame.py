@@ -34,7 +34,7 @@ from lab.results import Run, Store, default_root
 FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
 python -m lab run --data digits --teacher digits-teacher --pairs 2000 --steps 500"""
 HATCH = "\N{SQUARE WITH UPPER RIGHT TO LOWER LEFT FILL}"
-# Mark, as the charts of latencies draw it (figures.py), word and meaning of each provenance.
+# Mark, as the charts of latencies draw it (lab/figures), word and meaning of each provenance.
 PROVENANCE = (
     ("\N{BLACK CIRCLE}", "measured", "on this machine by the lab; hollow where it is graded D"),
     ("\N{BLACK CIRCLE}", "imported", "on a board by the pack's runner.py; hollow where it is graded D"),
