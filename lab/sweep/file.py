@@ -1,0 +1,107 @@
+"""A sweep file: a JSON list of recipes, or of {"recipe": ..., "label": ..., "notes": ...}, or a space.
+
+    {"base": {...}, "axes": {"student.depth": [2, 4], "seed": [0, 1]}, "within": {"params_m": [0.29, 0.31]},
+     "iso": {"params_m": [0.1, 0.3], "depths": [2, 4, 8], "heads": [4, 2]},
+     "sample": {"n": 20, "seed": 0}     or     "search": {"trials": 40, "seed": 0, "device": "..."}}
+
+All but base may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.config import JSON, DiTConfig, Recipe, config_to_json, once, unknown
+from lab.results import ID
+from lab.sweep.entries import Entry, Sweep
+from lab.sweep.search import Search
+from lab.sweep.space import Space, iso
+
+
+def read(text: str, name: str) -> Sweep:
+    """The sweep of a file's text. Raises ValueError for what is no sweep; an entry that is no recipe is kept as such.
+
+    A recipe that can't be read stands among the entries with its reason: one bad one must not stop the others.
+    """
+    if not ID.fullmatch(name):
+        raise ValueError(f"a sweep's name must match {ID.pattern}, got {name!r}")
+    try:
+        asked = json.loads(text, object_pairs_hook=once)
+    except ValueError as error:
+        raise ValueError(f"a sweep must be JSON: {error}") from None
+    if isinstance(asked, list):
+        return Sweep(name, asked, [_entry(plain) for plain in asked])
+    if isinstance(asked, dict):
+        return _of_space(name, asked)
+    raise ValueError(f"a sweep must be a list of recipes, or an object with base and axes; got {type(asked).__name__}")
+
+
+def _entry(plain: JSON) -> Entry:
+    told = plain if isinstance(plain, dict) and "recipe" in plain else {"recipe": plain}
+    try:
+        if stray := sorted(set(told) - {"recipe", "label", "notes"}):
+            raise ValueError(unknown("field of an entry", stray[0], ("recipe", "label", "notes")))
+        label, notes = told.get("label", ""), told.get("notes", "")
+        if not isinstance(label, str) or not isinstance(notes, str):
+            raise ValueError(f"label and notes must be text, got {label!r} and {notes!r}")
+        return Entry(Recipe.from_json(json.dumps(told["recipe"])), label, notes)
+    except ValueError as error:
+        return Entry(None, state="refused", why=str(error))
+
+
+def _of_space(name: str, asked: Mapping[str, Any]) -> Sweep:
+    known = ("base", "axes", "within", "iso", "sample", "search")
+    if stray := sorted(set(asked) - set(known)):
+        raise ValueError(unknown("field of a sweep", stray[0], known))
+    if not all(isinstance(asked.get(k, {}), dict) for k in known) or "base" not in asked:
+        raise ValueError(f"{', '.join(known)} of a sweep must be objects, and base be there")
+    if "sample" in asked and "search" in asked:
+        raise ValueError("a sweep has either sample or search")
+    base = Recipe.from_json(json.dumps(asked["base"]))
+    space = Space(base, _axes(asked, base)).within(**asked.get("within", {}))
+    if not len(space) or not all(isinstance(values, list) for values in space.axes.values()):
+        raise ValueError("every axis must be a list of at least one value")
+    space.recipe(space.point(0))  # the names of the axes
+    if "search" in asked:
+        return Sweep(name, asked, [], search=Search(space, name, **_numbers(asked["search"], "search", "trials")))
+    if "sample" in asked:
+        drawn = space._drawn(**_numbers(asked["sample"], "sample", "n"))
+        return Sweep(name, asked, [Entry(space.recipe(at), at=at) for at in drawn])
+    sweep = Sweep(name, asked, [])
+    for at in map(space.point, range(len(space))):
+        try:
+            recipe = space.recipe(at)
+        except ValueError as error:
+            sweep.entries.append(Entry(None, at=at, state="refused", why=str(error)))
+            continue
+        if why := space.why_not(recipe):
+            sweep.dropped.append({"at": at, "why": why})
+        else:
+            sweep.entries.append(Entry(recipe, at=at))
+    return sweep
+
+
+def _axes(asked: Mapping[str, Any], base: Recipe) -> dict[str, Sequence[JSON]]:
+    """The axes of a file; `iso` is one of whole shapes."""
+    axes = dict(asked.get("axes", {}))
+    if "iso" in asked:
+        given = {"heads": [4]} | asked["iso"]
+        if set(given) != {"params_m", "depths", "heads"} or not isinstance(base.student, DiTConfig):
+            raise ValueError(f"iso must have params_m and depths, may have heads, and shapes a DiT; got {asked['iso']}")
+        budgets = given["params_m"] if isinstance(given["params_m"], list) else [given["params_m"]]
+        shapes = [s for b in budgets for s in iso(round(b * 1e6), given["depths"], heads=given["heads"],
+                                                  base=base.student)]  # fmt: skip
+        axes = {"student": [{k: config_to_json(s)[k] for k in ("depth", "width", "heads", "mlp_hidden")}
+                            for s in shapes]} | axes  # fmt: skip
+    return axes
+
+
+def _numbers(given: Mapping[str, JSON], where: str, count: str) -> dict[str, Any]:
+    known = (count, "seed", *(["device"] if where == "search" else []))
+    if stray := sorted(set(given) - set(known)):
+        raise ValueError(unknown(f"field of {where}", stray[0], known))
+    if any(type(given.get(k, 0)) is not int for k in (count, "seed")) or given.get(count, 0) < 1:
+        raise ValueError(f"{where} needs {count}, a whole number of at least 1, and its seed is one; got {given}")
+    return dict(given)
