@@ -9,6 +9,7 @@ Only values of one protocol (extractor, samples, reference, seed) are compared, 
 device, batch, thread count and scope; what was left out is named. Sizes are those of what is shipped.
 """
 
+from lab.choose.baseline import beside, better_by, better_said
 from lab.choose.fronts import against, covered, dominators, front, front_of, hypervolume, knee
 from lab.choose.prose import facts, images_off_said, images_said, is_estimate, left_out_of, size_said, timing_said
 from lab.choose.quantities import (
@@ -41,6 +42,7 @@ from lab.choose.rows import (
     size_as_trained,
     with_latency,
 )
+from lab.choose.sentence import Figure, brief, in_short, percent, sentence, times_teacher
 from lab.choose.timing import (
     ESTIMATED,
     WEAK,
@@ -58,10 +60,11 @@ from lab.choose.timing import (
 
 __all__ = [
     "AS_TRAINED", "COARSE", "COSTS", "ESTIMATED", "EXACT", "FLOATING", "METRICS", "PERCENTILES", "PRECISIONS",
-    "QUANTITIES", "SCOPES", "SIZES_SAID", "WEAK", "Budget", "Quantity", "Recommendation", "against", "candidates",
-    "command", "complete", "covered", "devices", "devices_by_trust", "dominators", "facts", "front", "front_of",
-    "hypervolume", "images_off_said", "images_said", "is_estimate", "knee", "left_out_of", "memory", "names",
-    "number", "off", "on", "protocol_for", "protocols", "quick", "recommend", "settle", "shipped", "short",
-    "size_as_trained", "size_said", "start", "thread_counts", "threads_said", "timing_said", "timings", "unsteady",
-    "weak", "with_latency",
+    "QUANTITIES", "SCOPES", "SIZES_SAID", "WEAK", "Budget", "Figure", "Quantity", "Recommendation", "against", "beside",
+    "better_by", "better_said", "brief", "candidates", "command", "complete", "covered", "devices", "devices_by_trust",
+    "dominators", "facts", "front", "front_of", "hypervolume", "images_off_said", "images_said", "in_short",
+    "is_estimate", "knee", "left_out_of", "memory", "names", "number", "off", "on", "percent", "protocol_for",
+    "protocols", "quick", "recommend", "sentence", "settle", "shipped", "short", "size_as_trained", "size_said",
+    "start", "thread_counts", "threads_said", "times_teacher", "timing_said", "timings", "unsteady", "weak",
+    "with_latency",
 ]  # fmt: skip
