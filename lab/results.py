@@ -50,7 +50,7 @@ TABLE = {
         ("object", "start"), ("float64", "steps batch images"), ("str", "optimizer"), ("float64", "lr"),
         ("object", "betas"), ("float64", "warmup"), ("str", "schedule"), ("float64", "clip ema"), ("str", "dtype"),
         ("object", "keep"), ("float64", "seed"), ("str", "family"), ("bool", "time"),
-        ("float64", "patch depth width heads mlp_hidden"), ("str", "shape method method_short role"),
+        ("float64", "patch depth width heads mlp_hidden"), ("str", "shape method method_short options role"),
         ("object", "aliases"), ("str", "state"), ("float64", "step train_seconds"), ("str", "error notes"),
         ("bool", "pin hide"), ("float64", "params params_train macs evaluations macs_image file_mb params_deployed"),
         ("float64", "macs_deployed file_mb_deployed"), ("str", "weights_sha256 weights_dtype extractor"),
@@ -623,6 +623,7 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
         "time": net.time,
         "method": methods_of(recipe),
         "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
+        "options": json.dumps({use.method: dict(use.options) for use in recipe.methods}, sort_keys=True),
         "images": recipe.images,
         "role": "",  # of teachers.json, as the next
         "aliases": [],

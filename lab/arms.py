@@ -1,0 +1,235 @@
+"""The arms of a comparison: runs that differ by their method alone, and the verdict on each. No torch here.
+
+    store = Store()
+    print(verdicts(store.table(), calibration(store)))
+
+An arm is a method with its options, guide and start, on one shape, over the seeds it was trained with. Its twin is the
+plain arm that shares the rest of the recipe; that of another family (GET) is the plain DiT nearest to it in size. A
+pair is one run of each of the same seed, at
+
+    equal images      as many images seen
+    wall-clock        as many seconds of training: updates times the seconds of one, which benchmarks/arms.py measured
+                      of all arms in turns; within CLOSE
+    with the guide    as that, with the seconds of the guide's answers on all pairs charged to the arm alone
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from lab.choose import complete
+from lab.config import JSON
+from lab.results import OBJECTIVES, Store, read_json
+from lab.verdicts import ENOUGH, Verdict, compare, holm, spread
+
+COMPUTE = ("equal images", "wall-clock", "with the guide")
+CLOSE = 0.03  # of the seconds: the median of a few rounds is hardly surer
+NEAR = 0.05  # of the parameters: networks of one size, as in principles
+UNTESTED = "not tested"
+# What the recipes of an arm and its twin share, beside the options of the objective and the shape.
+ALIKE = ["data", "classes", "teacher", "solver", "pairs", "batch", "optimizer", "lr", "betas", "warmup", "schedule",
+         "clip", "ema", "dtype"]  # fmt: skip
+SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden"]
+Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
+COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",
+           "twin_runs", "why_not", *(f.name for f in dataclasses.fields(Verdict)))  # fmt: skip
+
+
+def calibration(store: Store) -> JSON:
+    """What benchmarks/arms.py left in a results folder; None where it was not run."""
+    return read_json(store.root / "benchmarks" / "arms.json")
+
+
+def arms(table: pd.DataFrame) -> pd.DataFrame:
+    """The students of `Store.table()` that were trained, with `method` (a name; options, guide and start where they
+    tell two arms apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`.
+    """
+    table = complete(table)
+    rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
+    uses = [json.loads(text) if text else {} for text in rows["options"]]
+    goal = [{name: use for name, use in one.items() if name in OBJECTIVES} for one in uses]
+    rows["alike"] = [
+        json.dumps([*map(str, row), one], sort_keys=True) for row, one in zip(rows[ALIKE].to_numpy(), goal)
+    ]
+    label = dict(zip(table["run"], table["name"]))
+    parts = [
+        {f"{name}.{option}": value for name, use in one.items() if name not in OBJECTIVES
+         for option, value in use.items()}
+        | {"guide": label.get(guide.removeprefix("run:"), guide), "start": [label.get(s, s) for s in start or ()]}
+        for one, guide, start in zip(uses, rows["guide"], rows["start"])
+    ]  # fmt: skip
+    names = [_name(*row) for row in zip(rows["family"], rows["shape"], rows["method_short"])]
+    rows["plain"] = [name == "plain" and not part["guide"] and not part["start"] for name, part in zip(names, parts)]
+    rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
+                   for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip
+    rows["method"] = _apart(names, parts)
+    return rows
+
+
+def _name(family: str, shape: str, methods: str) -> str:
+    """Family or kind of block before the methods, where they are not a plain DiT's: `time blocks+manifold`."""
+    parts = [] if methods == "plain" else methods.split("+")
+    if family != "dit":
+        parts.insert(0, "vit" if shape.startswith("vit") else family)
+    elif (kind := re.sub(r".*p\d+(m\d+)?", "", shape)) and kind not in parts:
+        parts.insert(0, f"{kind} blocks")
+    return "+".join(parts) or "plain"
+
+
+def _apart(names: Sequence[str], parts: Sequence[Mapping[str, JSON]]) -> list[str]:
+    """The names, with those options behind them in which arms of the same name differ."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for name, part in zip(names, parts):
+        for option, value in part.items():
+            seen.setdefault((name, option), set()).add(str(value))
+    return [name + (f" ({', '.join(said)})" if said else "") for name, part in zip(names, parts)
+            for said in [[f"{option.rpartition('.')[2]} {value or 'none'}" for option, value in part.items()
+                          if len(seen[name, option]) > 1]]]  # fmt: skip
+
+
+def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
+    """(arm, alike) of rows as of `arms` -> milliseconds of an update, and seconds of the guide's answers.
+
+    Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round.
+    """
+    found, by_run = calibration.get("rows") if isinstance(calibration, dict) else None, rows.set_index("run")
+    known = [(by_run.loc[row["run"]], row) for row in found or () if row.get("run") in by_run.index]
+    plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
+    return {(row["arm"], row["alike"]):
+            (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
+            for row, one in known}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Pairing:
+    """Runs of an arm beside those of its twin; rows as of `arms`, both indexed by the same seeds."""
+
+    mine: pd.DataFrame
+    twin: pd.DataFrame
+    rest: pd.DataFrame  # all of the twin's size and images, whose spread over seeds sets the margin
+
+    def verdict(self, p_t: float | None = None) -> Verdict:
+        """`p_t`: as of verdicts.compare."""
+        spreads = {arm: spread(one["fd"].tolist()) for arm, one in self.rest.groupby("arm") if len(one) > 1}
+        most = self.rest["arm"].value_counts().index
+        own = spreads.get(self.twin["arm"].iloc[0], spreads.get(most[0] if len(most) else "", math.nan))
+        return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=own, p_t=p_t)
+
+
+def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> list[Pairing]:
+    """For each number of images that an arm was trained with, its pairs where it has any.
+
+    mine: the measured runs of one arm; others: those it may be compared with. Of several other arms that of the most
+    common seeds, of those the one of the least distance.
+    """
+    found = []
+    for _, some in mine.groupby("images"):
+        tried = [_matched(some, theirs, compute, clock) for _, theirs in others.groupby("arm", sort=False)]
+        tried = [pair for pair in tried if len(pair[0])]
+        if tried:
+            a, b = max(tried, key=lambda pair: (len(pair[0]), -pair[1]["fd"].mean()))
+            found.append(Pairing(a, b, others[others["images"].isin(b["images"])].drop_duplicates(["arm", "seed"])))
+    return found
+
+
+def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Clock
+             ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Runs of two arms that make pairs, both indexed by seed."""
+    a, b = ([_compute(row, compute, clock) for _, row in rows.iterrows()] for rows in (mine, theirs))
+    near = math.log1p(CLOSE) if compute != COMPUTE[0] else 1e-9
+    pairs: dict[int, tuple[float, int, int]] = {}
+    for i, (seed, x) in enumerate(zip(mine["seed"], a)):
+        for j, (other, y) in enumerate(zip(theirs["seed"], b)):
+            off = abs(math.log(x / y)) if seed == other else math.inf  # nan where one is not calibrated
+            if off <= near and off < pairs.get(int(seed), (math.inf, 0, 0))[0]:
+                pairs[int(seed)] = (off, i, j)
+    chosen = sorted(pairs)
+    return tuple(rows.iloc[[pairs[seed][k] for seed in chosen]].set_axis(chosen)
+                 for k, rows in ((1, mine), (2, theirs)))  # fmt: skip
+
+
+def _compute(row: pd.Series, compute: str, clock: Clock) -> float:
+    """Images, or seconds; nan where the arm's are not calibrated."""
+    if compute == COMPUTE[0]:
+        return row["images"]
+    ms, guide = clock.get((row["arm"], row["alike"]), (math.nan, math.nan))
+    return row["steps"] * ms / 1000 + (guide if compute == COMPUTE[2] else 0.0)
+
+
+def twins_of(mine: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """The plain runs of a group that an arm may be held against: of its shape, or of another family of its size."""
+    plain, one = group[group["plain"]], mine.iloc[0]
+    if one["family"] == "dit":
+        return plain[(plain[SHAPE].astype(str) == one[SHAPE].astype(str)).all(axis=1)]
+    return plain[plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)]
+
+
+def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
+    """A row for each arm that is not plain, and each of COMPUTE: the ratio of its distance to its twin's (below 1 is
+    better) with what verdicts.Verdict has of it; where there is no pair, word is UNTESTED and `why_not` says why.
+
+    update_ratio: seconds of an update over the twin's, as calibrated; guide_seconds likewise; runs and twin_runs: ids,
+    by seed. p_t is corrected by Holm over the arms of one shape and compute that have ENOUGH seeds.
+    """
+    rows = arms(table)
+    seconds, found = clock(rows, calibration), []
+    for _, group in rows[rows["protocol"] != ""].groupby(["alike", "protocol"], sort=False):
+        for _, mine in group[~group["plain"]].groupby("arm", sort=False):
+            others = twins_of(mine, group)
+            for compute in COMPUTE if mine["guide"].iloc[0] else COMPUTE[:2]:
+                pairs = pairings(mine, others, compute, seconds)
+                found += [(_row(pair.mine, compute, pair, seconds), pair) for pair in pairs]
+                if not pairs:
+                    why = _why_not(mine, others, compute, seconds)
+                    found.append((_row(mine, compute, None, seconds) | {"why_not": why}, None))
+    _correct(found)
+    return pd.DataFrame([row for row, _ in found], columns=COLUMNS)
+
+
+def _correct(found: list[tuple[dict[str, object], Pairing | None]]) -> None:
+    """Holm over the arms of one shape and compute, of those whose seeds are enough for a verdict."""
+    together: dict[tuple[object, ...], dict[str, float]] = {}
+    for i, (row, _) in enumerate(found):
+        if row["seeds"] >= ENOUGH:
+            together.setdefault((row["shape"], row["compute"]), {})[str(i)] = row["p_t"]
+    for p_values in together.values():
+        for i, p in holm(p_values).items():
+            row, pair = found[int(i)]
+            row |= dataclasses.asdict(pair.verdict(p))
+
+
+def _row(mine: pd.DataFrame, compute: str, pair: Pairing | None, clock: Clock) -> dict[str, object]:
+    one = mine.iloc[0]
+    ms, guide = clock.get((one["arm"], one["alike"]), (math.nan, math.nan))
+    row = {name: one[name] for name in ("method", "shape", "params", "images")}
+    row |= {"size": _size(one), "compute": compute, "guide_seconds": guide, "runs": (), "twin_runs": ()}
+    if pair is None:
+        return row | {"twin": "", "word": UNTESTED, "seeds": 0}
+    other = pair.twin.iloc[0]
+    theirs, _ = clock.get((other["arm"], other["alike"]), (math.nan, math.nan))
+    return row | dataclasses.asdict(pair.verdict()) | {
+        "twin": f"{_size(other)} {other['method']}", "update_ratio": ms / theirs, "why_not": "",
+        "runs": tuple(pair.mine["run"]), "twin_runs": tuple(pair.twin["run"]),
+    }  # fmt: skip
+
+
+def _size(row: pd.Series) -> str:
+    return f"{row['depth']:.0f}x{row['width']:.0f}"
+
+
+def _why_not(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> str:
+    if others.empty:
+        return "no plain run of this shape and recipe" if mine["family"].iloc[0] == "dit" else (
+            f"no plain DiT within {NEAR:.0%} of its parameters")  # fmt: skip
+    if compute == COMPUTE[0]:
+        return "no plain run of as many images and the same seed"
+    for rows, whose in ((mine, "its"), (others, "its twin's")):
+        if not {(row["arm"], row["alike"]) for _, row in rows.iterrows()} & clock.keys():
+            return f"{whose} updates are not timed beside others (benchmarks/arms.py)"
+    return f"no plain run within {CLOSE:.0%} of its seconds and of the same seed"

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab import arms
+from lab.arms import COMPUTE, UNTESTED, verdicts
+from lab.results import Store, table_of
+from lab.verdicts import compare, spread
+
+IMAGES, WALL, GUIDED = COMPUTE
+FD = dict(enumerate([1.50, 1.53, 1.47, 1.55, 1.49, 1.52]))
+GAINS = [0.90, 0.92, 0.89, 0.91, 0.93, 0.90]
+BASE = {
+    "data": "toy", "teacher": "run:unet", "pairs": 10.0, "batch": 64.0, "role": "student", "state": "done",
+    "extractor": "cnn", "samples": 1000.0, "eval_seed": 7.0, "fd_reference": "train", "family": "dit", "patch": 4.0,
+    "depth": 4.0, "width": 40.0, "heads": 4.0, "mlp_hidden": 96.0, "shape": "d4w40h4p4m96", "params": 1.0e5,
+}  # fmt: skip
+GET = {"family": "get", "depth": 2.0, "width": 32.0, "shape": "getd2w32h4p4g3x6", "params": 0.97e5, "heads": 4.0}
+
+
+def run(method: str = "plain", seed: int = 0, factor: float = 1.0, steps: int = 6250, options: dict | None = None,
+        **columns: object) -> dict[str, object]:  # fmt: skip
+    extra = {} if method == "plain" else {method: options or {}}
+    guide = "run:big" if method in ("teaching_assistant", "multi_in_one") else ""
+    name = f"{method}-{columns.get('family', 'dit')}-{steps}-{json.dumps(options)}-{seed}"
+    row = BASE | {"method_short": method, "options": json.dumps({"pairs": {"l1": 1.0}} | extra), "guide": guide}
+    return row | {"run": name, "seed": float(seed), "steps": float(steps), "images": 64.0 * steps,
+                  "fd": FD.get(seed, 1.5) * factor} | columns  # fmt: skip
+
+
+def seeds(method: str = "plain", factors: list[float] | None = None, **more: object) -> list[dict[str, object]]:
+    return [run(method, seed, f, **more) for seed, f in enumerate(factors or [1.0] * 6)]
+
+
+def of(rows: list[dict[str, object]], calibration: object = None, **where: object) -> pd.Series:
+    found = verdicts(table_of(rows), calibration)
+    for name, value in where.items():
+        found = found[found[name] == value]
+    assert len(found) == 1, found
+    return found.iloc[0]
+
+
+def timed(*rows: tuple[dict[str, object], float, float]) -> dict[str, object]:
+    return {"rows": [{"run": row["run"], "ms": 10.0 * over, "over_plain": over, "guide_seconds": guide}
+                     for row, over, guide in rows]}  # fmt: skip
+
+
+def test_runs_of_the_same_seed_are_paired_at_equal_images_and_get_the_verdict_of_verdicts():
+    found = of(seeds() + seeds("teaching_assistant", GAINS), compute=IMAGES)
+    assert (found["word"], found["seeds"], found["size"], found["twin"]) == ("helps", 6, "4x40", "4x40 plain")
+    mine = {seed: FD[seed] * gain for seed, gain in enumerate(GAINS)}
+    wanted = compare(mine, FD, cov=spread(list(FD.values())))
+    assert all(
+        found[name] == pytest.approx(getattr(wanted, name)) for name in ("ratio", "low", "high", "p_t", "margin")
+    )
+    assert found["runs"][2] == "teaching_assistant-dit-6250-null-2" and found["twin_runs"][2] == "plain-dit-6250-null-2"
+
+
+@pytest.mark.parametrize("other", [{"pairs": 20.0}, {"lr": 0.1}, {"shape": "d5w40h4p4m96", "depth": 5.0},
+                                   {"images": 5.0}, {"seed": 9.0}, {"samples": 10.0}])  # fmt: skip
+def test_a_plain_run_that_differs_by_more_than_the_method_is_no_twin(other: dict[str, object]):
+    found = of([run(), run("ternary", **other)], compute=IMAGES, method="ternary")
+    assert found["word"] == UNTESTED and found["seeds"] == 0 and "no plain run" in found["why_not"]
+
+
+def test_equal_seconds_are_updates_times_what_they_take_and_the_guide_comes_on_top():
+    plain, ta = run(), run("teaching_assistant")
+    table = [plain, ta, run(steps=12500, factor=0.8), run(steps=16500, factor=0.7)]
+    known = timed((plain, 1.0, 0.0), (ta, 2.0, 40.0))  # 62.5 s, and 125 s with 40 more of the guide
+    found = verdicts(table_of(table), known).set_index("compute")
+    assert found["ratio"].to_dict() == pytest.approx({IMAGES: 1.0, WALL: 1 / 0.8, GUIDED: 1 / 0.7})
+    assert set(found["update_ratio"]) == {2.0} and set(found["guide_seconds"]) == {40.0}
+
+
+def test_equal_seconds_wait_for_both_arms_to_be_timed():
+    plain, ta = run(), run("teaching_assistant")
+    for known, said in [(None, "its updates are not timed"), (timed((ta, 2.0, 0.0)), "its twin's updates are not"),
+                        (timed((plain, 1.0, 0.0), (ta, 2.0, 0.0)), "no plain run within 3% of its seconds"),
+                        ({"rows": [{"odd": 1}]}, "its updates are not timed")]:  # fmt: skip
+        found = of([plain, ta], known, compute=WALL)
+        assert found["word"] == UNTESTED and said in found["why_not"]
+
+
+def test_a_student_of_another_family_is_held_against_plain_dits_of_its_size():
+    large = {"shape": "d12w64h4p4", "depth": 12.0, "width": 64.0, "params": 1e6}
+    found = of([*seeds(), run(**large), *seeds(factors=[1.2 + gain for gain in GAINS], **GET)], compute=IMAGES)
+    assert (found["method"], found["word"], found["twin"], found["size"]) == ("get", "hurts", "4x40 plain", "2x32")
+    alone = of([run(**large), run(**GET)], compute=IMAGES)
+    assert alone["word"] == UNTESTED and "no plain DiT within 5%" in alone["why_not"]
+
+
+def test_arms_of_one_method_are_told_apart_by_the_options_in_which_they_differ():
+    table = [run(), *(run("multi_in_one", options={"variant": v, "rate": 0.2}) for v in ("all", "agg"))]
+    assert set(verdicts(table_of(table))["method"]) == {"multi_in_one (variant all)", "multi_in_one (variant agg)"}
+
+
+def test_several_methods_of_one_shape_are_corrected_for_by_holm_where_they_have_seeds_enough():
+    one, two = seeds("manifold", GAINS), seeds("reparam", [0.97, 0.99, 1.01, 0.98, 0.96, 1.0])
+    alone = [of(seeds() + some, compute=IMAGES)["p_t"] for some in (one, two)]
+    both = verdicts(table_of(seeds() + one + two + [run("ternary", factor=0.5)]))
+    both = both[both["compute"] == IMAGES].set_index("method")
+    assert both["p_t"][["manifold", "reparam"]].tolist() == pytest.approx([2 * alone[0], alone[1]])
+    assert math.isnan(both["p_t"]["ternary"]) and both["word"]["ternary"] == "better in direction"
+
+
+def test_blocks_of_another_kind_are_a_method_beside_the_plain_ones():
+    found = of([run(), run(factor=0.9, shape="d4w40h4p4m96time")], compute=IMAGES)
+    assert (found["method"], found["twin"]) == ("time blocks", "4x40 plain")
+
+
+def test_without_seeds_of_the_plain_arm_no_margin_is_known():
+    found = of(seeds()[:1] + seeds("manifold", GAINS)[:1], compute=IMAGES)
+    assert np.isnan(found["margin"]) and found["seeds"] == 1
+
+
+def test_an_empty_folder_has_no_arm(tmp_path):
+    store = Store(tmp_path)
+    assert verdicts(store.table(), arms.calibration(store)).empty
+    assert list(verdicts(store.table())) == list(arms.COLUMNS)
