@@ -76,7 +76,7 @@ def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, floa
 def rows_of(net: nn.Module, batch: int, solver: str, rounds: int) -> list[dict[str, JSON]]:
     """One row for every noise level of the solver, or one of a one-step network."""
     config, quick = net.config, fast(net)
-    sigmas = diffusion.karras_sigmas(diffusion.solver_of(solver)[1])[:-1].tolist() if config.time else [None]
+    sigmas = diffusion.sigmas_of(solver)[:-1].tolist() if config.time else [None]
     z, y = diffusion.noise_of(range(batch), (config.channels, config.image_size, config.image_size), config.num_classes)
     rows = []
     for sigma in sigmas:

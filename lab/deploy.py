@@ -130,7 +130,7 @@ class Sampler(nn.Module):
     def __init__(self, net: nn.Module, sigma_data: float, solver: str) -> None:
         super().__init__()
         self.config, self.net, self.solver = net.config, diffusion.Denoiser(net, sigma_data), solver
-        self.sigmas = diffusion.karras_sigmas(diffusion.solver_of(solver)[1]).tolist()  # constants of an export
+        self.sigmas = diffusion.sigmas_of(solver).tolist()  # constants of an export
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:

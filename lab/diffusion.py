@@ -64,6 +64,17 @@ def draw_sigma(count: int, rng: torch.Generator, strata: int = 1) -> Tensor:
     return (P_MEAN + P_STD * torch.randn(count, generator=rng, device=rng.device)).exp()
 
 
+def guided(net: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, t: Tensor, y: Tensor, *, null: int,
+           scale: float, channels: int = 3) -> Tensor:  # fmt: skip
+    """Classifier-free guidance (arXiv 2207.12598, Eq. 6), F(null) + scale (F(y) - F(null)), in the first `channels`.
+
+    net(x, t, y) -> (B, C_out, H, W) is asked once about 2 B. As in published DiT, only the first 3 channels are guided;
+    of the others, a fourth of latents and the variance, what the class says stays.
+    """
+    told, free = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, torch.full_like(y, null)])).chunk(2)
+    return torch.cat([free[:, :channels].lerp(told[:, :channels], scale), told[:, channels:]], 1)
+
+
 # --- noise by seed ------------------------------------------------------------------------------
 
 
@@ -103,6 +114,13 @@ def karras_sigmas(steps: int) -> Tensor:
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
+def ddim_sigmas(steps: int) -> Tensor:
+    """EDM's noise levels with the step to 0 in the place of that to SIGMA_MIN, which of few steps would be one wasted;
+    those of n are every second one of 2 n; (steps + 1,) float64.
+    """
+    return torch.cat([karras_sigmas(steps + 1)[:-2], torch.zeros(1, dtype=torch.float64)])
+
+
 def heun(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | None = None) -> Tensor:
     """EDM's deterministic second-order sampler (Algorithm 1, S_churn 0); 2 steps - 1 evaluations."""
     x = sigmas[0] * z.double()  # float64: at sigma 80 a float32 step loses the image (EDM, app. D)
@@ -115,6 +133,19 @@ def heun(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | Non
             x_next = x + (s_next - s) * (d + d_next) / 2
         x = x_next
     return x
+
+
+def ddim(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | None = None) -> Tensor:
+    """DDIM without noise (arXiv 2010.02502, Eq. 12): Euler's method in EDM's variables; `steps` evaluations."""
+    x = sigmas[0] * z.double()
+    for s, s_next in zip(sigmas[:-1], sigmas[1:]):
+        x = ddim_step(x, _call(denoise, x, s, keep), s, s_next)
+    return x
+
+
+def ddim_step(x: Tensor, D: Tensor, s: Tensor | float, s_next: Tensor | float) -> Tensor:
+    """From noise level s to a lower one along what a denoiser says at s."""
+    return s_next / s * x + (1 - s_next / s) * D
 
 
 def dpmpp2m(denoise: DenoiseFn, z: Tensor, sigmas: Tensor, keep: list[Tensor] | None = None) -> Tensor:
@@ -145,16 +176,22 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-SOLVERS = {"heun": heun, "dpmpp2m": dpmpp2m}
+SOLVERS = {"ddim": ddim, "heun": heun, "dpmpp2m": dpmpp2m}
 SOLVER = "dpmpp2m-8"  # of a denoiser, unless another is named
 
 
 def solver_of(name: str) -> tuple[Callable, int]:
-    """The sampler and its number of steps for a name such as `heun-18` or `dpmpp2m-8`."""
+    """The sampler and its number of steps for a name such as `heun-18`, `dpmpp2m-8` or `ddim-4`."""
     kind, _, steps = name.partition("-")
-    if kind not in SOLVERS or not steps.isdigit() or int(steps) < 2:
-        raise ValueError(unknown("solver", name, ["heun-18", "dpmpp2m-8"]) + " (name-steps)")
+    if kind not in SOLVERS or not steps.isdigit() or int(steps) < (1 if kind == "ddim" else 2):
+        raise ValueError(unknown("solver", name, ["heun-18", "dpmpp2m-8", "ddim-4"]) + " (name-steps)")
     return SOLVERS[kind], int(steps)
+
+
+def sigmas_of(name: str) -> Tensor:
+    """The noise levels of a named solver, falling to 0; (steps + 1,) float64."""
+    solver, steps = solver_of(name)
+    return ddim_sigmas(steps) if solver is ddim else karras_sigmas(steps)
 
 
 def evaluations(name: str) -> int:
@@ -178,9 +215,9 @@ def solve(denoise: DenoiseFn, z: Tensor, name: str, *, keep: int = 0, sigmas: Se
 
         x, found = solve(there, z.cpu(), name, keep=keep, sigmas=sigmas)
         return x.to(z.device), None if found is None else found.to(z.device)
-    solver, steps = solver_of(name)
+    solver, _ = solver_of(name)
     path: list[Tensor] | None = [] if keep else None
-    x = solver(denoise, z, karras_sigmas(steps).to(z.device) if sigmas is None else sigmas, path).float()
+    x = solver(denoise, z, sigmas_of(name).to(z.device) if sigmas is None else sigmas, path).float()
     if not path:
         return x, None
     chosen = torch.linspace(0, len(path) - 1, keep + 1)[1:].round().long().tolist()

@@ -63,10 +63,11 @@ class CallableTeacher:
     solver: str = "dpmpp2m-8"
     name: str = "callable"
     compiled: bool = False
+    guidance: float = 1.0  # that the function draws with, above 1 by two passes of its network
 
     @property
     def evaluations(self) -> int:
-        return diffusion.evaluations(self.solver)
+        return diffusion.evaluations(self.solver) * (1 if self.guidance == 1 else 2)
 
     @torch.inference_mode()
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
@@ -235,13 +236,17 @@ def source_of(named: TeacherName) -> str:
     return source
 
 
-def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch.device = "cpu") -> CallableTeacher:
+def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch.device = "cpu",
+                  guidance: float = 1.0) -> CallableTeacher:  # fmt: skip
     """A diffusers pipeline of pixels (unconditional U-Net, class-conditional DiT) as an ODE teacher.
 
     Whatever scheduler it came with, the network is read as a denoiser D(x, sigma) through the noise
     schedule it was trained on and sampled with our solvers. Raises ValueError with the reason where
     that can't be done: an unknown kind of network or prediction, weights that are not the network's, latents of a VAE,
     images without a square. The pipeline's own class, which may be one that only its maker has, is not looked at.
+
+    With `guidance`, a DiT's images are drawn by classifier-free guidance of that scale; `register` makes such a teacher
+    known, for a pipeline's name alone has none.
     """
     net, scheduler = _network(source), _scheduler(source)
     schedule = getattr(scheduler, "alphas_cumprod", None)
@@ -256,12 +261,14 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
                          f"least 0; it begins with {schedule[0]:g} and ends with {schedule[-1]:g}")  # fmt: skip
     net = net.eval().requires_grad_(False).to(device)
     side = _side(source, net.config.sample_size)
-    denoise = DiscreteDenoiser(net, schedule, prediction, device=device)
+    denoise = DiscreteDenoiser(net, schedule, prediction, device=device, guidance=guidance)
+    if guidance != 1 and denoise.null is None:
+        raise ValueError(f"pipeline {source!r} has no label of no class, so guidance must be 1, got {guidance}")
     spec = ImageSpec(
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
         num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
     )  # fmt: skip
-    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}")
+    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}", guidance=guidance)
 
 
 def _network(source: str) -> nn.Module:
@@ -377,15 +384,19 @@ class DiscreteDenoiser:
     """D(x; sigma) of a network trained on a discrete variance-preserving schedule (EDM, Table 1, "iDDPM")."""
 
     def __init__(self, net: nn.Module, alphas_cumprod: Tensor, prediction: str, *,
-                 device: str | torch.device = "cpu") -> None:  # fmt: skip
-        self.net, self.prediction = net, prediction
+                 device: str | torch.device = "cpu", guidance: float = 1.0) -> None:  # fmt: skip
+        self.net, self.prediction, self.guidance = net, prediction, guidance
         self.wide = diffusion.widest(torch.device(device))
         a = alphas_cumprod.cpu().double()
         # (T,), rising with the timestep. A schedule may begin without noise, and ln(0) is no place to interpolate from.
         self.log_sigmas = ((1 - a) / a).sqrt().clamp(min=diffusion.SIGMA_MIN / 2).log().to(self.wide).to(device)
         self.ours: DiT | None = None
-        if type(net).__name__ == "DiTTransformer2DModel":
-            self.num_classes = net.config.num_embeds_ada_norm
+        self.null: int | None = None  # the label of no class, behind the others
+        if isinstance(net, DiT):
+            self.num_classes, self.ours = net.config.num_classes, net
+            self.null = self.num_classes if net.config.null_class else None
+        elif type(net).__name__ == "DiTTransformer2DModel":
+            self.num_classes = self.null = net.config.num_embeds_ada_norm
             self.ours = _as_ours(net, device)
             self.net = self.ours or net
         else:
@@ -403,17 +414,23 @@ class DiscreteDenoiser:
         s = sigma.to(self.wide).view(-1, 1, 1, 1)
         c_in = 1 / (s**2 + 1).sqrt()
         scaled, t = (c_in * x).float(), self.timestep(sigma).float()
-        if self.ours is not None:
-            out = self.ours(scaled, t, y)  # (B, C or 2 C, H, W)
+        if self.guidance == 1:
+            out = self._raw(scaled, t, y)
         else:
-            labels = {"class_labels": y} if self.num_classes else {}
-            out = self.net(scaled, t, **labels).sample
+            out = diffusion.guided(self._raw, scaled, t, y, null=self.null, scale=self.guidance,
+                                   channels=min(3, x.shape[1]))  # fmt: skip
         out = out[:, : x.shape[1]].to(self.wide)
         if self.prediction == "epsilon":
             return x - s * out
         if self.prediction == "v_prediction":
             return c_in**2 * x - s * c_in * out
         return out
+
+    def _raw(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """(B, C, H, W), (B,), (B,) -> what the network says, (B, C or 2 C, H, W)."""
+        if self.ours is not None:
+            return self.ours(x, t, y)
+        return self.net(x, t, **({"class_labels": y} if self.num_classes else {})).sample
 
 
 def _as_ours(net: nn.Module, device: str | torch.device) -> DiT | None:

@@ -36,6 +36,30 @@ def test_noise_levels_are_edms(edm):
     torch.testing.assert_close(diffusion.karras_sigmas(18)[:-1], edm["t_steps_18"].double(), atol=1e-10, rtol=0)
 
 
+def test_ddim_steps_along_the_line_of_its_estimate_and_ends_at_the_last_one(edm):
+    D = gaussian(edm["mu"])
+    one = D(80 * edm["z"].double(), torch.full((2,), 80.0)).float()
+    torch.testing.assert_close(diffusion.solve(D, edm["z"], "ddim-1")[0], one, atol=1e-5, rtol=0)
+    sigmas = torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64)
+    x = 3 * edm["z"].double()
+    middle = x + (1 - 3) * (x - D(x, torch.full((2,), 3.0))) / 3  # Euler's step of dx/dsigma
+    torch.testing.assert_close(diffusion.ddim(D, edm["z"], sigmas), D(middle, torch.ones(2)), atol=1e-10, rtol=0)
+
+
+def test_the_error_of_ddim_falls_at_first_order(edm):
+    errors = [(diffusion.solve(gaussian(edm["mu"]), edm["z"], f"ddim-{n}")[0] - edm["exact_ode"]).abs().mean()
+              for n in (64, 128)]  # fmt: skip
+    assert 0.85 < math.log2(errors[0] / errors[1]) < 1.15
+
+
+def test_levels_of_few_ddim_steps_are_those_of_twice_as_many_and_begin_and_end_as_edms():
+    for n in (1, 2, 4):
+        few, more = diffusion.sigmas_of(f"ddim-{n}"), diffusion.sigmas_of(f"ddim-{2 * n}")
+        assert len(few) == n + 1 and few[0] == pytest.approx(80) and few[-1] == 0
+        torch.testing.assert_close(few, more[::2], atol=1e-9, rtol=0)
+    assert diffusion.sigmas_of("ddim-2")[1] == pytest.approx(2.515, abs=1e-3)  # ((80^(1/7) + 0.002^(1/7)) / 2)^7
+
+
 @pytest.mark.parametrize("solver", [diffusion.dpmpp2m, diffusion.heun])
 def test_the_error_against_the_exact_ode_falls_at_second_order(edm, solver):
     errors = [
@@ -122,7 +146,7 @@ def test_evaluations_are_counted_right(edm, name, count):
     assert len(calls) == count == diffusion.evaluations(name)
 
 
-@pytest.mark.parametrize("name", ["euler-8", "heun", "heun-1", "dpmpp2m-x"])
+@pytest.mark.parametrize("name", ["euler-8", "heun", "heun-1", "dpmpp2m-x", "ddim-0"])
 def test_an_unknown_solver_is_named(name):
     with pytest.raises(ValueError, match="unknown solver"):
         diffusion.solver_of(name)

@@ -16,7 +16,7 @@ from lab.models.taps import Taps
 
 @pytest.fixture(scope="module")
 def published():
-    file = dict(np.load(DATA / "dit_forward.npz"))
+    file = dict(np.load(DATA / "parity" / "dit_forward.npz"))
     config = DiTConfig(
         image_size=8, channels=4, out_channels=8, num_classes=10, null_class=True, time=True, patch=2, depth=2, width=64
     )

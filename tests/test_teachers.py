@@ -71,6 +71,17 @@ def test_a_class_conditional_dit_pipeline_is_a_teacher_with_classes(pipelines):
     assert not torch.allclose(images, other)
 
 
+def test_guidance_takes_two_passes_and_a_label_of_no_class(pipelines):
+    source = str(pipelines / "dit")
+    plain, guided = (teachers.load_pipeline(source, solver="heun-3", guidance=scale) for scale in (1.0, 3.0))
+    assert (plain.evaluations, guided.evaluations) == (5, 10)
+    x, y, sigma = torch.randn(2, 3, 8, 8), torch.tensor([0, 4]), torch.tensor([0.7, 5.0])
+    told, free = plain.denoise(x, sigma, y), plain.denoise(x, sigma, torch.full_like(y, 5))
+    torch.testing.assert_close(guided.denoise(x, sigma, y), free + 3 * (told - free), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="has no label of no class, so guidance must be 1, got 3"):
+        teachers.load_pipeline(str(pipelines / "ddpm"), guidance=3)
+
+
 @pytest.mark.parametrize(("like_ours", "change"), [(True, {}), (False, {"norm_eps": 1e-5}), (False, {"embedders": 1})])
 def test_a_dit_pipeline_is_our_network_where_it_computes_the_same_and_is_diffusers_elsewhere(like_ours, change):
     import diffusers

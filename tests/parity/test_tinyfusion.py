@@ -7,7 +7,8 @@ from torch import nn
 
 from lab import models
 from lab.config import DiTConfig
-from lab.methods.depth_pruning import Group, gumbel_onehot, masked_gap, options
+from lab.ddpm import Schedule
+from lab.methods.depth_pruning import Group, MaskedFeatures, gumbel_onehot, masked_gap, options
 from lab.models.dit import from_published
 
 
@@ -51,3 +52,19 @@ def test_the_masked_gap_is_the_published_one(arrays) -> None:
     links = file["target_layers"].tolist()
     gaps = [masked_gap(mine, file["teacher_feats"][at], both=False) for mine, at in zip(file["student_feats"], links)]
     torch.testing.assert_close(torch.stack(gaps).mean(0), file["feat_loss"], atol=1e-5, rtol=1e-6)
+
+
+def test_the_whole_loss_of_recovery_with_its_variational_terms_is_the_published_one(arrays) -> None:
+    """As `masked_features` weights it: the objective has what the guide's output leaves, the features their own."""
+    file, schedule = arrays("tinyfusion_maskedkd.npz"), Schedule()
+    x0, t, out, guide = (file[name] for name in ("x0", "t", "student_out", "teacher_out"))
+    x_t = schedule.noised(x0, t, file["noise"])
+    own = schedule.losses(out, x0, x_t, t, file["noise"])
+    taught = {"mse": (out - guide)[:, :4].square().mean((1, 2, 3)), "vb": schedule.vb(out, x0, x_t, t, teacher=guide)}
+    for mine, theirs in [(own["mse"], "mse"), (own["vb"], "vb"), (taught["vb"], "vb_kd"), (sum(own.values()), "gt"),
+                         (sum(taught.values()), "kd_loss")]:  # fmt: skip
+        torch.testing.assert_close(mine, file[theirs], atol=1e-5, rtol=0)
+    method = MaskedFeatures(output=float(file["alpha_kd"]), features=float(file["beta_feat"]))
+    whole = (method.objective_weight(0.0) * sum(own.values()) + method.output * sum(taught.values())
+             + method.features * file["feat_loss"])  # fmt: skip
+    torch.testing.assert_close(whole, file["loss"], atol=1e-5, rtol=0)
