@@ -3,9 +3,9 @@
     store = Store()
     print(verdicts(store.table(), calibration(store)))
 
-An arm is a method with its options, guide and start, on one shape, over the seeds it was trained with. Its twin is the
-plain arm that shares the rest of the recipe; that of another family (GET) is the plain DiT nearest to it in size. A
-pair is one run of each of the same seed, at
+An arm is a method with its options and guide on one shape, over the seeds it was trained with. Its twin is the plain
+arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size. A pair is one run of
+each of the same seed, at
 
     equal images      as many images seen
     wall-clock        as many seconds of training: updates times the seconds of one, which benchmarks/arms.py measured
@@ -33,8 +33,8 @@ CLOSE = 0.03  # of the seconds: the median of a few rounds is hardly surer
 NEAR = 0.05  # of the parameters: networks of one size, as in principles
 UNTESTED = "not tested"
 # What the recipes of an arm and its twin share, beside the options of the objective and the shape.
-ALIKE = ["data", "classes", "teacher", "solver", "pairs", "batch", "optimizer", "lr", "betas", "warmup", "schedule",
-         "clip", "ema", "dtype"]  # fmt: skip
+ALIKE = ["data", "classes", "teacher", "solver", "pairs", "start", "batch", "optimizer", "lr", "betas", "warmup",
+         "schedule", "clip", "ema", "dtype"]  # fmt: skip
 SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden"]
 Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
 COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",
@@ -47,8 +47,8 @@ def calibration(store: Store) -> JSON:
 
 
 def arms(table: pd.DataFrame) -> pd.DataFrame:
-    """The students of `Store.table()` that were trained, with `method` (a name; options, guide and start where they
-    tell two arms apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`.
+    """The students of `Store.table()` that were trained, with `method` (a name, and the options and guide that tell
+    arms of one name apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`.
     """
     table = complete(table)
     rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
@@ -61,11 +61,11 @@ def arms(table: pd.DataFrame) -> pd.DataFrame:
     parts = [
         {f"{name}.{option}": value for name, use in one.items() if name not in OBJECTIVES
          for option, value in use.items()}
-        | {"guide": label.get(guide.removeprefix("run:"), guide), "start": [label.get(s, s) for s in start or ()]}
-        for one, guide, start in zip(uses, rows["guide"], rows["start"])
+        | {"guide": label.get(guide.removeprefix("run:"), guide)}
+        for one, guide in zip(uses, rows["guide"])
     ]  # fmt: skip
     names = [_name(*row) for row in zip(rows["family"], rows["shape"], rows["method_short"])]
-    rows["plain"] = [name == "plain" and not part["guide"] and not part["start"] for name, part in zip(names, parts)]
+    rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
     rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
                    for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip
     rows["method"] = _apart(names, parts)
@@ -225,7 +225,7 @@ def _size(row: pd.Series) -> str:
 
 def _why_not(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> str:
     if others.empty:
-        return "no plain run of this shape and recipe" if mine["family"].iloc[0] == "dit" else (
+        return "no plain run of this shape, recipe and start" if mine["family"].iloc[0] == "dit" else (
             f"no plain DiT within {NEAR:.0%} of its parameters")  # fmt: skip
     if compute == COMPUTE[0]:
         return "no plain run of as many images and the same seed"

@@ -27,7 +27,7 @@ def run(method: str = "plain", seed: int = 0, factor: float = 1.0, steps: int = 
         **columns: object) -> dict[str, object]:  # fmt: skip
     extra = {} if method == "plain" else {method: options or {}}
     guide = "run:big" if method in ("teaching_assistant", "multi_in_one") else ""
-    name = f"{method}-{columns.get('family', 'dit')}-{steps}-{json.dumps(options)}-{seed}"
+    name = f"{method}-{columns.get('family', 'dit')}-{steps}-{json.dumps(options)}-{seed}{columns.get('start', '')}"
     row = BASE | {"method_short": method, "options": json.dumps({"pairs": {"l1": 1.0}} | extra), "guide": guide}
     return row | {"run": name, "seed": float(seed), "steps": float(steps), "images": 64.0 * steps,
                   "fd": FD.get(seed, 1.5) * factor} | columns  # fmt: skip
@@ -62,7 +62,8 @@ def test_runs_of_the_same_seed_are_paired_at_equal_images_and_get_the_verdict_of
 
 
 @pytest.mark.parametrize("other", [{"pairs": 20.0}, {"lr": 0.1}, {"shape": "d5w40h4p4m96", "depth": 5.0},
-                                   {"images": 5.0}, {"seed": 9.0}, {"samples": 10.0}])  # fmt: skip
+                                   {"images": 5.0}, {"seed": 9.0}, {"samples": 10.0},
+                                   {"start": ["big"]}])  # fmt: skip
 def test_a_plain_run_that_differs_by_more_than_the_method_is_no_twin(other: dict[str, object]):
     found = of([run(), run("ternary", **other)], compute=IMAGES, method="ternary")
     assert found["word"] == UNTESTED and found["seeds"] == 0 and "no plain run" in found["why_not"]
@@ -111,6 +112,12 @@ def test_several_methods_of_one_shape_are_corrected_for_by_holm_where_they_have_
 def test_blocks_of_another_kind_are_a_method_beside_the_plain_ones():
     found = of([run(), run(factor=0.9, shape="d4w40h4p4m96time")], compute=IMAGES)
     assert (found["method"], found["twin"]) == ("time blocks", "4x40 plain")
+
+
+def test_a_finish_is_held_against_as_many_images_more_of_plain_training_from_the_same_start():
+    longer, drifting = (run(m, factor=f, start=["small"]) for m, f in (("plain", 0.99), ("drifting", 0.8)))
+    found = of([run(), longer, drifting], compute=IMAGES)
+    assert found["ratio"] == pytest.approx(0.8 / 0.99) and found["method"] == "drifting"
 
 
 def test_without_seeds_of_the_plain_arm_no_margin_is_known():
