@@ -33,8 +33,8 @@ CLOSE = 0.03  # of the seconds: the median of a few rounds is hardly surer
 NEAR = 0.05  # of the parameters: networks of one size, as in principles
 UNTESTED = "not tested"
 # What the recipes of an arm and its twin share, beside the options of the objective and the shape.
-ALIKE = ["data", "classes", "teacher", "solver", "pairs", "start", "batch", "optimizer", "lr", "betas", "warmup",
-         "schedule", "clip", "ema", "dtype"]  # fmt: skip
+ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "start", "batch", "optimizer", "lr", "betas",
+         "warmup", "schedule", "clip", "ema", "dtype"]  # fmt: skip
 SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden"]
 Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
 COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",

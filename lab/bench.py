@@ -32,7 +32,6 @@ from lab.devices import predict, runner
 from lab.devices.predict import Card
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
-from lab.diffusion import SOLVER
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
@@ -95,18 +94,19 @@ def _uint8(image: np.ndarray) -> np.ndarray:
 
 def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, threads: int | None = None,
             scope: str = "core", preset: str | Preset = "quick", device: str = "cpu", precision: str = "fp32",
-            solver: str = SOLVER, ambient: float | None = None) -> dict[str, JSON]:  # fmt: skip
+            solver: str | None = None, ambient: float | None = None) -> dict[str, JSON]:  # fmt: skip
     """Time a finished run and store the report, which it gives.
 
-    threads None = as many as torch takes now; ambient: the room's temperature in degrees Celsius. Raises ValueError
-    for a wrong name, LookupError for a run without weights or a runtime that is not here, Refused for a publishable
-    preset while the machine is busy, TooLarge for a batch that does not fit in the memory that is free.
+    A denoiser's solver None = the run's own; threads None = as many as torch takes now; ambient: the room's
+    temperature in degrees Celsius. Raises ValueError for a wrong name, LookupError for a run without weights or a
+    runtime that is not here, Refused for a publishable preset while the machine is busy, TooLarge for a batch that
+    does not fit in the memory that is free.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     if scope not in SCOPES:
         raise ValueError(unknown("scope", scope, SCOPES))
-    chosen, backend = runner.preset_of(preset), runtime_of(runtime)
+    chosen, backend, solver = runner.preset_of(preset), runtime_of(runtime), solver or run.recipe.drawn_by
     before = runner.look(chosen)
     idle = runner.idle_w(runner.HERE)
     _sha256(run)
@@ -234,7 +234,7 @@ def checks(image: np.ndarray, reference: np.ndarray, precision: str) -> dict[str
 
 def sweep(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str] = ("eager",), batches: Sequence[int] = (1,),
           threads: Sequence[int | None] = (None,), scopes: Sequence[str] = ("core",), preset: str | Preset = "quick",
-          device: str = "cpu", precisions: Sequence[str] = ("fp32",), solver: str = SOLVER, force: bool = False,
+          device: str = "cpu", precisions: Sequence[str] = ("fp32",), solver: str | None = None, force: bool = False,
           ambient: float | None = None) -> list[dict[str, JSON]]:  # fmt: skip
     """Time every combination that has no report of this machine yet, with a progress bar; gives the new reports.
 
@@ -278,7 +278,7 @@ class Timing:
 
 def plan(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str], batches: Sequence[int],
          threads: Sequence[int | None], scopes: Sequence[str], preset: str | Preset, device: str,
-         precisions: Sequence[str], solver: str = SOLVER, force: bool = False) -> list[Timing]:  # fmt: skip
+         precisions: Sequence[str], solver: str | None = None, force: bool = False) -> list[Timing]:  # fmt: skip
     """What `sweep` would time, in its order."""
     known_as, forms = runner.preset_of(preset).known_as, forms_of(runtimes, precisions)
     there = set() if force else _there(store.reports())
@@ -346,8 +346,8 @@ def _sha256(run: Run) -> str:
     return student["weights_sha256"]
 
 
-def _evaluations(run: Run, solver: str) -> int:
-    return diffusion.evaluations(solver) if run.config.time else 1
+def _evaluations(run: Run, solver: str | None) -> int:
+    return diffusion.evaluations(solver or run.recipe.drawn_by) if run.config.time else 1
 
 
 # --- two sessions against each other ------------------------------------------------------------

@@ -26,7 +26,7 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {
-    ("recipe", "guide"): None, ("dit", "block"): "adaln", ("dit", "head_dim"): None,
+    ("recipe", "guide"): None, ("recipe", "sampler"): None, ("dit", "block"): "adaln", ("dit", "head_dim"): None,
     ("dit", "adaln_norm"): False,
 }  # fmt: skip
 
@@ -329,6 +329,7 @@ class Recipe:
     teacher: str | None = None  # who made the pairs, and the reference: as TeacherName.parse reads it
     pairs: int = 0  # how many pairs of the teacher; 0 = none needed
     solver: str = "dpmpp2m-8"  # how the pairs were made
+    sampler: str | None = None  # how a denoising student draws; None = as the pairs were made
     guide: str | None = None  # a run (or alias) whose frozen network is asked beside the student; None = nobody
     student: NetConfig = DiTConfig()
     start: tuple[str, ...] = ()  # ids of runs whose weights this one begins with
@@ -350,6 +351,11 @@ class Recipe:
     def images(self) -> int:
         """How many images training sees."""
         return self.steps * self.batch
+
+    @property
+    def drawn_by(self) -> str:
+        """The solver by which a denoising student draws."""
+        return self.sampler or self.solver
 
     @property
     def id(self) -> str:

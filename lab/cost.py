@@ -50,7 +50,7 @@ def of_run(run: Run) -> dict[str, JSON]:
     if not isinstance(student, dict):
         raise LookupError(f"run {run.id} has no finished network yet; its state is {run.status().state!r}")
     cost = of_config(config)
-    evaluations = diffusion.evaluations(run.recipe.solver) if config.time else 1
+    evaluations = diffusion.evaluations(run.recipe.drawn_by) if config.time else 1
     ready = {k: v for k, v in cost.items() if k.endswith("_deployed")}
     request = {k: v for k, v in cost.items() if k == "params_request"}  # of all that are kept, those that an image asks
     if ready:

@@ -124,7 +124,7 @@ def assemble(job: Job, store: Store, device: torch.device, *, compiled: bool = F
     if starts and "starts" not in job.needs:
         student.load_state_dict(starts[0].net.state_dict())
     for method in methods:
-        student = method.prepare(student, Roles(spec, guide, starts, device))
+        student = method.prepare(student, Roles(spec, guide, starts, device, recipe.drawn_by))
     student.to(device)
     for method in methods:
         method.own.to(device)
@@ -225,7 +225,7 @@ def digits_student(store: Store, *, steps: int = 600) -> Run:
 def snapshot(run: Run, net: nn.Module, spec: data.ImageSpec, images: int, device: torch.device) -> None:
     """The 16 common noises as the network draws them now: snapshots/<images seen>.png, 8 x 2."""
     y = diffusion.sheet_classes(len(SNAPSHOT_SEEDS), net.config.num_classes)
-    drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, solver=run.recipe.solver, device=device)
+    drawn, _ = generate(net, spec, SNAPSHOT_SEEDS, y=y, solver=run.recipe.drawn_by, device=device)
     write_whole(run.path / "snapshots" / f"{images}.png", sheets.png(drawn.numpy(), 8))
 
 
@@ -233,7 +233,7 @@ def sheet(run: Run, net: nn.Module, spec: data.ImageSpec, device: torch.device) 
     """samples.npz and samples.png: the 64 common noises with classes 0, 1, 2, ... in turn if the net takes one."""
     seeds = diffusion.SHEET_SEEDS
     y = diffusion.sheet_classes(len(seeds), net.config.num_classes)
-    drawn, _ = generate(net, spec, seeds, y=y, solver=run.recipe.solver, device=device)
+    drawn, _ = generate(net, spec, seeds, y=y, solver=run.recipe.drawn_by, device=device)
     buffer = io.BytesIO()
     told = {} if y is None else {"classes": y.numpy()}
     np.savez_compressed(buffer, images=drawn.numpy(), seeds=np.array(seeds), **told)

@@ -111,8 +111,8 @@ def _weights(run: Run) -> str:
 
 def _opened(run: Run, runtime: str, precision: str, threads: int | None, device: str) -> Session:
     backend = get(runtime)
-    path = backend.export(run, precision, solver=run.recipe.solver)
-    return backend.open(path, device=device, threads=threads, precision=precision, solver=run.recipe.solver)
+    path = backend.export(run, precision, solver=run.recipe.drawn_by)
+    return backend.open(path, device=device, threads=threads, precision=precision, solver=run.recipe.drawn_by)
 
 
 class _Right:
@@ -125,7 +125,7 @@ class _Right:
     def off(self, session: Session, precision: str) -> tuple[bool, float]:
         """(whether a session's images pass, their mean difference)."""
         if self._image is None:
-            self._image = bench.reference(self.run, session, CHECKED, self.device, self.run.recipe.solver)
+            self._image = bench.reference(self.run, session, CHECKED, self.device, self.run.recipe.drawn_by)
         image = session(*bench.fixed_inputs(session, CHECKED))
         ok = bench.checks(image, self._image, precision)["output_ok"]
         return ok, float(np.abs(image - self._image).mean()) if np.isfinite(image).all() else math.inf
@@ -190,7 +190,7 @@ def _forms(run: Run, precisions: Sequence[str], device: str) -> list[tuple[str, 
 def _slow_to_make(run: Run, runtime: str, precision: str) -> bool:
     """Whether a file would have to be made first that takes up to a minute: a solver's, all its evaluations traced."""
     makes = run.config.time and RUNTIMES[runtime].exports
-    return makes and not artefacts.fresh(run, runtime, precision, run.recipe.solver)
+    return makes and not artefacts.fresh(run, runtime, precision, run.recipe.drawn_by)
 
 
 def _timed(reports: pd.DataFrame, weights: str, device: str, batch: int, threads: int,

@@ -35,8 +35,9 @@ ROOM = 1.2  # free space on disk, over what the answers take, from which they ar
 class Guide:
     """A frozen network, called as the loop calls the student: a denoiser with EDM's scaling, a one-step net plain."""
 
-    def __init__(self, name: str, net: nn.Module, spec: ImageSpec, *, digest: str = "") -> None:
-        self.name, self.spec, self.digest = name, spec, digest
+    def __init__(self, name: str, net: nn.Module, spec: ImageSpec, *, digest: str = "",
+                 solver: str = diffusion.SOLVER) -> None:  # fmt: skip
+        self.name, self.spec, self.digest, self.solver = name, spec, digest, solver  # the last: how a denoiser draws
         self.net = net.eval().requires_grad_(False)
         self.config: NetConfig = net.config
         self.tap_names: frozenset[str] = net.tap_names
@@ -56,7 +57,8 @@ class Guide:
 def load(run: Run, device: str | torch.device = "cpu") -> Guide:
     """A run's network as a guide. Raises LookupError where it has none yet."""
     net = load_student(run, device=device)
-    return Guide(run.id, net, spec_of_run(run), digest=str(run.read("student")["weights_sha256"]))
+    return Guide(run.id, net, spec_of_run(run), digest=str(run.read("student")["weights_sha256"]),
+                 solver=run.recipe.drawn_by)  # fmt: skip
 
 
 def by_shape(name: str, config: NetConfig) -> Guide:

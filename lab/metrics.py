@@ -352,7 +352,7 @@ def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = 
     images, y = _draw(run, net, setting)
     generated = extract(images, setting.extractor, batch=batch, device=device)
     values = _values(generated, real, reference) | _class_value(recipe, net, images, y)
-    if recipe.teacher and not run.config.time:
+    if recipe.teacher:
         values |= _teacher_values(recipe, store, spec, images, generated, setting)
     metrics = head | {"seconds": 0.0, "values": values, "checkpoints": _checkpoints(run, real, reference, setting)}
     metrics["seconds"] = round(time.monotonic() - began, 1)
@@ -375,7 +375,7 @@ def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EV
                          f"samples, got {seed}: the other noises serve training, sheets and the reference")  # fmt: skip
     head = {"weights_sha256": student["weights_sha256"], "extractor": extractor_of(recipe.data), "samples": count,
             "seed": seed}  # fmt: skip
-    return head | ({"solver": recipe.solver} if run.config.time else {})
+    return head | ({"solver": recipe.drawn_by} if run.config.time else {})
 
 
 def measured(run: Run, head: Mapping[str, JSON], *, force: bool = False) -> dict[str, JSON] | None:
@@ -403,7 +403,7 @@ def _not_missing(run: Run) -> None:
 def _draw(run: Run, net: nn.Module, setting: Setting) -> tuple[Tensor, Tensor | None]:
     """The run's images on the evaluation's seeds, uint8 (N, C, H, W), and their classes (N,)."""
     spec, recipe = spec_of_run(run), run.recipe
-    return generate(net, spec, setting.seeds, y=labels(recipe, spec, setting.seeds), solver=recipe.solver,
+    return generate(net, spec, setting.seeds, y=labels(recipe, spec, setting.seeds), solver=recipe.drawn_by,
                     batch=setting.batch, device=setting.device, title=f"images of {run.id[-32:]}",
                     name=run.id)  # fmt: skip
 

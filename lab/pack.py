@@ -62,7 +62,7 @@ def pack(run: Run, target: str, out: Path | str) -> Packed:
         raise ValueError(unknown("target", target, TARGETS))
     if why := RUNTIMES["onnxruntime"].missing():
         raise LookupError(why)
-    net = deploy.deploy(load_student(run), spec_of_run(run), run.recipe.solver)
+    net = deploy.deploy(load_student(run), spec_of_run(run), run.recipe.drawn_by)
     reference = reference_of(run)
     files, networks, left_out = reference.files(), [], []
     for precision in TARGETS[target]:
@@ -121,7 +121,7 @@ def _model(run: Run, net: nn.Module) -> dict[str, JSON]:
     `params` and `macs` are those of the finished network, as in bench.
     """
     counted, student = cost.of_config(net.config), run.read("student")
-    evaluations = diffusion.evaluations(run.recipe.solver) if net.config.time else 1
+    evaluations = diffusion.evaluations(run.recipe.drawn_by) if net.config.time else 1
     return {
         "model_id": run.id, "config": config_to_json(net.config), "weights_sha256": student["weights_sha256"],
         "params": counted["params"], "macs": counted["macs"],
@@ -156,7 +156,7 @@ def reference_of(run: Run) -> Reference:
     z = diffusion.noise_of(range(REFERENCE_IMAGES), spec_of_run(run).shape, 0)[0].numpy()
     classes = diffusion.sheet_classes(len(z), run.config.num_classes)
     y = None if classes is None else classes.numpy()
-    return Reference(z, y, artefacts.reference(run, z, y, solver=run.recipe.solver))
+    return Reference(z, y, artefacts.reference(run, z, y, solver=run.recipe.drawn_by))
 
 
 def _onnx(run: Run, net: nn.Module, precision: str, reference: Reference) -> tuple[bytes, tuple[float, float]]:

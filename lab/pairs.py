@@ -89,11 +89,14 @@ def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: s
     """The pairs of a teacher by alias or lasting name.
 
     Raises LookupError for a run without a finished network and for a function that is not registered, ValueError for
-    an unknown solver or pipeline, and for more estimates to keep than the solver makes.
+    an unknown pipeline or solver, or another one than the run's sampler, and for more estimates to keep than it makes.
     """
     lasting = teachers.resolve(teacher, store)
     digest = teachers.digest_of(lasting, store)
     _, steps = diffusion.solver_of(solver)
+    own = store.get(lasting).recipe.sampler if lasting.startswith("run:") else None
+    if own not in (None, solver):
+        raise ValueError(f"teacher {teacher} draws by {own}; set solver to that, got {solver}")
     if keep >= steps:
         raise ValueError(f"keep {keep} asks for more estimates than a path of {solver} has, which takes {steps} steps; "
                          f"keep at most {steps - 1}")  # fmt: skip

@@ -189,10 +189,13 @@ class _Planner:
         wrong += self._check_methods(recipe, methods)
         if not (recipe.data.startswith("folder:") or recipe.data in data.DATASETS):
             wrong.append(f"unknown data set {recipe.data!r}; known: {', '.join([*data.DATASETS, 'folder:<path>'])}")
-        try:
-            diffusion.solver_of(recipe.solver)
-        except ValueError as error:
-            wrong.append(str(error))
+        for solver in {recipe.solver, recipe.drawn_by}:
+            try:
+                diffusion.solver_of(solver)
+            except ValueError as error:
+                wrong.append(str(error))
+        if recipe.sampler and not recipe.student.time:
+            wrong.append(f"sampler is {recipe.sampler}, and a one-step student has nothing to solve; leave it out")
         needs = set().union(*(m.needs for m in methods))
         wrong += self._check_teacher(recipe, needs)
         try:

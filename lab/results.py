@@ -40,13 +40,13 @@ GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who want
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 BLOCKS_SCHEMA = "device_blocks.v1"
-OBJECTIVES = ("pairs", "denoise")  # methods with the main loss; lab.methods has them too, but needs torch
+OBJECTIVES = ("pairs", "denoise", "progressive")  # methods with the main loss; lab.methods has them too, but needs torch
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
 # What `Store.table()` always has, in this order: column -> dtype. Text is "" and a flag False where nothing is known.
 TABLE = {
     name: dtype
     for dtype, names in (
-        ("str", "run label data"), ("object", "classes"), ("str", "teacher guide solver"), ("float64", "pairs"),
+        ("str", "run label data"), ("object", "classes"), ("str", "teacher guide solver sampler"), ("float64", "pairs"),
         ("object", "start"), ("float64", "steps batch images"), ("str", "optimizer"), ("float64", "lr"),
         ("object", "betas"), ("float64", "warmup"), ("str", "schedule"), ("float64", "clip ema"), ("str", "dtype"),
         ("object", "keep"), ("float64", "seed"), ("str", "family"), ("bool", "time"),

@@ -69,14 +69,14 @@ class Student:
         y = _classes(y, len(z), self.spec.num_classes) if told else None
         teacher: teachers.Teacher = teachers.OneStepTeacher(self.net, self.spec, name=self.run.id)
         if self.net.config.time:
-            teacher = teachers.EdmTeacher(self.net, self.spec, name=self.run.id, solver=self.run.recipe.solver)
+            teacher = teachers.EdmTeacher(self.net, self.spec, name=self.run.id, solver=self.run.recipe.drawn_by)
         return teacher.sample(z.to(self.device), y if y is None else y.to(self.device)).images.clamp(-1, 1)
 
     def sample(self, seeds: Sequence[int], y: Tensor | Sequence[int] | int | None = None) -> Tensor:
         """uint8 images (N, C, H, W) on noise seeds; y: classes (N,), one class for all, or None = drawn by seed."""
         told = bool(self.net.config.num_classes)
         chosen = None if y is None or not told else _classes(y, len(seeds), self.spec.num_classes)
-        images, _ = generate(self.net, self.spec, seeds, y=chosen, solver=self.run.recipe.solver, device=self.device,
+        images, _ = generate(self.net, self.spec, seeds, y=chosen, solver=self.run.recipe.drawn_by, device=self.device,
                              name=self.run.id)  # fmt: skip
         return images
 

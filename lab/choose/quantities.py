@@ -45,6 +45,7 @@ QUANTITIES = METRICS | COSTS | {
     trained: Quantity(f"{COSTS[name].title} as trained", COSTS[name].unit) for name, trained in AS_TRAINED.items()
 } | {
     "speed_up": Quantity("Times faster than its teacher", more_is_better=True),
+    "evaluations": Quantity("Evaluations per image"),
     "depth": Quantity("Depth"),
     "width": Quantity("Width"),
     "train_seconds": Quantity("Training", "s"),

@@ -77,10 +77,10 @@ def pairs(args: argparse.Namespace) -> Answer:
 
 # Options of `run` that are fields of a Recipe, with how to read them; the same for its student.
 RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
-    "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "steps": count_of(0), "batch": count_of(1),
-    "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0), "schedule": str, "clip": float,
-    "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str), "guide": str,
-    "keep": list_of(int), "seed": int,
+    "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "sampler": str, "steps": count_of(0),
+    "batch": count_of(1), "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0),
+    "schedule": str, "clip": float, "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str),
+    "guide": str, "keep": list_of(int), "seed": int,
 }  # fmt: skip
 STUDENT_OPTIONS: dict[str, Callable[[str], Any]] = {  # those that a network of its family has
     "depth": count_of(0), "width": count_of(0), "heads": count_of(0), "patch": count_of(0), "mlp_hidden": count_of(0),
@@ -91,6 +91,7 @@ RECIPE_HELP = {
     "teacher": "an alias of teachers.json, a run, or pipeline:<folder or hub id>",
     "pairs": "how many of the teacher's pairs to learn from",
     "solver": "how the pairs are made: name-steps, such as heun-18",
+    "sampler": "how a denoising student draws, such as ddim-4; default: as the pairs are made",
     "steps": "updates; 0 = build and measure only",
     "batch": "images per update",
     "optimizer": "muon or adamw",

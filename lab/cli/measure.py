@@ -254,7 +254,8 @@ def export(args: argparse.Namespace) -> Answer:
              "would": "nothing, it is there" if not args.force and artefacts.fresh(found, name, precision)
              else "make it"} for name, precision in forms
         ])  # fmt: skip
-    made = [maker(name).export(found, precision, force=args.force) for name, precision in forms]
+    made = [maker(name).export(found, precision, force=args.force, solver=found.recipe.drawn_by)
+            for name, precision in forms]  # fmt: skip
     value = [{"folder": str(path), **artefacts.read(path)} for path in made]
     return Answer(value, table_text([_artefact(facts) for facts in value]))
 

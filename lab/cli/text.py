@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # The columns of a run that a person wants first.
-RUN_COLUMNS = ("label", "role", "state", "shape", "method", "params", "params_deployed", "file_mb",
-               "file_mb_deployed", "macs_image", "macs_deployed", "images", "fd", "kid",
+RUN_COLUMNS = ("label", "role", "state", "shape", "method", "evaluations", "params", "params_deployed",
+               "file_mb", "file_mb_deployed", "macs_image", "macs_deployed", "images", "fd", "kid",
                "class_accuracy")  # fmt: skip
 
 

@@ -47,6 +47,7 @@ COLUMNS: dict[str, Any] = {
     "data": C.TextColumn("Data"),
     "method": C.TextColumn("Method"),
     "shape": C.TextColumn("Shape"),
+    "evaluations": C.NumberColumn("Evaluations", help="Passes of the network for one image"),
     "params_m": C.NumberColumn("Parameters (M)", format="%.3f", help=choose.SIZES_SAID),
     "params_trained_m": C.NumberColumn("as trained (M)", format="%.3f", help="Parameters before deployment"),
     "fd": C.NumberColumn("FD", format="%.3f", help="Frechet distance; lower is better"),
@@ -73,7 +74,8 @@ COLUMNS: dict[str, Any] = {
     "error": C.TextColumn("Error", width="large"),
     "run": C.TextColumn("Id", width="large"),
 }
-FIRST = ["name", "state", "data", "method", "params_m", "params_trained_m", "fd", "done", "images", "minutes", "notes"]
+FIRST = ["name", "state", "data", "method", "evaluations", "params_m", "params_trained_m", "fd", "done", "images",
+         "minutes", "notes"]  # fmt: skip
 STATES = ["running", "queued", "stale", "stopped", "failed", "done", "unreadable"]
 
 

@@ -15,8 +15,8 @@ ICON = ":material/scatter_plot:"
 URL = "/tradeoff"
 
 VIEWS = ("2-D", "3-D", "Table")
-COLUMNS = ("name", "method", *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "runtime", "grade",
-           "speed_up", *METRICS, "fd_low", "fd_high", "on_front", "run")  # fmt: skip
+COLUMNS = ("name", "method", "evaluations", *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "runtime",
+           "grade", "speed_up", *METRICS, "fd_low", "fd_high", "on_front", "run")  # fmt: skip
 
 
 def axes(rows: pd.DataFrame, names: str) -> list[str]:

@@ -51,13 +51,15 @@ def side_by_side(
 
 
 def caption(facts: Mapping[str, object]) -> str:
-    """Parameters, FD and milliseconds of one row of a table, as far as they are known, in a line each."""
-    known = (finite(facts.get(k)) for k in ("params", "params_deployed", "fd", "latency_ms", "speed_up"))
-    params, deployed, fd, ms, speed_up = known
+    """Parameters, evaluations where they are several, FD and milliseconds of a table's row, as known, a line each."""
+    names = ("params", "params_deployed", "evaluations", "fd", "latency_ms", "speed_up")
+    params, deployed, evaluations, fd, ms, speed_up = (finite(facts.get(k)) for k in names)
     lines = []
     if params is not None:
         before = f" ({_count_said(params)} as trained)" if deployed else ""
         lines.append(f"{_count_said(deployed or params)} parameters{before}")
+    if evaluations is not None and evaluations > 1:
+        lines.append(f"{evaluations:.0f} evaluations")
     if fd is not None:
         lines.append(f"FD {fd:.3g}")
     if ms is not None:

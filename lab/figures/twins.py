@@ -16,8 +16,8 @@ def method_names(rows: pd.DataFrame) -> pd.Series:
 
 # What a run shares with the one that was trained like it but without a guide and without the methods beside its
 # objective: columns of `Store.table()`.
-TWIN = ["data", "teacher", "solver", "pairs", "shape", "images", "batch", "optimizer", "lr", "schedule", "ema", "dtype",
-        "seed"]  # fmt: skip
+TWIN = ["data", "teacher", "solver", "sampler", "pairs", "shape", "images", "batch", "optimizer", "lr", "schedule",
+        "ema", "dtype", "seed"]  # fmt: skip
 
 
 def plain_twins(table: pd.DataFrame) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lab import models
+from lab import diffusion, models
 from lab.config import JSON, NetConfig, Recipe, Use, cast, unknown
 from lab.data import Batch, ImageSpec
 from lab.models.layers import Linear, block_linears
@@ -80,6 +80,7 @@ class Roles:
     guide: Guide | None = None  # a frozen network that is asked beside the student
     starts: list[Finished] = field(default_factory=list)  # the runs that the recipe starts from
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    sampler: str = diffusion.SOLVER  # how the student draws, if it denoises
 
 
 @dataclass

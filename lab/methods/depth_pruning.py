@@ -230,11 +230,13 @@ class MaskedFeatures(Method):
             raise ValueError(f"features must not be negative, got {self.features}")
 
     def why_not(self, recipe: Recipe) -> str | None:
-        if why := features.why_not(recipe.student):
+        if self.features and (why := features.why_not(recipe.student)):
             return f"method masked_features matches blocks, and the student is {why}"
         return None
 
     def taps(self, student: nn.Module, guide: Guide | None) -> tuple[set[str], set[str]]:
+        if not self.features:  # a guide of any kind, for its prediction alone
+            return set(), set()
         links = features.block_map(student.config.depth, guide.config.depth)
         if student.config.width != guide.config.width:
             raise ValueError(f"method masked_features compares blocks of one width, the student's is "

@@ -38,13 +38,13 @@ def batch() -> Batch:
 def recipe_of(name: str) -> Recipe:
     """A recipe in which a method works: with an objective, a teacher, a guide and a start where it needs them."""
     cls = METHODS[name]
-    time = name == "denoise"
+    time = name in ("denoise", "progressive")
     uses = (Use(name),) if cls.objective else (Use("pairs"), Use(name))
     needs = cls.needs | METHODS[uses[0].method].needs
     recipe = TINY_STUDENT.with_(methods=uses, student__time=time)
     if not needs & {"pairs", "path"}:
         recipe = recipe.with_(teacher=None, pairs=0)
-    return recipe
+    return recipe.with_(sampler="ddim-2") if name == "progressive" else recipe
 
 
 def filled(net: torch.nn.Module) -> torch.nn.Module:
@@ -62,7 +62,7 @@ def prepared(name: str, dtype: str = "float32") -> tuple[Networks, Roles]:
     needs = frozenset().union(*(m.needs for m in methods))
     guide = guide_of(methods, recipe, needs) if needs & {"guide", "denoiser"} else None
     starts = [Finished(recipe, filled(models.build(recipe.student)).eval())] if "starts" in needs else []
-    student, roles = filled(models.build(recipe.student)), Roles(SPEC, guide, starts)
+    student, roles = filled(models.build(recipe.student)), Roles(SPEC, guide, starts, sampler=recipe.drawn_by)
     for method in methods:
         student = method.prepare(student, roles)
     return Networks(student, methods, SPEC.sigma_data, guide, bfloat16=dtype == "bfloat16"), roles
