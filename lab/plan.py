@@ -263,6 +263,11 @@ class _Planner:
 
     def _check_guide(self, recipe: Recipe, methods: list[Method], needs: set[str]) -> list[str]:
         asking = [m for m in methods if m.needs & GUIDE]
+        whom = {need: m.name for m in asking for need in m.needs & GUIDE}
+        if len(whom) == len(GUIDE) and not recipe.student.time:
+            return [f"method {whom['guide']} asks a one-step net beside the student and {whom['denoiser']} a denoiser, "
+                    f"and a recipe has one guide; leave {whom['denoiser']} out, then start a recipe with it alone from "
+                    "that run"]  # fmt: skip
         if not recipe.guide:
             return [f"method {m.name} asks a network beside the student; set guide to a run" for m in asking[:1]]
         if not asking:

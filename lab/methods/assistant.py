@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lab.config import JSON, DiTConfig, Recipe, Use
 from lab.methods import features
-from lab.methods.base import Method, Step
+from lab.methods.base import METHODS, Method, Step
 
 
 @dataclass
@@ -63,8 +63,8 @@ class Assisted(Method):
         width = max(self.width, student.width)
         shape = dataclasses.replace(student, depth=max(self.depth, student.depth), width=width, mlp_hidden=None,
                                     heads=student.heads if width % student.heads == 0 else 4)  # fmt: skip
-        others = tuple(use for use in recipe.methods if use.method == "pairs") or (Use("pairs"),)
-        first = dataclasses.replace(recipe, student=shape, methods=others, steps=2 * recipe.steps, keep=())
+        objective = tuple(use for use in recipe.methods if METHODS[use.method].objective) or (Use("pairs"),)
+        first = dataclasses.replace(recipe, student=shape, methods=objective, steps=2 * recipe.steps, keep=())
         return [first, dataclasses.replace(recipe, methods=uses, guide="stage:0")]
 
     def objective_weight(self, progress: float) -> float:

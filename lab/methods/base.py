@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import typing
@@ -95,6 +96,7 @@ class Method:
     paper: ClassVar[str] = ""  # "arXiv 2502.14226, Section 3.2"
     objective: ClassVar[bool] = False  # True: it draws the inputs and has the main loss. One per recipe
     edits: ClassVar[bool] = False  # True: it edits weights, so it is prepared after part-swappers
+    quantises: ClassVar[bool] = False  # True: it leaves few values of the weights: the last of a plan
     needs: ClassVar[frozenset[str]] = frozenset()  # some of NEEDS
     # Options that came after runs of this method were kept, with the value that means "as before": while they hold it
     # they stay out of the recipe, so that old ids stay true. The value never changes.
@@ -205,6 +207,16 @@ def create(use: Use) -> Method:
             raise ValueError(unknown(f"option of method {use.method}", key, fields))
         values[key] = cast(hints[key], value, f"{use.method}.{key}")
     return cls(**values)
+
+
+def beside(recipe: Recipe, name: str) -> list[Method]:
+    """A recipe's methods but one; what can't be made of its entry is told elsewhere."""
+    found = []
+    for use in recipe.methods:
+        if use.method != name:
+            with contextlib.suppress(ValueError):
+                found.append(create(use))
+    return found
 
 
 def options_of(method: Method) -> dict[str, JSON]:

@@ -8,7 +8,7 @@ beside it: the choice minimises the loss after recovery, not the loss of cutting
     x      = m block(x) + (1 - m) x,          tau linear 4 -> 0.1,  s = 100
 
 The blocks of the most likely options, with their own weights, are the start of the second stage, in which the whole
-network guides the short one: its prediction, and its blocks without massive activations.
+network guides the short one: its prediction, and its blocks without massive activations. A quantiser has a third stage.
 
     L_rep = mean_l mean( (M_S f_S - M_T sg f_T)^2 ),   M = 1[ |f - mean f| < 2 std f ]     per sample over (N, D)
 
@@ -21,7 +21,7 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lab import models
 from lab.config import JSON, DiTConfig, NetConfig, Recipe, Use
 from lab.methods import features
-from lab.methods.base import Method, Roles, Step
+from lab.methods.base import METHODS, Method, Roles, Step, beside, create
 from lab.models.layers import Condition
 from lab.models.taps import Taps
 
@@ -145,22 +145,47 @@ class DepthPruning(Method):
                     "multiple")  # fmt: skip
         if not recipe.start:
             return "method depth_pruning cuts a trained network; set start to its run"
+        for other in beside(recipe, self.name):
+            if self.phase == "search" and other.edits:
+                return (f"the search of depth_pruning leaves the weights as they are, and {other.name} edits them; "
+                        f"leave {other.name} to a run that starts from this one")  # fmt: skip
+            if self.phase == "both" and "denoiser" in other.needs and not recipe.student.time:
+                return (f"method depth_pruning asks the whole network beside the short one, and {other.name} a "
+                        f"denoiser; prune first, then set start of a recipe with {other.name} to that run")  # fmt: skip
         return None
 
     def ships(self, config: NetConfig) -> NetConfig:
         return dataclasses.replace(config, depth=config.depth * self.keep // self.of)
 
     def plan(self, recipe: Recipe) -> list[Recipe]:
-        """The search, then the shorter network with the whole one as its guide."""
+        """The search, then the shorter network with the whole one as its guide, then what quantises it.
+
+        Other edits of weights wait until the blocks are chosen.
+        """
         if self.phase == "search":
             return [recipe]
         mine = next(use for use in recipe.methods if use.method == self.name)
-        first = [Use(u.method, u.options | {"phase": "search"}) if u is mine else u for u in recipe.methods]
-        second = [Use("masked_features") if u is mine else u for u in recipe.methods]
+        rest = [use for use in recipe.methods if use is not mine]
+        masked = [use for use in rest if use.method == MaskedFeatures.name]  # as they are asked for, else by default
+        quantisers = [use for use in rest if METHODS[use.method].quantises]
+        later = [*masked, *(use for use in rest if METHODS[use.method].edits)]
+        first = [Use(u.method, u.options | {"phase": "search"}) if u is mine else u for u in recipe.methods
+                 if u not in later]  # fmt: skip
+        second = [Use(MaskedFeatures.name) if u is mine else u for u in recipe.methods
+                  if u not in quantisers and not (u is mine and masked)]  # fmt: skip
         steps = max(1, round(self.search * recipe.steps))
-        return [dataclasses.replace(recipe, methods=tuple(first), steps=steps, keep=()),
-                dataclasses.replace(recipe, methods=tuple(second), student=self.ships(recipe.student),
-                                    start=("stage:0",), guide=recipe.guide or recipe.start[0])]  # fmt: skip
+        short = dataclasses.replace(recipe, student=self.ships(recipe.student))
+        stages = [self._stage(recipe, first, steps=steps, keep=())]
+        if not quantisers:
+            return [*stages, self._stage(short, second, start=("stage:0",))]
+        stages.append(self._stage(short, second, start=("stage:0",), keep=()))
+        return [*stages, self._stage(short, rest, start=("stage:1",))]
+
+    def _stage(self, recipe: Recipe, uses: list[Use], **changes: Any) -> Recipe:
+        """A recipe of these methods, beside the whole network where one of them asks a guide and none is named."""
+        asked = any(create(use).needs & {"guide", "denoiser"} for use in uses)
+        guide = (recipe.guide or recipe.start[0]) if asked else None
+        return dataclasses.replace(recipe, methods=tuple(uses), guide=guide, **changes)
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
         student.requires_grad_(False)
@@ -234,6 +259,11 @@ class MaskedFeatures(Method):
             return f"method masked_features matches blocks, and the student is {why}"
         return None
 
+    def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
+        if self.features:
+            self._map = features.block_map(student.config.depth, roles.guide.config.depth)
+        return student
+
     def taps(self, student: nn.Module, guide: Guide | None) -> tuple[set[str], set[str]]:
         if not self.features:  # a guide of any kind, for its prediction alone
             return set(), set()
@@ -252,10 +282,7 @@ class MaskedFeatures(Method):
         if self.output:
             terms["output"] = self.output * torch.stack([*step.toward(step.guide_prediction).values()]).sum()
         if weight := self.features * features.fade(step.progress):
-            mine, theirs = (sorted(t.kept, key=lambda name: int(name.removeprefix("block")))
-                            for t in (step.taps, step.guide_taps))  # fmt: skip
-            links = features.block_map(len(mine), 1 + int(theirs[-1].removeprefix("block")))
             gaps = [masked_gap(step.taps[f"block{i}"], step.guide_taps[f"block{j}"], both=self.both).mean()
-                    for i, j in enumerate(links)]  # fmt: skip
+                    for i, j in enumerate(self._map)]  # fmt: skip
             terms["features"] = weight * features.stacked(gaps)
         return terms

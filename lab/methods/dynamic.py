@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lab import models
 from lab.config import JSON, DiTConfig, NetConfig, Recipe
-from lab.methods.base import Method, Roles, Step
+from lab.methods.base import Method, Roles, Step, beside
 from lab.models.blocks.dynamic import Block, share_of_work
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ class Dynamic(Method):
             return f"method dynamic gives routers to the adaLN blocks of a DiT, the student is {what}"
         if wrong := self.ships(student).check():
             return None if student.check() else f"method dynamic: {wrong[0]}"
-        if any(use.method == "depth_pruning" for use in recipe.methods):
-            return "method dynamic and depth_pruning both swap blocks; prune first, then set start to that run"
+        for other in beside(recipe, self.name):
+            if other.name in ("depth_pruning", "class_expert"):
+                return (f"methods dynamic and {other.name} both decide what the student's blocks are; do {other.name} "
+                        "first, then set start to its run")  # fmt: skip
         return None
 
     def ships(self, config: NetConfig) -> NetConfig:

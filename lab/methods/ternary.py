@@ -39,6 +39,7 @@ class Ternary(Method):
     name: ClassVar[str] = "ternary"
     paper: ClassVar[str] = "arXiv 2405.14854"
     edits: ClassVar[bool] = True
+    quantises: ClassVar[bool] = True
 
     layers: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2", "adaln")  # of every block, those that are to be ternary
     norm: bool = True  # RMSNorm behind adaLN layers that are ternary
@@ -60,8 +61,12 @@ class Ternary(Method):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
     def why_not(self, recipe: Recipe) -> str | None:
-        why = why_no_layers(recipe.student, self.layers)
-        return why and f"method ternary edits linear layers of blocks, the student is {why}"
+        if why := why_no_layers(recipe.student, self.layers):
+            return f"method ternary edits linear layers of blocks, the student is {why}"
+        if self.norm and "adaln" in self.layers and not hasattr(recipe.student, "adaln_norm"):
+            return (f"method ternary puts a norm behind adaLN layers, for which a network of family "
+                    f"{recipe.student.family} has no place; set ternary.norm to false")  # fmt: skip
+        return None
 
     def ships(self, config: NetConfig) -> NetConfig:
         if self.norm and "adaln" in self.layers:
