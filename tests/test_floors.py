@@ -15,7 +15,7 @@ FLOORS: dict[int, list[str]] = {
     5: ["lab.experiment", "lab.sweep", "lab.cluster", "lab.doctor"],
     4: ["lab.plan", "lab.train", "lab.recorder", "lab.optim", "lab.metrics", "lab.neighbours", "lab.bench",
         "lab.fastest", "lab.runtimes", "lab.footprint", "lab.pack", "lab.devices.runner", "lab.devices.model_torch"],
-    3: ["lab.methods", "lab.sampling", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
+    3: ["lab.methods", "lab.sampling", "lab.walk", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
     2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights", "lab.packing"],
     1: ["lab.data", "lab.diffusion", "lab.ddpm", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.arms", "lab.figures",
