@@ -35,7 +35,7 @@ from lab.devices.runner import Comparison, Preset
 from lab.results import BLOCKS_SCHEMA, Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
-from lab.runtimes.base import Tells, check_threads
+from lab.runtimes.base import Tells, check_threads, why_not
 
 SCOPES = ("core", "e2e")
 # How far the images that were timed may be from the finished network's in float32: largest and mean difference
@@ -207,7 +207,7 @@ def _model(run: Run, session: Session, precision: str) -> dict[str, JSON]:
     return {
         "model_id": run.id, "config": config_to_json(session.config), "weights_sha256": student["weights_sha256"],
         "artifact_sha256": session.artefact_sha256, "params": known.get("params"), "macs": known.get("macs"),
-        "file_mb": student["file_mb"], "precision": precision,
+        "file_mb": session.weights_mb if session.artefact_sha256 else student["file_mb"], "precision": precision,
     }  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def _runnable(runs: Iterable[Run], forms: Sequence[tuple[str, str]]) -> list[Run
 
 def _why_not(run: Run, runtime: str, precision: str) -> str | None:
     """Why a runtime can't run a run in a precision, as a sentence; None if it can."""
-    why = runtime_of(runtime).why_not(run.config, precision)
+    why = why_not(runtime_of(runtime), run, precision)
     return why and f"runtime {runtime} can't run {run.label}: {why}"
 
 

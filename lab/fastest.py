@@ -27,7 +27,7 @@ from lab.devices import predict, runner
 from lab.devices.runner import Preset
 from lab.results import Run, Store
 from lab.runtimes import RUNTIMES, Session, get
-from lab.runtimes.base import check_threads
+from lab.runtimes.base import check_threads, why_not
 
 # Compiling takes 10 to 60 s for each network and batch: nothing for somebody who waits, unless it was asked for.
 SLOW_TO_BUILD = ("compiled",)
@@ -96,7 +96,7 @@ def named(run: Run, runtime: str, precision: str | None = None, *, threads: int 
     _weights(run)
     backend = get(runtime)
     precision = precision or backend.precisions[0]
-    if why := backend.why_not(run.config, precision):
+    if why := why_not(backend, run, precision):
         raise ValueError(f"runtime {runtime} can't run {run.label}: {why}")
     found = _opened(run, runtime, precision, threads, device)
     return _drawer(run, found, runtime, precision, "as asked for", _Right(run, device))
@@ -182,7 +182,7 @@ def _forms(run: Run, precisions: Sequence[str], device: str) -> list[tuple[str, 
         elsewhere = runtime.exports and torch.device(device).type != "cpu"
         if name in SLOW_TO_BUILD or elsewhere or runtime.missing():
             continue
-        found += [(name, p) for p in runtime.precisions if p in precisions and not runtime.why_not(run.config, p)
+        found += [(name, p) for p in runtime.precisions if p in precisions and not why_not(runtime, run, p)
                   and not _slow_to_make(run, name, p)]  # fmt: skip
     return found
 

@@ -445,7 +445,7 @@ class Store:
 
         `grade` is A to F, `grade_reasons` a tuple of clauses and `unsteady` true of a D for its times' variation alone;
         all are computed here, never read. `artefact.*` is
-        what is known of the files that were timed (artefact.json): their images' distance from the network's own.
+        what is known of the files that were timed (artefact.json): their bytes, and how far their images are off.
         """
         return self.read_reports()[0]
 
@@ -464,7 +464,7 @@ class Store:
 
     def _artefact_of(self, row: Mapping[str, JSON], known: dict[str, dict[tuple[str, str], dict[str, JSON]]]
                      ) -> dict[str, JSON]:  # fmt: skip
-        """How far the images of the file that a report timed are off, as far as it is known; `known` is a cache.
+        """How large the file is that a report timed and how far its images are off, if known; `known` is a cache.
 
         The file is that of the report's sha256, on whatever board it ran; else the one of its runtime and precision,
         and for an estimate any of its precision.
@@ -478,7 +478,7 @@ class Store:
         mine = [f for f in mine if f.get("weights_sha256") == row["model.weights_sha256"]]
         same = [f for f in mine if sha256 and sha256 in [x.get("sha256") for x in f["files"].values()]]
         same = same or [f for f in mine if f.get("runtime") == runtime or row["provenance"] == "estimated"]
-        return {name: same[0].get(name) for name in _DISTANCES} if same else {}
+        return {name: same[0].get(name) for name in ("bytes", *_DISTANCES)} if same else {}
 
     def add_blocks(self, name: str, blocks: Mapping[str, JSON]) -> None:
         """Keep the times of a student's parts (lab.bench.keep_blocks) under a name, in the place of what was there."""
@@ -545,7 +545,8 @@ def report_columns() -> dict[str, str]:
 
     walk(schema(), "", True)
     del found["timing.samples_ns"]
-    return found | {"grade": "str", "grade_reasons": "object", "unsteady": "bool", "artefact.images": "float64",
+    return found | {"grade": "str", "grade_reasons": "object", "unsteady": "bool", "artefact.bytes": "float64",
+                    "artefact.images": "float64",
                     "artefact.max_abs": "float64", "artefact.mean_abs": "float64", "artefact.perceptual": "float64",
                     "artefact.perceptual_by": "str"}  # fmt: skip
 

@@ -54,9 +54,9 @@ QUANTITIES = METRICS | COSTS | {
 PERCENTILES = ("p50", "p90", "p99")
 SCOPES = ("core", "e2e")
 # The metrics are those of the weights as floating point numbers; an int8 engine draws other images.
-FLOATING = ("fp32", "tf32", "fp16", "bf16")
+FLOATING = ("fp32", "tf32", "fp16", "bf16", "ternary")  # ternary: its weights as they are, two bits each
 EXACT = ("fp32", "tf32")  # of any other precision it must be known how far its images are off
-COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32", "ternary")
+COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 
 
@@ -67,7 +67,7 @@ class Budget:
     params_m: float | None = None  # millions of parameters of what is shipped, as all sizes here
     latency_ms: float | None = None  # for one batch
     memory_mb: float | None = None  # of the device's memory while it runs, runtime and all
-    file_mb: float | None = None  # of its weights in half precision
+    file_mb: float | None = None  # of its weights in half precision, or of the file that is run where that is smaller
     macs_m: float | None = None  # millions of multiply-adds per image
     device: str | None = None
     runtime: str = "fastest"  # or one by name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -39,6 +40,7 @@ TIMED = [
     "gpu",
     "memory_mb",
     "memory_method",
+    "timed_file_mb",
     "report_id",
     *OFF,
 ]
@@ -71,14 +73,16 @@ def devices_by_trust(reports: pd.DataFrame) -> list[str]:
         ["steady", "measured", "reports"], ascending=False, kind="stable").index)  # fmt: skip
 
 
-def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] | None = None) -> pd.DataFrame:
     """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
     processor (CPU or GPU) the best graded, of those the publishable one, of those the newest; then the fastest of those
-    within the budget's memory, if any is. `timings` is how many there are of that form and grade, and latency_low and
-    latency_high span them all: on a shared machine two medians lie further apart than the error of either. Memory does
-    not turn on how long the timing was: where that report does not tell it, the newest one of the same form does.
+    within the budget's memory and file, if any is. `timings` is how many there are of that form and grade, and
+    latency_low and latency_high span them all: on a shared machine two medians lie further apart than the error of
+    either. Memory does not turn on how long the timing was: where that report does not tell it, the newest one of the
+    same form does.
 
-    An estimate stands only for a network that was not timed.
+    An estimate stands only for a network that was not timed. `file_mb` says the size of each network's weights, which
+    may be shipped in the place of the file that was timed (timed_file_mb).
     """
     here = reports[under(reports, budget) & sound(reports, budget)]
     called = devices(here)
@@ -98,7 +102,7 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         "threads": here["state.threads"].where(~_on_gpu(here)),  # of the CPU that only starts its work
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
         "gpu": here["device.gpu"].fillna(""), "memory_mb": memory(here),
-        "memory_method": here["memory.method"], "quick": quick(here),
+        "memory_method": here["memory.method"], "timed_file_mb": here["artefact.bytes"] / 1e6, "quick": quick(here),
     })  # fmt: skip
     found = found.join(off(here))
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
@@ -112,6 +116,9 @@ def timings(reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:
         found[end] = own.groupby([found[key] for key in (*form, "grade")]).transform(of)
     found = _memory_of_form(found, form).sort_values(["grade", "quick"], kind="stable").drop_duplicates(form)
     found["over"] = False if budget.memory_mb is None else ~found["memory_mb"].le(budget.memory_mb)
+    if budget.file_mb is not None:
+        weights = found["weights_sha256"].map(file_mb or {})
+        found["over"] |= ~(weights.le(budget.file_mb) | found["timed_file_mb"].le(budget.file_mb))
     return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
 
 

@@ -221,7 +221,7 @@ def add_export(commands: Any) -> None:
              help="onnxruntime, openvino, packed, or torch-export (a .pt2 to hand on), comma separated "
                   "(default onnxruntime)")  # fmt: skip
     made.add("--precision", type=list_of(str), default=("fp32",),
-             help="fp32, fp16, bf16, int8, int8-static, w4a32, comma separated; "
+             help="fp32, fp16, bf16, int8, int8-static, w4a32, ternary, comma separated; "
                   "each runtime takes those it has (default fp32)")  # fmt: skip
     made.add("--force", action="store_true", help="make again what is there for these weights")
     dry_run_option(made)
@@ -229,6 +229,7 @@ def add_export(commands: Any) -> None:
 
 def export(args: argparse.Namespace) -> Answer:
     from lab import artefacts, bench, program, runtimes
+    from lab.runtimes.base import why_not
 
     def maker(name: str) -> Any:
         return program.TARGET if name == program.NAME else runtimes.get(name)
@@ -246,7 +247,7 @@ def export(args: argparse.Namespace) -> Answer:
             if not maker(name).exports:
                 raise Usage(f"runtime {name} runs the run's own weights: there is nothing to export")
         for name, precision in forms:
-            if why := maker(name).why_not(found.config, precision):
+            if why := why_not(maker(name), found, precision):
                 raise Usage(f"{found.label}: {why}")
     if args.dry_run:
         return would([

@@ -158,7 +158,7 @@ LIMITS = {"params_m": ("Max parameters (M)", 0.05), "latency_ms": ("Max latency 
           "macs_m": ("Max MACs (M)", 1.0)}  # fmt: skip
 HELP = {"params_m": "Of what is shipped. ",
         "memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
-        "file_mb": "The weights that are shipped, in half precision. ",
+        "file_mb": "The weights that are shipped, in half precision or in the file that was timed, the smaller. ",
         "macs_m": "Multiply-adds for one image by what is shipped. "}  # fmt: skip
 
 

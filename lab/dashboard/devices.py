@@ -77,7 +77,7 @@ COLUMNS: dict[str, Any] = {
     ),
     "params_m": C.NumberColumn("Parameters (M)", format="%.3f", help=choose.SIZES_SAID),
     "params_trained_m": C.NumberColumn("as trained (M)", format="%.3f", help="Parameters before deployment"),
-    "file_mb": C.NumberColumn("File (MB)", format="%.3f", help="What is shipped, in half precision"),
+    "file_mb": C.NumberColumn("File (MB)", format="%.3f", help="In half precision, or as timed if smaller"),
     "file_trained_mb": C.NumberColumn("File as trained (MB)", format="%.3f"),
     "macs_m": C.NumberColumn("MACs per image (M)", format="%.1f", help=choose.SIZES_SAID),
     "macs_trained_m": C.NumberColumn("MACs per image as trained (M)", format="%.1f"),

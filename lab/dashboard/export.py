@@ -97,11 +97,13 @@ def parity(artefact: Mapping[str, Any]) -> None:
 
 
 def also(artefact: Mapping[str, Any]) -> str:
-    """What a file of this kind says more: the operators that it asks for, how much of it is of 8 bits."""
+    """What a file of this kind says more: the operators that it asks for, how much of it is of few bits."""
     opsets = [f"{name} {version}" for name, version in artefact.get("opset", {}).items()]
     said = f" ONNX opset {' and '.join(opsets)}." if opsets else ""
     share = artefact.get("int8_macs")
-    return said + (f" {share:.0%} of the multiply-adds are of 8 bits." if share else "")
+    said += f" {share:.0%} of the multiply-adds are of 8 bits." if share else ""
+    ternary = artefact.get("ternary_weights")
+    return said + (f" {ternary:,} weights take two bits each." if ternary else "")
 
 
 def downloads(folder: Path, files: Mapping[str, Any]) -> None:

@@ -283,8 +283,8 @@ def conditions_controls(view: View) -> None:
     """Controls for the conditions under which latencies are compared."""
     options = _timing_options(view)
     help = {"runtime": "fastest: each student with the runtime it is fastest on",
-            "precision": "float: the fastest of fp32, tf32, fp16, bf16; any: coarser ones too, such as int8. What the "
-                         "images lose stands beside the answer",
+            "precision": "float: the fastest of fp32, tf32, fp16, bf16, ternary; any: coarser ones too, such as int8. "
+                         "What the images lose stands beside the answer",
             "percentile": "p50 is the median, p99 the slow end",
             "scope": "core: the network alone; e2e: from noise to an image"}  # fmt: skip
     labels = {"runtime": "Runtime", "precision": "Precision", "batch": "Batch", "threads": "Threads",

@@ -56,6 +56,7 @@ def named(reports: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     for size, (column, unit) in _SAID_SIZES.items():
         said = found[column] / unit
         sizes |= {name: sizes[name].fillna(said) for name in (size, choose.AS_TRAINED[size])}
+    sizes["file_mb"] = pd.concat([sizes["file_mb"], found["artefact.bytes"] / 1e6], axis=1).min(axis=1)
     return found.assign(
         **sizes,
         name=mine["name"].where(mine["name"].notna(), found["model.model_id"]).astype(str),

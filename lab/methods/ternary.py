@@ -94,7 +94,7 @@ class Ternary(Method):
         layers = block_linears(student, self.layers)
         whole = [name for name, m in student.named_modules()
                  if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding)) and name not in layers]  # fmt: skip
-        alphas = [ternary_parts(layer.weight.detach())[1].item() for layer in layers.values()]
+        alphas = [ternary_parts(layer.weight)[1].item() for layer in layers.values()]
         return {"bits": BITS, "layers": [*layers], "alphas": alphas, "full_precision": whole}
 
 

@@ -106,6 +106,22 @@ class Tells(Protocol):
         ...
 
 
+@runtime_checkable
+class Particular(Protocol):
+    """A runtime that runs networks with some weights alone, whatever their shape."""
+
+    def why_not_run(self, run: Run) -> str | None:
+        """None if it can run this run's network, else a sentence why not."""
+        ...
+
+
+def why_not(runtime: Runtime, run: Run, precision: str | None = None) -> str | None:
+    """None if a runtime can run a run in a precision, by its shape and by its weights, else a sentence why not."""
+    if why := runtime.why_not(run.config, precision):
+        return why
+    return runtime.why_not_run(run) if isinstance(runtime, Particular) else None
+
+
 def check_inputs(z: np.ndarray, y: np.ndarray | None, config: NetConfig, spec: ImageSpec) -> None:
     """Raises ValueError where noise (B, C, H, W) or classes (B,) do not fit the network."""
     if z.ndim != 4 or z.shape[1:] != spec.shape or not len(z):

@@ -135,7 +135,7 @@ def test_a_missing_package_is_one_sentence(store: Store, monkeypatch: pytest.Mon
 
 def test_a_runtime_that_can_not_run_the_network_says_so(store: Store):
     at = generate(page(model="unet8x16", runtime_here="packed"))
-    assert "this network is of family unet" in at.error[0].value.replace("\\", "")
+    assert "runs ternary networks" in at.error[0].value.replace("\\", "")
 
 
 def test_the_page_knows_the_runtimes_that_there_are():

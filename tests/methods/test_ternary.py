@@ -10,7 +10,7 @@ from methods.test_contract import SPEC, batch, filled
 from torch import nn
 
 from lab import cost, deploy, experiment, guides, models, packing
-from lab.config import DiTConfig, UNetConfig, Use, why_not_plain
+from lab.config import UNetConfig, Use, why_not_plain
 from lab.methods import Roles, create, finish
 from lab.methods.ternary import ThreeValues, ternary
 from lab.models.layers import Linear, block_linears
@@ -173,40 +173,14 @@ def test_unpacking_gives_what_was_packed(shape):
     assert torch.equal(packing.unpack(packed, shape[0]), q)
 
 
-def test_a_packed_file_gives_the_network_that_was_trained(tmp_path):
+def test_packing_gives_the_network_that_was_trained():
     nets = networks(filled(models.build(dataclasses.replace(TINY_DIT, mlp_hidden=30))))  # no multiple of 4
     trained(nets, 3)
     net, live = finish(nets.student, nets.methods), nets.student.eval()
-    packing.write_packed(net, nets.methods[-1].facts(net), tmp_path / "whole.safetensors", torch.float32)
-    again = packing.read_packed(tmp_path / "whole.safetensors")
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in again.state_dict().items())
-    torch.testing.assert_close(again(Z, None, Y), live(Z, None, Y), atol=1e-6, rtol=0)
-
-
-def test_a_packed_file_takes_two_bits_a_weight_and_the_rest(tmp_path):
-    config = DiTConfig(depth=4, width=128)
-    nets = networks(filled(models.build(config)))
-    net = finish(nets.student, nets.methods)
-    facts = nets.methods[-1].facts(net)
-    packing.write_packed(net, facts, tmp_path / "net.safetensors")
-    ternaries = sum(net.get_submodule(name).weight.numel() for name in facts["layers"])
-    rest = sum(p.numel() for p in net.parameters()) - ternaries + len(facts["layers"])
-    found = (tmp_path / "net.safetensors").stat().st_size
-    assert found == pytest.approx(ternaries * 2 / 8 + rest * 2, rel=0.02)
-
-
-def test_only_ternary_weights_and_packed_files_are_taken(tmp_path):
-    net = models.build(TINY_DIT)
-    with pytest.raises(ValueError, match=r"layer blocks\.0\.mlp\.fc1 can't be packed"):
-        packing.write_packed(net, {"layers": ["blocks.0.mlp.fc1"]}, tmp_path / "net.safetensors")
-    packing.write_packed(net, {"layers": ["blocks.0.adaln"]}, tmp_path / "zero.safetensors")  # all zero: ternary, too
-    assert packing.read_packed(tmp_path / "zero.safetensors").blocks[0].adaln.weight.abs().max() == 0
-    deployed = tmp_path / "deployed.safetensors"
-    deploy.save(deploy.deploy(net), deployed)
-    (tmp_path / "text.safetensors").write_bytes(b"text")
-    for path, part in [(deployed, "holds no packed network"), (tmp_path / "text.safetensors", "no safetensors file")]:
-        with pytest.raises(ValueError, match=part):
-            packing.read_packed(path)
+    packed = packing.packed(net)
+    assert [name for name, m in packed.named_modules() if isinstance(m, packing.PackedLinear)] == [
+        *nets.methods[-1].facts(net)["layers"]]  # fmt: skip
+    torch.testing.assert_close(packed(Z, None, Y), live(Z, None, Y), atol=1e-6, rtol=0)
 
 
 def test_a_run_of_it_ships_the_norm_and_packs_to_equal_images(taught, tmp_path):
@@ -217,10 +191,9 @@ def test_a_run_of_it_ships_the_norm_and_packs_to_equal_images(taught, tmp_path):
     student, net = run.read("student"), load_student(run)
     # trained beside what is shipped: an alpha a layer
     assert student["params_train"] == cost.of_config(NORMED)["params"] + 5 * TINY_DIT.depth
-    packing.write_packed(net, run.facts["ternary"], tmp_path / "net.safetensors")
-    again = packing.read_packed(tmp_path / "net.safetensors")
-    with torch.no_grad():
-        assert torch.equal(again(Z, None, Y), net(Z, None, Y))
+    (tmp_path / "net.safetensors").write_bytes(packing.file_bytes(packing.packed(net)))
+    again = packing.load(tmp_path / "net.safetensors", models.build(run.config))
+    torch.testing.assert_close(again(Z, None, Y), net(Z, None, Y), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("options", "part"), [

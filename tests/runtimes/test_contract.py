@@ -77,13 +77,13 @@ def give_weight(run: Run, seed: int = 0) -> None:
 
 
 def make_ternary(run: Run) -> None:
-    """Every row of the blocks' matrices with the values -a, 0 and a alone."""
+    """Every matrix of the blocks with the values -a, 0 and a alone."""
     net = load_student(run)
-    for linear in net.linears():
-        w = linear.weight.data
-        scale = w.abs().mean(1, keepdim=True)
-        linear.weight.data = scale * (w / scale).round().clamp(-1, 1)
-    save_student(run, net, spec_of_run(run))
+    for name, linear in net.named_modules():
+        if isinstance(linear, torch.nn.Linear) and "blocks." in name:
+            w = linear.weight.data
+            linear.weight.data = w.abs().mean() * (w / w.abs().mean()).round().clamp(-1, 1)
+    save_student(run, net, spec_of_run(run), facts={"ternary": {}})
 
 
 def of_form(name: str, runtime: str) -> str:
@@ -295,10 +295,18 @@ def test_a_network_of_any_kind_draws_its_images_or_is_refused_in_a_sentence(kind
             runtime.open(path, precision=precision, solver="heun-2")
 
 
-@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
-def test_packed_takes_plain_students_alone(config: NetConfig) -> None:
-    why = runtimes.RUNTIMES["packed"].why_not(config)
-    assert (why is None) == (config in (KINDS["dit"], KINDS["dit-adaln"]))
+def test_packed_takes_a_ternary_network_of_any_kind_and_no_other(kind: Run, tmp_path: Path) -> None:
+    runtime = runtimes.get("packed")
+    with pytest.raises(ValueError, match="was not trained by method ternary"):
+        runtime.export(kind)
+    run = Run(shutil.copytree(kind.path, tmp_path / kind.id))
+    make_ternary(run)
+    session = runtime.open(runtime.export(run, solver=FEW), threads=1, solver=FEW)
+    z, y = inputs(run)
+    y = y if run.config.num_classes else None
+    right, found = artefacts.reference(run, z, y, solver=FEW), session(z, y)
+    assert right.std() > 0.03 and session.weights_mb < run.read("student")["file_mb"]
+    assert np.abs(found - right).max() <= min(TOLERANCES["ternary"][0], right.std() / 10)
 
 
 def test_one_step_students_run_in_their_deployed_form(session: Session) -> None:
