@@ -31,7 +31,7 @@ from lab.sheets import read_samples
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "sweep", "eval", "sample", "count", "bench", "export", "pack", "import",
-            "ls", "verify", "choose", "predict"]  # fmt: skip
+            "ls", "verify", "choose", "predict", "similar", "place"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
         "--steps", "12", "--batch", "16", "--lr", "5e-3"]  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_a_command_that_works_says_what_it_would_do_and_does_nothing(
 
 
 def test_every_command_that_works_has_a_dry_run():
-    read_only = {"doctor", "count", "ls", "verify", "choose", "predict"}
+    read_only = {"doctor", "count", "ls", "verify", "choose", "predict", "similar", "place"}
     for command in {*COMMANDS} - read_only:
         asked = {"pairs": ["t", "--count", "1"], "sample": ["r"], "export": ["r"], "pack": ["r", "--target", "cpu"],
                  "fetch": ["digits"], "import": ["f"], "sweep": ["f"]}.get(command, [])  # fmt: skip

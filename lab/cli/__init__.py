@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.cli import device, distill, look, machine, measure, sweep
+from lab.cli import device, distill, look, machine, measure, split, sweep
 from lab.cli.frame import FAILED, MISSING, OK, USAGE, Parser, Usage
 from lab.cli.text import plain
 
@@ -36,6 +36,8 @@ COMMANDS = (
     measure.add_export,
     device.add_pack,
     device.add_import,
+    split.add_similar,
+    split.add_place,
     look.add_ls,
     measure.add_verify,
     look.add_choose,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lab import deploy, export
 from lab.config import JSON, DiTConfig, NetConfig, Recipe, RoutedConfig, Use
 from lab.data import ImageSpec
-from lab.methods.base import Method, Roles, Step, options_of
+from lab.methods.base import Method, Roles, Step, beside, options_of
 from lab.models.dit import DiT
 from lab.models.layers import Linear
 from lab.models.routed import Routed
@@ -46,16 +46,28 @@ Kept = dict[str, list[list[int]]]  # kind -> the units of each block that stay, 
 # --- which classes belong together --------------------------------------------------------------
 
 
-@torch.no_grad()
 def similar(net: DiT, experts: int) -> tuple[int, ...]:
-    """A `table` of experts of like classes, by the mean feature of the last block of a network that knows them all."""
+    """A `table` of experts of like classes, by the features of a network that knows them all."""
+    return clusters(class_means(net), experts)
+
+
+@torch.no_grad()
+def class_means(net: DiT) -> Tensor:
+    """The mean feature of the last block over images and tokens of each class, (K, D)."""
     means = []
     name = f"block{net.config.depth - 1}"
     for y in range(net.config.num_classes):
         taps = Taps([name])
         net(*_drawn(net, (y,)), taps)
         means.append(taps[name].mean((0, 1)))
-    return clusters(torch.stack(means), experts)
+    return torch.stack(means)
+
+
+def apart(means: Tensor) -> Tensor:
+    """How far class means (K, D) lie from one another, (K, K), in units of a mean pair's distance."""
+    distance = torch.cdist(means.double(), means.double()).cpu()
+    pairs = distance[~torch.eye(len(means), dtype=torch.bool)]
+    return distance / pairs.mean().clamp_min(torch.finfo(pairs.dtype).tiny) if len(pairs) else distance
 
 
 def clusters(means: Tensor, count: int) -> tuple[int, ...]:
@@ -200,7 +212,7 @@ class ClassExpert(Method):
         if self.classes != (recipe.classes or ()):
             return (f"class_expert.classes is {list(self.classes)} and the recipe's classes are "
                     f"{list(recipe.classes or ())}; an expert is ranked and taught by the same")  # fmt: skip
-        return _why_not_cut(self.name, recipe.student)
+        return why_not_cut(self.name, recipe.student)
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
         base, mine = roles.starts[0].net, student.config
@@ -222,7 +234,7 @@ class ClassExpert(Method):
         return {"kept": self._kept}
 
 
-def _why_not_cut(method: str, config: NetConfig) -> str | None:
+def why_not_cut(method: str, config: NetConfig) -> str | None:
     """Why a network can't be an expert or be cut into some; None if it can."""
     if not isinstance(config, DiTConfig) or config.block != "adaln" or config.adaln_norm:
         return f"method {method} cuts DiTs of plain adaLN blocks, the student is of shape {config.shape}"
@@ -237,7 +249,7 @@ def _why_not_cut(method: str, config: NetConfig) -> str | None:
 
 def _why_not_of(mine: DiTConfig, base: NetConfig) -> str | None:
     """Why a shape is no slice of another, as a clause; None if it is."""
-    if why := _why_not_cut("class_expert", base):
+    if why := why_not_cut("class_expert", base):
         return why
     if mine.heads > base.heads:
         return f"it has {base.heads} heads, fewer than {mine.heads}"
@@ -277,7 +289,7 @@ class ClassSplit(Method):
     def why_not(self, recipe: Recipe) -> str | None:
         if isinstance(recipe.student, RoutedConfig):
             return self._why_not_joined(recipe)
-        if why := _why_not_cut(self.name, recipe.student):
+        if why := why_not_cut(self.name, recipe.student):
             return why
         if recipe.classes is not None:
             return "method class_split shares out all classes; leave the recipe's classes out"
@@ -285,6 +297,13 @@ class ClassSplit(Method):
             return f"method class_split cuts one trained network; set start to its run, got {len(recipe.start)} runs"
         if recipe.student.check():  # told elsewhere
             return None
+        part = pruned(recipe.student, self.prune)
+        for other in beside(recipe, self.name):
+            if other.name == ClassExpert.name:
+                return "method class_split makes a class_expert of each of its parts; leave class_expert out"
+            if other.ships(part) != part:
+                return (f"method class_split joins experts of the shape that it cut, and {other.name} leaves another; "
+                        f"leave it out, or set it to keep the shape, as ternary.norm=false does")  # fmt: skip
         return next(iter(self.routed(recipe.student).check()), None)
 
     def _why_not_joined(self, recipe: Recipe) -> str | None:
@@ -342,10 +361,10 @@ class ClassSplit(Method):
 # --- devices ------------------------------------------------------------------------------------
 
 
-def assign(sizes: Sequence[float], memories: Sequence[float]) -> list[int]:
+def assign(sizes: Sequence[float], memories: Sequence[float], unit: str = "") -> list[int]:
     """The device of each expert: the largest that is left goes where most room is left.
 
-    Sizes and memories in one unit. Raises ValueError for an expert that fits nowhere then.
+    Sizes and memories in one unit, which the error names. Raises ValueError for an expert that fits nowhere then.
     """
     if not memories:
         raise ValueError("there is no device to put an expert on")
@@ -353,8 +372,8 @@ def assign(sizes: Sequence[float], memories: Sequence[float]) -> list[int]:
     for expert in sorted(range(len(sizes)), key=lambda at: -sizes[at]):
         device = max(range(len(room)), key=room.__getitem__)
         if sizes[expert] > room[device]:
-            raise ValueError(f"expert {expert} takes {sizes[expert]:g}, the most room that is left is "
-                             f"{room[device]:g}, on device {device}")  # fmt: skip
+            raise ValueError(f"expert {expert} takes {sizes[expert]:.4g}{unit}, the most room that is left is "
+                             f"{room[device]:.4g}{unit}, on device {device}")  # fmt: skip
         room[device] -= sizes[expert]
         places[expert] = device
     return places
@@ -365,24 +384,24 @@ def makespan(seconds: Sequence[float], places: Sequence[int]) -> float:
     return max(sum(s for s, at in zip(seconds, places) if at == device) for device in {*places})
 
 
-def export_parts(net: Routed, spec: ImageSpec, memories: Sequence[float], folder: Path) -> list[int]:
-    """A folder for each device, of so many bytes of memory, with the ONNX files of its experts and which classes each
-    draws; gives the device of each expert. Raises ValueError where they don't fit.
-    """
-    files = [model.SerializeToString() for model in _parts(net, spec)]
-    places = assign([len(file) for file in files], memories)
-    for device in range(len(memories)):
-        mine = [at for at, place in enumerate(places) if place == device]
-        for at in mine:
-            write_whole(folder / f"device{device}" / f"expert{at}.onnx", files[at])
-        said = {f"expert{at}.onnx": {"classes": list(net.config.groups[at]), "bytes": len(files[at])} for at in mine}
-        write_json(folder / f"device{device}" / "experts.json", said)
-    return places
-
-
-def _parts(net: Routed, spec: ImageSpec) -> Iterator:
-    """Each expert as an ONNX model: its noise and local labels in, images out."""
+def part_files(net: Routed, spec: ImageSpec) -> list[bytes]:
+    """Each expert as an ONNX file: its noise and local labels in, images out."""
+    files = []
     for expert in net.experts:
         ready = deploy.deploy(expert)
         part = dataclasses.replace(spec, num_classes=expert.config.num_classes, class_names=())
-        yield export.graph_of(ready, part) if isinstance(ready, deploy.Deployed) else export.traced(ready, part)
+        plain = isinstance(ready, deploy.Deployed)
+        files.append((export.graph_of if plain else export.traced)(ready, part).SerializeToString())
+    return files
+
+
+def export_parts(net: Routed, files: Sequence[bytes], places: Sequence[int], folder: Path) -> list[Path]:
+    """A folder for each device that has experts, with their files and which classes each draws; gives the folders."""
+    folders = {device: folder / f"device{device}" for device in sorted({*places})}
+    for device, path in folders.items():
+        mine = [at for at, place in enumerate(places) if place == device]
+        for at in mine:
+            write_whole(path / f"expert{at}.onnx", files[at])
+        said = {f"expert{at}.onnx": {"classes": list(net.config.groups[at]), "bytes": len(files[at])} for at in mine}
+        write_json(path / "experts.json", said)
+    return [*folders.values()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from conftest import TINY_DIT, TINY_STUDENT
 from methods.test_contract import SPEC, filled
 
 from lab import cost, deploy, experiment, export, models, program, sampling
+from lab.cli import FAILED, OK, USAGE, main
 from lab.config import RoutedConfig, Use, config_from_json, config_to_json
 from lab.diffusion import noise_of
 from lab.methods import Finished, Roles, create
@@ -20,6 +22,7 @@ from lab.methods.class_split import (
     importance,
     makespan,
     masked,
+    part_files,
     pruned,
     similar,
     sliced,
@@ -247,7 +250,10 @@ def test_the_largest_expert_goes_where_most_room_is():
 def test_each_device_gets_the_files_of_its_experts(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     net = net_of(ROUTED)
-    places = export_parts(net, SPEC, [10_000_000, 1_000_000], tmp_path)
+    files = part_files(net, SPEC)
+    places = assign([len(file) for file in files], [10_000_000, 1_000_000])
+    folders = export_parts(net, files, places, tmp_path)
+    assert folders == [tmp_path / f"device{n}" for n in sorted({*places})]
     assert len(places) == 3 and sorted(p.name for p in tmp_path.rglob("*.onnx")) == [
         f"expert{m}.onnx" for m in range(3)
     ]
@@ -256,3 +262,51 @@ def test_each_device_gets_the_files_of_its_experts(tmp_path):
                                            providers=["CPUExecutionProvider"])  # fmt: skip
     (found,) = session.run(None, {"z": z.numpy(), "y": net.local[y].numpy()})
     torch.testing.assert_close(torch.from_numpy(found), net(z, None, y).detach(), atol=1e-5, rtol=1e-4)
+
+
+# --- commands ---
+
+
+def asked(store, capsys, command: str, *args: str) -> dict:
+    assert main([command, "--results", str(store.root), *args, "--json"]) == OK
+    return json.loads(capsys.readouterr().out)
+
+
+def test_similar_shows_how_far_classes_are_apart_and_a_table_that_class_split_takes(taught, capsys):
+    base, _ = splitting(taught)
+    found = asked(taught, capsys, "similar", base.id, "--experts", "3")
+    apart = torch.tensor(found["apart"])
+    assert torch.equal(apart, apart.T) and apart.diagonal().abs().max() == 0
+    assert apart.sum().item() / 90 == pytest.approx(1, rel=1e-4)
+    assert tuple(found["table"]) == similar(load_student(base), 3)
+    name, _, value = found["option"].partition("=")
+    options = {"experts": 3, name.removeprefix("class_split."): [*map(int, value.split(","))]}
+    assert not experiment.check(splitting(taught, **options)[1], taught)
+    assert main(["similar", "--results", str(taught.root), "tiny"]) == USAGE  # a U-Net
+    assert "cuts DiTs of plain adaLN blocks" in capsys.readouterr().err
+
+
+def test_place_puts_experts_under_the_room_of_each_device_and_writes_one_folder_a_device(taught, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    base, recipe = splitting(taught)
+    run = experiment.run(recipe, taught, measure=False)
+    args = ("place", run.id, "--devices", "raspberry-pi-5,jetson-orin-nano-7w")
+    found = asked(taught, capsys, *args)
+    sizes = [expert["mb"] for expert in found["experts"]]
+    assert [device["room_mb"] for device in found["devices"]] == [8192, 8192] and found["folders"] == []
+    assert found["request"]["mb"] == max(sizes) and found["total"]["mb"] == pytest.approx(sum(sizes))
+    assert found["total"]["params"] == run.facts["class_split"]["params_sum"]
+    assert found["request"]["params"] == run.facts["class_split"]["params_request"]
+
+    room = f"{1.5 * max(sizes)},{1.4 * max(sizes)}"
+    found = asked(taught, capsys, *args, "--room-mb", room, "--out", str(tmp_path / "parts"))
+    assert sorted(expert["device"] for expert in found["experts"]) == [0, 1]
+    assert all(device["mb"] <= device["room_mb"] for device in found["devices"])
+    for expert in found["experts"]:
+        file = tmp_path / "parts" / f"device{expert['device']}" / f"expert{expert['expert']}.onnx"
+        assert file.stat().st_size == pytest.approx(expert["mb"] * 1e6)
+
+    assert main([args[0], "--results", str(taught.root), *args[1:], "--room-mb", "0.001,0.001"]) == FAILED
+    assert "the most room that is left is 0.001 MB, on device 0" in capsys.readouterr().err
+    assert main([args[0], "--results", str(taught.root), base.id, *args[2:]]) == USAGE
+    assert "has no experts to place" in capsys.readouterr().err
