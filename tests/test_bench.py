@@ -19,6 +19,7 @@ from lab.config import DiTConfig, Recipe, Use
 from lab.devices import predict, runner
 from lab.devices.report import check
 from lab.devices.runner import Preset
+from lab.diffusion import SOLVER
 from lab.results import Run, Store
 from lab.runtimes.base import TorchSession
 from lab.runtimes.eager import Eager
@@ -190,7 +191,7 @@ def test_a_fast_but_wrong_engine_is_found_out(
         name = "packed"
 
         def open(self, path: Path, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32",
-                 solver: str = bench.SOLVER) -> TorchSession:  # fmt: skip
+                 solver: str = SOLVER) -> TorchSession:  # fmt: skip
             return Broken(path, device=device, threads=threads, precision=precision, solver=solver)
 
     monkeypatch.setattr(Broken, "value", value)
