@@ -1,5 +1,8 @@
 """Quality of a run's committed weights: distances by torch-fidelity, each with its conditions.
 
+Data with nets of its own has two extractors: one by which all is measured and chosen, and a second of another
+architecture that nothing is tuned to, which says whether a ranking holds (`evaluate` with `extractor`).
+
 Every value of metrics.json names what it is measured against; extractor, number of samples and seed
 stand beside them. Images are drawn from the fp16 weights that are kept, on seeds that no training
 and no sheet uses. A distance of 1,000 samples is larger than one of 10,000: values of different
@@ -57,7 +60,7 @@ class ClassifierFeatures(FeatureExtractorBase):
         self, name: str, features_list: list[str], **_: object
     ) -> None:  # torch-fidelity hands over all it has
         super().__init__(name, features_list)
-        self.net = features.load(name.rsplit("-cnn-", 1)[0])
+        self.net = features.load(*features.measuring()[name])
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -94,6 +97,24 @@ def extractor_of(name: str) -> str:
     return features.name(name) if name in features.known() else INCEPTION
 
 
+def extractor_named(text: str, name: str) -> str:
+    """The extractor of a data set's images whose name begins so: one of its own nets, or Inception.
+
+    Raises ValueError with those that there are.
+    """
+    known = [extractor for extractor, (whose, _) in features.measuring().items() if whose == name] + [INCEPTION]
+    found = [extractor for extractor in known if extractor.startswith(text)]
+    if len(found) != 1:
+        raise ValueError(f"{text!r} begins the names of {len(found)} extractors for {name}; "
+                         f"there are {', '.join(known)}")  # fmt: skip
+    return found[0]
+
+
+def kept_in(extractor: str, name: str) -> str:
+    """The file of a run that holds what an extractor says about images of a data set, without its .json."""
+    return "metrics" if extractor == extractor_of(name) else f"metrics-{extractor}"
+
+
 def register(extractor: str) -> None:
     """Make an extractor known to torch-fidelity; the same name twice is no change.
 
@@ -101,7 +122,7 @@ def register(extractor: str) -> None:
     """
     if extractor in registry.FEATURE_EXTRACTORS_REGISTRY:
         return
-    ours = [features.name(name) for name in features.known()]
+    ours = features.measuring()
     if extractor not in ours:
         raise LookupError(f"no feature extractor {extractor!r} here; known: {', '.join([*ours, INCEPTION])}")
     registry.register_feature_extractor(extractor, ClassifierFeatures)
@@ -330,38 +351,46 @@ class Setting:
         return range(self.seed, self.seed + self.samples)
 
 
-def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED, batch: int = 250,
-             device: torch.device | str = "cpu", force: bool = False) -> dict[str, JSON]:  # fmt: skip
+def evaluate(run: Run, store: Store, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED,
+             extractor: str | None = None, batch: int = 250, device: torch.device | str = "cpu", force: bool = False
+             ) -> dict[str, JSON]:  # fmt: skip
     """Measure a run's committed weights and write metrics.json; gives its content.
 
-    `samples` None is 10,000, or 1,000 for digits. Metrics of these weights under these conditions that
+    `samples` None is 10,000, or 1,000 for digits. An `extractor` beside the data's own gives distance, precision and
+    recall alone, in a file of its own (`kept_in`). Metrics of these weights under these conditions that
     are there already are returned as they are, unless `force`. Raises LookupError where the weights,
     the real images or the extractor's own weights are not there, ValueError where metrics of these weights
     under other conditions would be written over.
     """
     began = time.monotonic()
     recipe, spec, net = run.recipe, spec_of_run(run), load_student(run, device=device)
-    head = conditions(run, samples=samples, seed=seed)
+    head = conditions(run, samples=samples, seed=seed, extractor=extractor)
+    kept = kept_in(head["extractor"], recipe.data)
     setting = Setting(extractor=head["extractor"], samples=head["samples"], seed=seed, batch=batch, device=device)
     found = measured(run, head, force=force)
     if found is not None:
-        _not_missing(run)
+        if kept == "metrics":
+            _not_missing(run)
         return found
     create(setting.extractor, device)  # before the long work: its weights may be missing
     real, reference = real_features(recipe, store, setting.extractor, batch=batch, device=device)
     images, y = _draw(run, net, setting)
     generated = extract(images, setting.extractor, batch=batch, device=device)
-    values = _values(generated, real, reference) | _class_value(recipe, net, images, y)
-    if recipe.teacher:
-        values |= _teacher_values(recipe, store, spec, images, generated, setting)
-    metrics = head | {"seconds": 0.0, "values": values, "checkpoints": _checkpoints(run, real, reference, setting)}
+    metrics = head | {"seconds": 0.0, "values": _values(generated, real, reference)}
+    if kept == "metrics":
+        metrics["values"] |= _class_value(recipe, net, images, y)
+        if recipe.teacher:
+            metrics["values"] |= _teacher_values(recipe, store, spec, images, generated, setting)
+        metrics["checkpoints"] = _checkpoints(run, real, reference, setting)
     metrics["seconds"] = round(time.monotonic() - began, 1)
-    run.write("metrics", metrics)
-    _not_missing(run)
+    run.write(kept, metrics)
+    if kept == "metrics":
+        _not_missing(run)
     return metrics
 
 
-def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED) -> dict[str, JSON]:
+def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EVAL_SEED, extractor: str | None = None
+               ) -> dict[str, JSON]:  # fmt: skip
     """What `evaluate` would measure a run under: weights, extractor, samples, seed, and a denoiser's solver."""
     recipe, student = run.recipe, run.read("student")
     if not isinstance(student, dict):
@@ -373,8 +402,8 @@ def conditions(run: Run, *, samples: int | None = None, seed: int = diffusion.EV
     if not diffusion.EVAL_SEED <= seed <= diffusion.REFERENCE_SEED - count:
         raise ValueError(f"seed must be from {diffusion.EVAL_SEED} to {diffusion.REFERENCE_SEED - count} for {count} "
                          f"samples, got {seed}: the other noises serve training, sheets and the reference")  # fmt: skip
-    head = {"weights_sha256": student["weights_sha256"], "extractor": extractor_of(recipe.data), "samples": count,
-            "seed": seed}  # fmt: skip
+    head = {"weights_sha256": student["weights_sha256"], "extractor": extractor or extractor_of(recipe.data),
+            "samples": count, "seed": seed}  # fmt: skip
     return head | ({"solver": recipe.drawn_by} if run.config.time else {})
 
 
@@ -383,7 +412,7 @@ def measured(run: Run, head: Mapping[str, JSON], *, force: bool = False) -> dict
 
     Raises ValueError where its weights are measured under others, which would be written over, unless `force`.
     """
-    found = run.read("metrics")
+    found = run.read(kept_in(head["extractor"], run.recipe.data))
     if force or not isinstance(found, dict) or found.get("weights_sha256") != head["weights_sha256"]:
         return None
     if other := [name for name in head if found.get(name) != head[name]]:
@@ -474,17 +503,18 @@ class Verification:
     seed: int
 
 
-def verify(run: Run, store: Store, *, batch: int = 256, device: torch.device | str = "cpu") -> Verification:
-    """Draw the run's images again from its committed weights and compare the distance with metrics.json.
+def verify(run: Run, store: Store, *, kept: str = "metrics", batch: int = 256, device: torch.device | str = "cpu"
+           ) -> Verification:  # fmt: skip
+    """Draw the run's images again from its committed weights and compare the distance with metrics.json, or `kept_in`.
 
     Raises LookupError for a run without metrics, ValueError where weights or extractor are not those of
     the stored figure.
     """
-    metrics = run.read("metrics")
+    metrics = run.read(kept)
     if not isinstance(metrics, dict) or "fd" not in metrics.get("values", {}):
-        raise LookupError(f"run {run.id} has no metrics yet; measure it first")
+        raise LookupError(f"run {run.id} has no {kept} yet; measure it first")
     net, recipe = load_student(run, device=device), run.recipe
-    _same_makers(run, metrics, extractor_of(recipe.data))
+    _same_makers(run, metrics, extractor_of(recipe.data) if kept == "metrics" else kept.removeprefix("metrics-"))
     setting = Setting(extractor=metrics["extractor"], samples=metrics["samples"], seed=metrics["seed"],
                       batch=batch, device=device)  # fmt: skip
     real, _ = real_features(recipe, store, setting.extractor, batch=batch, device=device)

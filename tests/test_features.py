@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -6,14 +7,17 @@ from safetensors import safe_open
 
 from lab import data, features
 from lab.diffusion import from_uint8
+from lab.features import FeatureNet, TokenNet
 
 # Every stored metric names these files: another net under the same name would make old figures wrong.
 FROZEN = {
     ("digits", "metric"): "f5e7817d2bbb6f477b88b55af879aa9b63f69aae75ab7e6ebee47b9c434bda0b",
     ("digits", "perceptual"): "ad09ce5413025f69d7cb50fea4026bbb7a7d2360e2c8f95d5cb70a757a159c57",
+    ("digits", "second"): "482d4ae4585799ce74e23bed55fb6fdc0e975392c22c06669942654aa90e84ab",
     ("fashion-mnist", "metric"): "fb14117513c6ae171792a498e1891eb0ddac9c9c8a06d28a5d585f71cdb0b872",
     ("fashion-mnist", "perceptual"): "13c5de133566ee86c4e0f947774e8af36e43f9f355e893ae55e6168a4799d892",
 }
+PURPOSES = {data: [purpose for name, purpose in FROZEN if name == data] for data, _ in FROZEN}
 
 
 @pytest.mark.parametrize(("name", "purpose"), FROZEN)
@@ -24,11 +28,11 @@ def test_the_nets_are_the_frozen_ones(name: str, purpose: str) -> None:
 
 def test_the_fashion_nets_are_as_good_and_as_small_as_promised() -> None:
     assert features.facts("fashion-mnist")["test_accuracy"] >= 0.92
-    for purpose in ("metric", "perceptual"):
+    for purpose in PURPOSES["fashion-mnist"]:
         assert (features.ASSETS / f"fashion-mnist-{purpose}.safetensors").stat().st_size < 1e6
 
 
-@pytest.mark.parametrize("purpose", ["metric", "perceptual"])
+@pytest.mark.parametrize("purpose", PURPOSES["digits"])
 def test_the_recorded_accuracy_of_the_digit_nets_is_what_they_reach(purpose: str) -> None:
     net, test = features.load("digits", purpose), data.load("digits", "test")
     right = net(from_uint8(test.images)).argmax(1) == test.labels
@@ -36,7 +40,7 @@ def test_the_recorded_accuracy_of_the_digit_nets_is_what_they_reach(purpose: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("purpose", ["metric", "perceptual"])
+@pytest.mark.parametrize("purpose", PURPOSES["fashion-mnist"])
 def test_the_recorded_accuracy_of_the_fashion_nets_is_what_they_reach(purpose: str) -> None:
     try:
         test = data.load("fashion-mnist", "test")
@@ -48,11 +52,31 @@ def test_the_recorded_accuracy_of_the_fashion_nets_is_what_they_reach(purpose: s
     assert accuracy == pytest.approx(features.facts("fashion-mnist", purpose)["test_accuracy"], abs=0.002)
 
 
-def test_the_metric_and_the_perceptual_net_share_neither_shape_nor_seed() -> None:
-    for name in features.known():
-        mine, other = features.facts(name, "metric"), features.facts(name, "perceptual")
-        assert mine["seed"] != other["seed"]
-        assert mine["architecture"] != other["architecture"]
+def test_no_two_nets_of_a_data_set_share_shape_or_seed() -> None:
+    assert sorted(PURPOSES) == features.known()
+    for name, purposes in PURPOSES.items():
+        for one, other in itertools.combinations([features.facts(name, purpose) for purpose in purposes], 2):
+            assert one["seed"] != other["seed"] and one["architecture"] != other["architecture"]
+    assert isinstance(features.load("digits"), FeatureNet)
+    assert isinstance(features.load("digits", "second"), TokenNet)
+
+
+def test_what_measures_is_not_what_a_loss_looks_through() -> None:
+    names = {features.name(name, "perceptual") for name in features.known()}
+    assert not names & set(features.measuring())
+    assert features.measuring()[features.name("digits", "second")] == ("digits", "second")
+
+
+def test_the_second_net_looks_at_all_tokens_at_once() -> None:
+    """A change in one corner moves the features of the other, which no convolution of its own reaches."""
+    net, x = features.load("digits", "second"), torch.zeros(1, 1, 8, 8)
+    y = x.clone()
+    y[..., 0, 0] = 1.0
+    seen: list[torch.Tensor] = []
+    handle = net.blocks[0].register_forward_hook(lambda block, given, out: seen.append(out[0, -1]))
+    net(x), net(y)
+    handle.remove()
+    assert (seen[0] - seen[1]).abs().max() > 1e-4
 
 
 def test_a_metric_net_gives_128_features_and_a_name_with_its_hash() -> None:

@@ -14,7 +14,7 @@ from lab import data, diffusion, experiment, features, metrics, results
 from lab.data import MissingData
 from lab.results import Run, Store
 
-DIGITS = features.name("digits")
+DIGITS, SECOND = features.name("digits"), features.name("digits", "second")
 SMALL = 64  # samples, in tests
 
 
@@ -272,6 +272,38 @@ def test_an_unconditional_net_on_labelled_data_has_no_class_accuracy(taught: Sto
     found = metrics.evaluate(run, taught, samples=16)
     assert "class_accuracy" not in found["values"]
     assert "fd" in found["values"]
+
+
+# --- a second extractor ---
+
+
+def test_a_second_extractor_measures_beside_the_first(taught: Store, student: Run) -> None:
+    first = metrics.evaluate(student, taught, samples=SMALL)
+    second = metrics.evaluate(student, taught, samples=SMALL, extractor=SECOND)
+    assert student.read("metrics") == first and student.read(f"metrics-{SECOND}") == second
+    assert second["extractor"] == SECOND and set(second["values"]) == {"fd", "kid", "precision", "recall"}
+    assert second["values"]["fd"]["value"] != first["values"]["fd"]["value"]
+    assert taught.table().set_index("run").loc[student.id, "fd"] == first["values"]["fd"]["value"]
+    assert metrics.verify(student, taught, kept=f"metrics-{SECOND}").ok and metrics.verify(student, taught).ok
+
+
+def test_an_extractor_is_named_by_how_its_name_begins() -> None:
+    assert metrics.extractor_named("digits-vit", "digits") == SECOND
+    assert metrics.extractor_named("digits-cnn", "digits") == DIGITS
+    assert metrics.kept_in(DIGITS, "digits") == "metrics"
+    for text, count in (("digits", 2), ("fashion-mnist-vit", 0)):
+        with pytest.raises(ValueError, match=f"'{text}' begins the names of {count} extractors for digits; there are"):
+            metrics.extractor_named(text, "digits")
+
+
+def test_both_extractors_see_more_noise_as_a_larger_distance(digits) -> None:
+    rng = torch.Generator().manual_seed(0)
+    noisy = [(digits[:500] + scale * torch.randn(500, 1, 8, 8, generator=rng)).clamp(0, 255).to(torch.uint8)
+             for scale in (0, 20, 60)]  # fmt: skip
+    for extractor in (DIGITS, SECOND):
+        real = metrics.extract(digits, extractor)
+        found = [metrics.fd(metrics.extract(x, extractor), real) for x in noisy]
+        assert found == sorted(found) and found[2] > 2 * found[0]
 
 
 # --- verify ---

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
 
 def add_eval(commands: Any) -> None:
     made = command(commands, eval_, "measure runs: distances from their kept weights, and neighbours of the images",
-                    "eval d4w64h4p4", "eval d4w64h4p4 --samples 2000 --force --json", takes="[RUN ...]")  # fmt: skip
+                    "eval d4w64h4p4", "eval d4w64h4p4 --samples 2000 --force --json",
+                    "eval 12x40 12x64 --extractor fashion-mnist-vit", takes="[RUN ...]")  # fmt: skip
     made.add("runs", nargs="*", metavar="RUN", help="ids, starts of ids, labels or aliases; default: all finished runs")
     made.add("--samples", type=count_of(2), help="how many samples (default: by the pinned protocol of the data)")
     made.add("--seed", type=count_of(0), help="first noise seed (default: by the pinned protocol)")
+    said = "distance, precision and recall by another net, such as fashion-mnist-vit, kept beside the first"
+    made.add("--extractor", metavar="NAME", help=said)
     made.add(
         "--force", action="store_true", help="measure again, and write over what was measured under other conditions"
     )
@@ -58,19 +62,36 @@ def eval_(args: argparse.Namespace) -> Answer:
     value, rows = {}, []
     runs = finished(store, args.runs)
     with as_usage():  # before the long work
-        asked = {found.id: metrics.conditions(found, **chosen) for found in runs}
+        by = {found.id: args.extractor and metrics.extractor_named(args.extractor, found.recipe.data) for found in runs}
+        asked = {found.id: metrics.conditions(found, extractor=by[found.id], **chosen) for found in runs}
         there = {found.id: metrics.measured(found, asked[found.id], force=args.force) for found in runs}
     if args.dry_run:
         return would([{"run": found.label, **_asked(asked[found.id]), "would": "nothing, it is measured" if
                        there[found.id] else "measure it"} for found in runs])  # fmt: skip
     for found in runs:
-        value[found.id] = metrics.evaluate(found, store, force=args.force, device=compute.torch_device(), **chosen)
-        neighbours.ensure(found, store, force=args.force, device=compute.torch_device())
+        value[found.id] = metrics.evaluate(found, store, force=args.force, extractor=by[found.id],
+                                           device=compute.torch_device(), **chosen)  # fmt: skip
+        if not args.extractor:
+            neighbours.ensure(found, store, force=args.force, device=compute.torch_device())
         rows += [
             {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
             for name, m in value[found.id]["values"].items()
         ]
-    return Answer(value, table_text(rows))
+    return Answer(value, table_text(rows) + _agreement(runs, value))
+
+
+def _agreement(runs: Sequence[Run], value: Mapping[str, Any]) -> str:
+    """Whether another extractor than the data's own ranks the runs as that does, where both have measured several."""
+    both = [(first["values"]["fd"]["value"], second["values"]["fd"]["value"], first["extractor"], second["extractor"])
+            for run in runs if isinstance(first := run.read("metrics"), dict) and (second := value[run.id])
+            and all(first.get(name) == second[name] for name in ("weights_sha256", "samples", "seed"))]  # fmt: skip
+    names = {row[2:] for row in both}
+    if len(both) < 2 or len(names) != 1 or len(set(*names)) == 1:
+        return ""
+    pairs = list(itertools.combinations(both, 2))
+    alike = sum((a[0] < b[0]) == (a[1] < b[1]) for a, b in pairs)
+    first, second = both[0][2:]
+    return f"\n\n{second} puts {alike} of {len(pairs)} pairs of these runs in the same order as {first}"
 
 
 def _asked(conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,8 +321,7 @@ SAID = {"differs": "differ", "not made": "could not be made", "notice": "to know
 
 
 def _verify_run(found: Run, store: Store, *, quick: bool, device: str) -> list[dict[str, Any]]:
-    """The run's weights against their hash, and its distance recomputed from them."""
-    from lab import metrics
+    """The run's weights against their hash, and its distances recomputed from them."""
     from lab.weights import sha256
 
     facts, path = found.read("student"), found.path / "student.safetensors"
@@ -317,19 +337,25 @@ def _verify_run(found: Run, store: Store, *, quick: bool, device: str) -> list[d
         return rows
     if not isinstance(found.read("metrics"), dict):
         return [*rows, _check(found.label, "fd", None, None, None, note="not measured; `python -m lab eval` does")]
+    kept = sorted(path.stem for path in found.path.glob("metrics*.json"))
+    return rows + [_verify_distance(found, store, name, device=device) for name in kept]
+
+
+def _verify_distance(found: Run, store: Store, kept: str, *, device: str) -> dict[str, Any]:
+    """One line: a stored distance beside the one that the weights give now."""
+    from lab import metrics
+
+    check = "fd" + kept.removeprefix("metrics").replace("-", " by ", 1)
     try:
-        checked = metrics.verify(found, store, device=device)
+        checked = metrics.verify(found, store, kept=kept, device=device)
     except ValueError as error:  # the stored figure belongs to other weights or another extractor
-        return [
-            *rows,
-            _check(found.label, "fd", found.read("metrics")["values"]["fd"]["value"], None, False, note=str(error)),
-        ]
+        return _check(found.label, check, found.read(kept)["values"]["fd"]["value"], None, False, note=str(error))
     except (KeyError, IndexError):  # LookupErrors too, but faults of ours
         raise
     except LookupError as error:  # real images or an extractor's weights are not here
-        return [*rows, _check(found.label, "fd", None, None, "not made", note=str(error))]
+        return _check(found.label, check, None, None, "not made", note=str(error))
     note = f"{100 * checked.difference:.2g} % apart, allowed {100 * metrics.TOLERANCE:g} %"
-    return [*rows, _check(found.label, "fd", checked.stored, checked.recomputed, checked.ok, note=note)]
+    return _check(found.label, check, checked.stored, checked.recomputed, checked.ok, note=note)
 
 
 def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, Any]]:
