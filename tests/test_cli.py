@@ -20,7 +20,7 @@ import torch
 from conftest import TINY_STUDENT
 from PIL import Image
 
-from lab import experiment, jobs, metrics
+from lab import experiment, features, jobs, metrics
 from lab.choose import Budget, recommend
 from lab.cli import FAILED, MISSING, OK, USAGE, main, measure, parser
 from lab.cli.frame import Usage
@@ -326,6 +326,19 @@ def test_an_interrupted_run_says_how_to_go_on(taught: Store):
     besides = "--no-measure --no-compile --threads 1"
     assert f"go on with: {jobs.command(Run(folder))} {besides}\n" in err and "Traceback" not in err
     assert (folder / "state.pt").exists()
+
+
+def test_a_second_extractor_is_kept_beside_the_first_and_says_whether_it_ranks_alike(distilled: Store, capsys):
+    asked = ("eval", student(distilled).id, "tiny", "--samples", "16")
+    assert lab(distilled, *asked) == OK and lab(distilled, *asked, "--extractor", "digits-vit") == OK
+    said = capsys.readouterr().out.splitlines()[-1]
+    first, second = (features.name("digits", purpose) for purpose in ("metric", "second"))
+    values = {name: [distilled.get(run).read(name)["values"]["fd"]["value"] for run in asked[1:3]]
+              for name in ("metrics", f"metrics-{second}")}  # fmt: skip
+    alike = len({a < b for a, b in values.values()}) == 1
+    assert said == f"{second} puts {int(alike)} of 1 pairs of these runs in the same order as {first}"
+    assert lab(distilled, *asked, "--extractor", "digits-vgg") == USAGE
+    assert f"there are {first}, {second}, inception" in capsys.readouterr().err
 
 
 def test_eval_refuses_to_write_over_a_committed_distance_before_any_work(measured: Store, monkeypatch, capsys):
