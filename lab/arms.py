@@ -99,11 +99,17 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
     Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round.
     """
     found, by_run = calibration.get("rows") if isinstance(calibration, dict) else None, rows.set_index("run")
-    known = [(by_run.loc[row["run"]], row) for row in found or () if row.get("run") in by_run.index]
+    known = [(by_run.loc[row["run"]], row) for row in found or () if _whole(row) and row["run"] in by_run.index]
     plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
     return {(row["arm"], row["alike"]):
             (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
             for row, one in known}  # fmt: skip
+
+
+def _whole(row: JSON) -> bool:
+    """Whether a row of arms.json has what it takes."""
+    numbers = ("ms", "over_plain", "guide_seconds")
+    return isinstance(row, dict) and all(isinstance(row.get(name), (int, float)) for name in numbers) and "run" in row
 
 
 @dataclasses.dataclass

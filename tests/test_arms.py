@@ -27,7 +27,7 @@ def run(method: str = "plain", seed: int = 0, factor: float = 1.0, steps: int = 
         **columns: object) -> dict[str, object]:  # fmt: skip
     extra = {} if method == "plain" else {method: options or {}}
     guide = "run:big" if method in ("teaching_assistant", "multi_in_one") else ""
-    name = f"{method}-{columns.get('family', 'dit')}-{steps}-{json.dumps(options)}-{seed}{columns.get('start', '')}"
+    name = f"{method}-{columns.get('shape', '4x40')}-{steps}-{json.dumps(options)}-{seed}{columns.get('start', '')}"
     row = BASE | {"method_short": method, "options": json.dumps({"pairs": {"l1": 1.0}} | extra), "guide": guide}
     return row | {"run": name, "seed": float(seed), "steps": float(steps), "images": 64.0 * steps,
                   "fd": FD.get(seed, 1.5) * factor} | columns  # fmt: skip
@@ -58,7 +58,9 @@ def test_runs_of_the_same_seed_are_paired_at_equal_images_and_get_the_verdict_of
     assert all(
         found[name] == pytest.approx(getattr(wanted, name)) for name in ("ratio", "low", "high", "p_t", "margin")
     )
-    assert found["runs"][2] == "teaching_assistant-dit-6250-null-2" and found["twin_runs"][2] == "plain-dit-6250-null-2"
+    assert (
+        found["runs"][2] == "teaching_assistant-4x40-6250-null-2" and found["twin_runs"][2] == "plain-4x40-6250-null-2"
+    )
 
 
 @pytest.mark.parametrize("other", [{"pairs": 20.0}, {"lr": 0.1}, {"shape": "d5w40h4p4m96", "depth": 5.0},
