@@ -156,5 +156,5 @@ def test_on_digits_few_evaluations_come_nearer_to_the_whole_path_than_those_of_t
         found[n] = drawn(before, f"ddim-{n}")
         gap, without = ((x - whole).abs().mean() for x in (found[n], drawn(many, f"ddim-{n}")))
         accuracy = metrics.class_accuracy(diffusion.to_uint8(found[n]), y, "digits")
-        assert gap < 0.8 * without and accuracy > 0.6, (n, gap, without, accuracy)
+        assert gap < 0.5 * without and accuracy > 0.5, (n, gap, without, accuracy)
     assert min((found[a] - found[b]).abs().mean() for a, b in [(4, 2), (4, 1), (2, 1)]) > 0.005
