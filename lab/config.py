@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from typing import Any, ClassVar, Literal
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
+# Sizes are gone through block by block and patch by patch, and no page is to wait for that.
+LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {
@@ -246,12 +249,14 @@ class RoutedConfig:
 
 
 def _too_small(config: DiTConfig | GETConfig | RoutedConfig, **lows: int) -> list[str]:
-    """What is wrong with counts: each at least 1, but those named here and the classes."""
+    """What is wrong with counts: each at least 1, but those named here and the classes, and of no endless network."""
     lows = {"image_size": 1, "channels": 1, "num_classes": 0, "patch": 1, "width": 1, "heads": 1, **lows}
     optional = ("mlp_hidden", "tied_hidden", "head_dim")
     lows |= {name: 1 for name in optional if getattr(config, name, None) is not None}
-    return [f"{name} must be at least {low}, got {getattr(config, name)}" for name, low in lows.items()
-            if getattr(config, name) < low]  # fmt: skip
+    wrong = [f"{name} must be at least {low}, got {getattr(config, name)}" for name, low in lows.items()
+             if getattr(config, name) < low]  # fmt: skip
+    return wrong + [f"{name} must be at most {most:,}, got {getattr(config, name):,}"
+                    for name, most in LARGEST_NET.items() if getattr(config, name, 0) > most]  # fmt: skip
 
 
 def _uneven(config: DiTConfig | GETConfig | RoutedConfig, head_dim: int | None = None) -> list[str]:
@@ -564,9 +569,9 @@ def cast(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, {"method": value} if isinstance(value, str) else value, where)
     if origin is not None and isinstance(value, Mapping):
         return dict(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # NaN is not either
         return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
+    if hint in (int, str, bool) and type(value) is hint and not (hint is int and abs(value) >= 2**63):
         return value
     wanted = getattr(hint, "__name__", str(hint))
     raise ValueError(f"{where} must be {wanted}, got {value!r}")

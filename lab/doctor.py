@@ -45,8 +45,8 @@ def examine(results: Store | Path | str | None = None) -> list[Finding]:
     """Everything that the lab needs, in the order in which it would fail; of a store or the folder of one."""
     software = [_python(), *_packages(), _torchvision()]
     root = _root(results)
-    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(root), _locks(root),
-            _disk(root), _edge()]  # fmt: skip
+    return [*software, _device(), _compiler(), _memory(), *_data(), *_weights(), _results(root), *_faults(root),
+            _locks(root), _disk(root), _edge()]  # fmt: skip
 
 
 def _root(results: Store | Path | str | None) -> Path:
@@ -191,6 +191,16 @@ def _results(root: Path) -> Finding:
     if broken:
         return Finding("results", "note", found, f"teachers.json names runs that are not there: {', '.join(broken)}")
     return Finding("results", "fine", found)
+
+
+def _faults(root: Path) -> list[Finding]:
+    """A row for each file of the results folder that can't be read."""
+    try:
+        from lab.results import Store
+    except BROKEN:  # said by the row of the results
+        return []
+    return [Finding("unreadable", "note", f"{place}: {wrong}", "mend the file or move it away; all else stands without")
+            for place, wrong in Store(root).faults().items()]  # fmt: skip
 
 
 def _locks(root: Path) -> Finding:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.results import Run, read_json
+from lab.results import Run
 
 HERE = Path(__file__).parent.parent
 TAIL_BYTES = 8192  # about 30 lines of a log
@@ -175,9 +175,8 @@ def stop(run: Run) -> int:
 
 def process_of(run: Run) -> int | None:
     """The pid that status.json names, if that process holds the run's lock file open; else None."""
-    plain = read_json(run.path / "status.json")
-    pid = plain.get("pid") if isinstance(plain, dict) else None
-    if not isinstance(pid, int) or pid <= 1 or pid == os.getpid():
+    pid = run.said().pid
+    if pid <= 1 or pid == os.getpid():
         return None
     lock = run.path / "lock"
     try:

@@ -68,7 +68,7 @@ class Pairs:
 
     @property
     def facts(self) -> dict[str, JSON]:
-        return {"what": asdict(self.what), "shards": {}} | read_to_change(self.path / "pairs.json")
+        return {"what": asdict(self.what), "shards": {}} | read_to_change(self.path / "pairs.json", "pairs")
 
     def shard(self, index: int) -> Path:
         return self.path / f"{index:04d}.npz"

@@ -63,10 +63,8 @@ def at_images(table: pd.DataFrame, store: Store, images: int) -> pd.DataFrame:
 
 
 def _checkpoint(store: Store, run: str, images: int) -> dict[str, JSON] | None:
-    plain = Run(store.root / "runs" / run).read("metrics")
-    kept = plain.get("checkpoints") if isinstance(plain, dict) else None
-    found = kept.get(str(images), {}).get("fd") if isinstance(kept, dict) else None
-    if not isinstance(found, dict):
+    kept = (Run(store.root / "runs" / run).read("metrics") or {}).get("checkpoints", {})
+    if (found := kept.get(str(images), {}).get("fd")) is None:
         return None
     low, high = found.get("ci95") or (math.nan, math.nan)
     return {"fd": found["value"], "fd_low": low, "fd_high": high, "fd_reference": found["reference"]}

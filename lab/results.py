@@ -8,6 +8,10 @@ results/teachers.json            alias -> run id
 results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
 results/devices/<report>.json    every timing, made here or on a board
 results/devices/blocks/*.json    where a student's time goes, part by part, beside what the machine allows
+
+Every JSON file is held to its definition in results.v1.json when it is read (a recipe to lab.config, a device report
+to its own schema). What does not hold is as if it were not there, makes its run unreadable if it is one of those that
+the table is made of, and is named by `Store.faults`.
 """
 
 from __future__ import annotations
@@ -27,18 +31,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pandas as pd
 
-from lab import locks
-from lab.config import JSON, NetConfig, Recipe, config_from_json, config_to_json, unknown
+from lab import locks, schema
+from lab.config import JSON, NetConfig, Recipe, check_fields, config_from_json, config_to_json, unknown
 
 HEARTBEAT_S = 10
 STALE_S = 60
 GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who wants it tries for so long
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
+SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
 OBJECTIVES = ("pairs", "denoise", "progressive")  # methods with the main loss; lab.methods has them too, but needs torch
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
@@ -60,8 +65,10 @@ TABLE = {
     )
     for name in names.split()
 }  # fmt: skip
-# What a row of `Store.table()` is made of.
-_ROW_FILES = ("recipe", "status", "notes", "cost", "student", "metrics")
+# What a row of `Store.table()` is made of, beside the recipe; and the other JSON files of a run.
+_ROW_FILES = ("status", "notes", "cost", "student", "metrics")
+_MORE_FILES = ("env", "neighbours")
+_KINDS = {"teachers.json": "teachers", "pairs/*/pairs.json": "pairs", "devices/blocks/*.json": "blocks"}
 _KEPT_ROWS = 2**15  # of runs, and of reports: a few KB each
 # Of artefact.json: how far the images of a file are from those of the network that it was made of, and by what.
 _DISTANCES = ("images", "max_abs", "mean_abs", "perceptual", "perceptual_by")
@@ -112,20 +119,58 @@ def write_json(path: Path, value: JSON) -> None:
 def read_json(path: Path) -> JSON:
     """The file's content, or None where there is no such file or it is not JSON."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        text = path.read_text()
+        found = json.loads(text)
+        if "\\ud" in text.lower():  # half a character, which no page and no terminal can show
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-def read_to_change(path: Path) -> dict[str, JSON]:
+@functools.cache
+def files_schema() -> dict[str, JSON]:
+    """results.v1.json: a definition for each kind of file."""
+    return json.loads(SCHEMA_FILE.read_text())
+
+
+def look(path: Path, kind: str) -> tuple[dict[str, JSON] | None, str | None]:
+    """The object in a file of a kind of results.v1.json, and what is wrong with it as a clause: one of them is None.
+
+    Both are where there is no such file.
+    """
+    plain = read_json(path)
+    if plain is None:
+        return None, "it is no JSON object" if path.exists() else None
+    wrong = schema.fault(plain, files_schema()["$defs"][kind], files_schema())
+    if wrong is None and kind in ("student", "artefact"):
+        wrong = next(_shape_faults(plain["config"], plain["spec"]), None)
+    return (None, wrong) if wrong else (plain, None)
+
+
+def _shape_faults(plain: Mapping[str, JSON], spec: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the network that a file is of, and with what it says of its images."""
+    try:
+        config = config_from_json(plain)
+    except ValueError as error:
+        yield f"config: {error}"
+        return
+    yield from (f"config: {wrong}" for wrong in config.check())
+    if (spec["size"], spec["channels"]) != (config.image_size, config.channels):
+        yield f"spec is of {spec['channels']}x{spec['size']}x{spec['size']} images, and config of others"
+    if (named := len(spec["class_names"])) not in (0, spec["num_classes"]):
+        yield f"spec.class_names has {named} names for {spec['num_classes']} classes"
+
+
+def read_to_change(path: Path, kind: str) -> dict[str, JSON]:
     """The object in a file that is to be written again, {} where there is no file.
 
     Raises ValueError for a file that can't be read: to write over it would lose what it held.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) and path.exists():
-        raise ValueError(f"{path} is no JSON object that can be read; mend it or move it away")
-    return found if isinstance(found, dict) else {}
+    found, wrong = look(path, kind)
+    if wrong:
+        raise ValueError(f"{path} can't be read, {wrong}; mend it or move it away")
+    return found or {}
 
 
 @dataclass(frozen=True)
@@ -140,6 +185,11 @@ class Status:
     seconds: float = 0.0  # of work, over all sittings
     pid: int = 0
     error: str = ""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, JSON] | None) -> Status:
+        """What a status.json says."""
+        return cls(**{f.name: plain[f.name] for f in dataclasses.fields(cls) if plain and f.name in plain})
 
     @property
     def resumable(self) -> bool:
@@ -164,22 +214,33 @@ class Run:
     def config(self) -> NetConfig:
         """The network that the run ships, which a method may have cut from the one it trained (student.json).
 
-        Before there are weights: the one that the recipe asks for. Raises ValueError for a config that can't be built.
+        Before there are weights: the one that the recipe asks for.
         """
         found = self.read("student")
-        config = found.get("config") if isinstance(found, dict) else None
-        return config_from_json(config) if isinstance(config, dict) else self.recipe.student
+        return config_from_json(found["config"]) if found else self.recipe.student
 
     @property
     def facts(self) -> dict[str, JSON]:
         """What the methods found while training (the depths that a search kept, bits of the weights); {} for none."""
-        found = self.read("student")
-        facts = found.get("facts") if isinstance(found, dict) else None
-        return facts if isinstance(facts, dict) else {}
+        return (self.read("student") or {}).get("facts", {})
 
-    def read(self, name: str) -> JSON:
-        """metrics, cost, env, student, notes, ...; None while there is none."""
-        return read_json(self.path / f"{name}.json")
+    def read(self, name: str) -> dict[str, JSON] | None:
+        """metrics, cost, env, student, notes, status, neighbours; None while there is none that holds (`faults`)."""
+        return look(self.path / f"{name}.json", name)[0]
+
+    def fault(self) -> str | None:
+        """What makes the run unreadable: the first file of its row that does not hold, and why; None if all do."""
+        row = _row_of_files(*_stamped(self))
+        return row["error"] if row["state"] == "unreadable" else None
+
+    def faults(self) -> dict[str, str]:
+        """Every file of the run that does not hold, those of exported artefacts too -> what is wrong with it."""
+        rest = _MORE_FILES if self.fault() is None else (*_ROW_FILES, *_MORE_FILES)
+        found = {f"{name}.json": _fault_of(self.path / f"{name}.json", name) for name in rest}
+        found |= {f"export/{p.parent.name}/{p.name}": _fault_of(p, "artefact") for p in self._artefact_files()}
+        if (wrong := self.fault()) and not any(found.values()):
+            found["recipe.json"] = wrong.removeprefix(f"{self.path}/").removeprefix("recipe.json: ")
+        return {name: wrong for name, wrong in found.items() if wrong}
 
     def write(self, name: str, value: JSON) -> None:
         write_json(self.path / f"{name}.json", value)
@@ -203,11 +264,7 @@ class Run:
 
     def said(self) -> Status:
         """What status.json says, true or not."""
-        plain = self.read("status")
-        if not isinstance(plain, dict):
-            return Status()
-        kinds = {k: (int, float) if isinstance(v, float) else type(v) for k, v in asdict(Status()).items()}
-        return Status(**{k: v for k, v in plain.items() if k in kinds and isinstance(v, kinds[k])})
+        return Status.of(self.read("status"))
 
     def _abandoned(self) -> bool:
         """Whether this machine made the lock and no process holds it."""
@@ -224,8 +281,7 @@ class Run:
             self._write_status(changes)
 
     def _write_status(self, changes: Mapping[str, JSON]) -> None:
-        plain = self.read("status")
-        known = asdict(Status()) | (plain if isinstance(plain, dict) else {})
+        known = asdict(Status()) | (self.read("status") or {})
         self.write("status", known | dict(changes) | {"heartbeat": time.time(), "pid": os.getpid()})
 
     @contextlib.contextmanager
@@ -263,8 +319,7 @@ class Run:
         # A thread, because a first compile may last longer than STALE_S.
         while not ended.wait(HEARTBEAT_S):
             with _status_lock:
-                status = self.read("status")
-                if isinstance(status, dict) and status.get("state") == "running":
+                if self.said().state == "running":
                     self._write_status({})
 
     # --- log ---
@@ -307,17 +362,16 @@ class Run:
     @property
     def notes(self) -> dict[str, JSON]:
         """label, notes, pin, hide; kept where no hash sees them."""
-        found = self.read("notes")
-        return {"label": "", "notes": "", "pin": False, "hide": False} | (found if isinstance(found, dict) else {})
+        return {"label": "", "notes": "", "pin": False, "hide": False} | (self.read("notes") or {})
 
     def set_notes(self, **changes: JSON) -> None:
         """Change some of them. Raises ValueError for a notes.json that can't be read."""
-        self.write("notes", self.notes | read_to_change(self.path / "notes.json") | changes)
+        self.write("notes", self.notes | read_to_change(self.path / "notes.json", "notes") | changes)
 
     @property
     def label(self) -> str:
         """What a person calls it, else its shape, methods and hash, e.g. `d4w64h4p4 pairs 9bffdd2f`."""
-        given = str(self.notes["label"])
+        given = self.notes["label"]
         with contextlib.suppress(OSError, ValueError):
             return given or short_name(self.config.shape, methods_of(self.recipe), self.id)
         return given or self.id
@@ -327,16 +381,16 @@ class Run:
 
         Files that were made of other weights are left out.
         """
-        paths = sorted((self.path / "export").glob("*/artefact.json"))
+        paths = self._artefact_files()
         student, found = self.read("student") if paths else None, {}
-        for path in paths:
-            if path.parent.suffix == ".tmp":  # still being made, its images not yet compared
-                continue
-            facts = read_json(path)
-            whole = isinstance(facts, dict) and isinstance(facts.get("files"), dict) and isinstance(student, dict)
-            if whole and facts.get("weights_sha256") == student.get("weights_sha256"):
-                found[str(facts.get("runtime")), str(facts.get("precision"))] = facts
+        for facts in (look(path, "artefact")[0] for path in paths):
+            if facts and student and facts["weights_sha256"] == student["weights_sha256"]:
+                found[facts["runtime"], facts["precision"]] = facts
         return found
+
+    def _artefact_files(self) -> list[Path]:
+        """Those of whole artefacts: of one that is being made the images are not yet compared."""
+        return [p for p in sorted((self.path / "export").glob("*/artefact.json")) if p.parent.suffix != ".tmp"]
 
     def snapshots(self) -> list[tuple[int, Path]]:
         """(images seen, picture) of the same 16 noises, in order."""
@@ -375,8 +429,15 @@ class Store:
     def get(self, name: str) -> Run:
         """A run by id, teacher alias, label, or an unambiguous start or part of an id (its shape, its hash).
 
-        Raises LookupError with the nearest names, or with all runs that a name fits.
+        Raises LookupError with the nearest names, or with all runs that a name fits; and for a run that can't be read,
+        with the file and what is wrong with it.
         """
+        run = self._find(name)
+        if wrong := run.fault():
+            raise LookupError(f"run {run.id} can't be read, {wrong}; mend the file or move it away")
+        return run
+
+    def _find(self, name: str) -> Run:
         runs = {run.id: run for run in self.runs()}
         name = name.removeprefix("run:")
         if name in runs:
@@ -399,20 +460,20 @@ class Store:
         return [Run(folder / n) for n in names if ID.fullmatch(n) and os.path.exists(f"{folder}/{n}/recipe.json")]
 
     def teachers(self) -> dict[str, str]:
-        """alias -> run id."""
+        """alias -> run id; of a teachers.json that does not hold what does."""
         found = read_json(self.root / "teachers.json")
-        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+        return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
     def check_alias(self, alias: str) -> None:
         """Raises ValueError for an alias that `name_teacher` would refuse."""
         if not ID.fullmatch(alias):
             raise ValueError(f"a teacher's alias must match {ID.pattern}, got {alias!r}")
-        read_to_change(self.root / "teachers.json")
+        read_to_change(self.root / "teachers.json", "teachers")
 
     def name_teacher(self, alias: str, run_id: str) -> None:
         self.check_alias(alias)
         path = self.root / "teachers.json"
-        write_json(path, read_to_change(path) | {alias: self.get(run_id).id})
+        write_json(path, read_to_change(path, "teachers") | {alias: self.get(run_id).id})
 
     # --- tables ---
 
@@ -474,10 +535,10 @@ class Store:
             known[run_id] = Run(self.root / "runs" / run_id).artefacts() if ID.fullmatch(run_id) else {}
         sha256, runtime, precision = (row.get(k) for k in ("model.artifact_sha256", "software.runtime",
                                                            "model.precision"))  # fmt: skip
-        mine = [f for f in known[run_id].values() if f.get("precision") == precision]
-        mine = [f for f in mine if f.get("weights_sha256") == row["model.weights_sha256"]]
-        same = [f for f in mine if sha256 and sha256 in [x.get("sha256") for x in f["files"].values()]]
-        same = same or [f for f in mine if f.get("runtime") == runtime or row["provenance"] == "estimated"]
+        mine = [f for f in known[run_id].values() if f["precision"] == precision]
+        mine = [f for f in mine if f["weights_sha256"] == row["model.weights_sha256"]]
+        same = [f for f in mine if sha256 and sha256 in [x["sha256"] for x in f["files"].values()]]
+        same = same or [f for f in mine if f["runtime"] == runtime or row["provenance"] == "estimated"]
         return {name: same[0].get(name) for name in ("bytes", *_DISTANCES)} if same else {}
 
     def add_blocks(self, name: str, blocks: Mapping[str, JSON]) -> None:
@@ -486,9 +547,7 @@ class Store:
 
     def read_blocks(self, name: str) -> dict[str, JSON] | None:
         """What was kept under a name; None where there is nothing, or no such times."""
-        plain = read_json(self.root / "devices" / "blocks" / f"{name}.json")
-        ours = isinstance(plain, dict) and plain.get("schema") == BLOCKS_SCHEMA
-        return plain if ours and isinstance(plain.get("parts"), list) else None
+        return look(self.root / "devices" / "blocks" / f"{name}.json", "blocks")[0]
 
     def blocks(self) -> pd.DataFrame:
         """One row per part of every student that was timed by its parts, in the net's order.
@@ -500,7 +559,7 @@ class Store:
         for path in sorted((self.root / "devices" / "blocks").glob("*.json")):
             if (plain := self.read_blocks(path.stem)) is not None:
                 shared = _flat({k: v for k, v in plain.items() if k not in ("parts", "card")})
-                rows += [shared | part for part in plain["parts"] if isinstance(part, dict)]
+                rows += [shared | part for part in plain["parts"]]
         return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
@@ -511,6 +570,48 @@ class Store:
         """
         aliases = self.teachers()
         return table_of([_row(run, aliases) for run in self.runs()])
+
+    def faults(self) -> dict[str, str]:
+        """Every file of the folder that does not hold, by its path in it -> what is wrong with it.
+
+        Nothing else is touched by it: `table` has its run as unreadable, all other tables are without it.
+        """
+        from lab.devices.predict import card_fault
+
+        found = {f"runs/{run.id}/{name}": wrong for run in self.runs() for name, wrong in run.faults().items()}
+        for pattern, kind in _KINDS.items():
+            paths = {p.relative_to(self.root).as_posix(): p for p in sorted(self.root.glob(pattern))}
+            found |= {place: wrong for place, p in paths.items() if (wrong := _fault_of(p, kind))}
+        cards = sorted((self.root / "devices" / "cards").glob("*.json"))
+        found |= {f"devices/cards/{p.name}": wrong for p in cards if (wrong := card_fault(p))}
+        reports = sorted((self.root / "devices").glob("*.json"))
+        return found | {f"devices/{p.name}": wrong for p in reports if (wrong := _report(str(p), stamp(p))[1])}
+
+
+def _fault_of(path: Path, kind: str) -> str | None:
+    """What is wrong with a file; it is read once as long as its stamp stays the same."""
+    return _kept_fault(str(path), kind, stamp(path))
+
+
+@functools.lru_cache(maxsize=_KEPT_ROWS)
+def _kept_fault(path: str, kind: str, stamp: Stamp) -> str | None:
+    return look(Path(path), kind)[1]
+
+
+def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table that a spreadsheet may open: text that it would take for a formula begins with an apostrophe."""
+    from lab.devices.report import is_formula
+
+    def plain(cell: object) -> object:
+        return f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell
+
+    text = table.select_dtypes(["object", "string"])
+    return table.assign(**{name: text[name].map(plain) for name in text}).rename(columns=plain)
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Comma separated values without the index; labels and notes in it are what people typed."""
+    return plain_cells(table).to_csv(index=False)
 
 
 def table_of(rows: pd.DataFrame | Sequence[Mapping[str, JSON]]) -> pd.DataFrame:
@@ -595,7 +696,7 @@ def _report(path: str, stamp: Stamp) -> tuple[dict[str, JSON], str | None]:
 
 def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
     """The columns of one run; unreadable files give an `error` instead of an exception."""
-    row = _own(_row_of_files(str(run.path), tuple(stamp(f"{run.path}/{name}.json") for name in _ROW_FILES)))
+    row = _own(_row_of_files(*_stamped(run)))
     if row["state"] == "unreadable":
         return row
     if row["state"] == "running":  # is it? No file says so
@@ -605,16 +706,33 @@ def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
     return row
 
 
+def _stamped(run: Run) -> tuple[str, tuple[Stamp, ...]]:
+    """A run's folder, and the stamps of the files of its row."""
+    return str(run.path), tuple(stamp(f"{run.path}/{name}.json") for name in ("recipe", *_ROW_FILES))
+
+
 @functools.lru_cache(maxsize=_KEPT_ROWS)
 def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
-    """What the files of a run say of it; read once as long as their stamps stay the same."""
-    run = Run(Path(path))
-    row: dict[str, JSON] = {"run": run.id}
+    """What the files of a run say of it; read once as long as their stamps stay the same.
+
+    Each file has columns of its own, so that no key of it takes the place of another's. One that does not hold makes
+    the row unreadable, and is named in its error.
+    """
+    run, found, wrong = Run(Path(path)), {}, None
     try:
-        recipe, net = run.recipe, run.config
+        recipe = run.recipe
+        wrong = next((f"recipe.json: {said}" for said in check_fields(recipe)), None)
     except (OSError, ValueError) as error:
-        return row | {"state": "unreadable", "error": str(error), "label": run.id}
-    status, config = run.said(), config_to_json(net)
+        wrong = str(error)
+    for name in _ROW_FILES:
+        found[name], fault = look(run.path / f"{name}.json", name)
+        wrong = wrong or (fault and f"{name}.json: {fault}")
+    row: dict[str, JSON] = {"run": run.id, "label": run.id}
+    if wrong:
+        return row | {"state": "unreadable", "error": wrong}
+    status, config = Status.of(found["status"]), (found["student"] or {}).get("config")
+    net = recipe.student if config is None else config_from_json(config)
+    config = config_to_json(net)
     row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
     row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
     if net.family != "unet":
@@ -633,13 +751,13 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> dict[str, JSON]:
         "train_seconds": status.seconds,
         "error": status.error,
     }
-    row |= run.notes
-    row["label"] = run.label
+    notes = {"label": "", "notes": "", "pin": False, "hide": False} | (found["notes"] or {})
+    row |= {k: notes[k] for k in ("notes", "pin", "hide")}
+    row["label"] = notes["label"] or short_name(net.shape, methods_of(recipe), run.id)
     for name in ("cost", "student"):
-        if isinstance(found := run.read(name), dict):
-            row |= {k: v for k, v in found.items() if not isinstance(v, (dict, list))}
-    row |= _metric_columns(run.read("metrics"))
-    return row
+        mine = files_schema()["$defs"][name]["properties"]
+        row |= {k: v for k, v in (found[name] or {}).items() if k in mine and not isinstance(v, (dict, list))}
+    return row | _metric_columns(found["metrics"])
 
 
 def _own(row: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -647,19 +765,16 @@ def _own(row: Mapping[str, JSON]) -> dict[str, JSON]:
     return {k: copy.deepcopy(v) if type(v) in (list, dict) else v for k, v in row.items()}
 
 
-def _metric_columns(metrics: JSON) -> dict[str, JSON]:
+def _metric_columns(metrics: Mapping[str, JSON] | None) -> dict[str, JSON]:
     """fd, fd_low, fd_high, fd_reference, ...; the conditions all values share as columns of their own."""
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("values"), dict):
+    if metrics is None:
         return {}
-    row: dict[str, JSON] = {k: metrics.get(k) for k in ("extractor", "samples")}
-    row |= {"eval_seed": metrics.get("seed")}
-    for name, found in metrics["values"].items():
-        if not isinstance(found, dict):
-            continue
-        row[name] = found.get("value")
-        row[f"{name}_reference"] = found.get("reference")
-        if isinstance(ci := found.get("ci95"), list) and len(ci) == 2:
-            row[f"{name}_low"], row[f"{name}_high"] = ci
+    row = {"extractor": metrics["extractor"], "samples": metrics["samples"], "eval_seed": metrics["seed"]}
+    for name in METRIC_NAMES:
+        if found := metrics["values"].get(name):
+            row |= {name: found["value"], f"{name}_reference": found["reference"]}
+            if ci := found.get("ci95"):
+                row[f"{name}_low"], row[f"{name}_high"] = ci
     return row
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from lab.results import look
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -86,10 +87,10 @@ class Neighbours:
 
 def read_neighbours(folder: Path, sheet: Samples, weights_sha256: str) -> Neighbours | None:
     """The neighbours of a sheet; None where there are none of these weights and noises, or they can't be read."""
+    facts, _ = look(folder / "neighbours.json", "neighbours")
+    if not facts or facts["weights_sha256"] != weights_sha256 or facts["seeds"] != sheet.seeds.tolist():
+        return None
     try:
-        facts = json.loads((folder / "neighbours.json").read_text())
-        if facts["weights_sha256"] != weights_sha256 or facts["seeds"] != sheet.seeds.tolist():
-            return None
         picture = read_png((folder / "neighbours.png").read_bytes())
         near, taught = facts["nearest"], facts["teacher"] or {}
         index, distance = np.array(near["index"]), np.array(near["distance"], float)
@@ -97,9 +98,9 @@ def read_neighbours(folder: Path, sheet: Samples, weights_sha256: str) -> Neighb
         real = untile(picture, shape[-1])[: index.size].reshape(count, index.shape[1], *shape)
         to_teacher = np.array(taught["distance"], float).reshape(count) if taught else None
         return Neighbours(
-            to_teacher, f"{taught['teacher']}, {taught['solver']}" if taught else "", str(taught.get("by", "")), real,
-            index, distance.reshape(index.shape), str(near["by"]), str(near["reference"]),
-            float(near["test"]["median"]), int(near["test"]["images"]),
+            to_teacher, f"{taught['teacher']}, {taught['solver']}" if taught else "", taught.get("by", ""), real,
+            index, distance.reshape(index.shape), near["by"], near["reference"],
+            float(near["test"]["median"]), near["test"]["images"],
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, ValueError, IndexError):  # a picture of others, or lists of other lengths
         return None

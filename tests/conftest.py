@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lab import experiment
-from lab.config import DiTConfig, Recipe, UNetConfig, Use
+from lab.config import DiTConfig, NetConfig, Recipe, UNetConfig, Use, config_to_json
 from lab.results import Store
 
 DATA = Path(__file__).parent / "data"
@@ -26,6 +26,21 @@ TINY_STUDENT = Recipe(
     data="digits", teacher="tiny", pairs=300, solver="dpmpp2m-4", student=TINY_DIT, steps=12, batch=16,
     optimizer="muon", lr=5e-3, schedule="linear", warmup=100, clip=1.0, ema=0.998,
 )  # fmt: skip
+
+
+def student_facts(net: NetConfig, **changes: Any) -> dict[str, Any]:
+    """What a run's student.json holds at least."""
+    spec = {"data": "digits", "size": net.image_size, "channels": net.channels, "num_classes": net.num_classes,
+            "class_names": []}  # fmt: skip
+    return {"config": config_to_json(net), "spec": spec, "weights_sha256": "cd", "file_mb": 0.5} | changes
+
+
+def artefact_facts(student: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What artefact.json holds of a file that was made of a student."""
+    return {"runtime": "onnxruntime", "precision": "fp32", "weights_sha256": student["weights_sha256"], "files": {},
+            "bytes": 9, "seconds": 1.0, "created_utc": "2026-11-20T10:00:00+00:00", "versions": {},
+            "config": student["config"], "spec": student["spec"], "images": 64, "max_abs": 0.2, "mean_abs": 0.01,
+            "perceptual": 0.003, "perceptual_by": "cnn"} | changes  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

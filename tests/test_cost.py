@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from conftest import student_facts
 
 from lab import cost
 from lab.config import DiTConfig, Recipe, UNetConfig
@@ -60,7 +61,7 @@ def test_half_precision_takes_two_bytes_a_parameter() -> None:
 def test_an_image_costs_every_evaluation_of_its_solver(tmp_path, time: bool, evaluations: int) -> None:
     student = DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, time=time)
     run = Store(tmp_path).open(Recipe(student=student))
-    run.write("student", {"file_mb": 0.5})
+    run.write("student", student_facts(student))
     found = cost.of_run(run)
     assert found["evaluations"] == evaluations
     assert found["macs_image"] == evaluations * found["macs"]
@@ -75,7 +76,7 @@ def test_a_run_without_a_network_has_no_cost(tmp_path) -> None:
 
 def test_what_was_trained_stands_beside_what_is_shipped(tmp_path) -> None:
     run = Store(tmp_path).open(Recipe(student=DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2)))
-    run.write("student", {"file_mb": 0.5, "params_train": 123_456})
+    run.write("student", student_facts(run.recipe.student, params_train=123_456))
     found = cost.of_run(run)
     assert found["params_train"] == 123_456 != found["params"]
 

@@ -68,7 +68,8 @@ def test_a_run_brings_its_own_images_title_and_caption(tmp_path: Path):
     np.savez(run.path / "samples.npz", images=sheet(7), classes=np.arange(20) % 10, seeds=np.arange(20))
     run.set_notes(label="mine")
     run.write("cost", {"params": 300_000})
-    run.write("metrics", {"values": {"fd": {"value": 2.5}}})
+    run.write("metrics", {"weights_sha256": "cd", "extractor": "x", "samples": 8, "seed": 0,
+                          "values": {"fd": {"value": 2.5, "reference": "x"}}})  # fmt: skip
     ours = np.asarray(figures.side_by_side([run]))
     same = np.asarray(figures.side_by_side([sheet(7)], ["mine"], ["0.30 M parameters\nFD 2.5"]))
     assert (ours == same).all()

@@ -16,6 +16,7 @@ from typing import Any
 import conftest
 import pytest
 
+from lab.config import DiTConfig
 from lab.devices import report as reports
 from lab.devices import runner
 from lab.devices.report import check, grade, parse
@@ -273,7 +274,14 @@ def test_the_reports_of_the_lab_are_those_of_their_times() -> None:
         (changed(timing__p50="fast"), "timing.p50 is 'fast', not number"),
         (changed(timing__p50=float("nan")), "timing.p50 is 'nan', not number"),
         (changed(timing__p50=True), "timing.p50 is 'True', not number"),
-        (changed(timing__p50=0), "timing.p50 is 0 ms"),
+        (changed(timing__p50=0), "timing.p50 is '0', not above 0"),
+        (changed(timing__p50=1e9), "timing.p50 is 1e+09 ms"),
+        (changed(timing__iters=10**19), "timing.iters is '10000000000000000000', not integer or null"),
+        (
+            changed(provenance=["measured"]),
+            "provenance is '[\"measured\"]', not one of measured, imported, published, estimated",
+        ),
+        (changed(software__more=1), "software.'more' is no field of it"),
         (changed(timing__p50_ci95=[1.0]), "timing.p50_ci95 has 1 values"),
         (changed(timing__samples_ns=["x"]), "timing.samples_ns.0 is 'x', not integer"),
         (changed(timing__wall={"p50": "fast"}), "timing.wall.p50 is 'fast', not number"),
@@ -326,10 +334,11 @@ def test_a_report_says_how_far_the_images_of_its_file_are_off(store: Store) -> N
     from lab.results import write_json
 
     run = store.root / "runs" / "a-run"
-    facts = {"runtime": "onnxruntime", "precision": "int8", "weights_sha256": "cd", "max_abs": 0.2, "mean_abs": 0.01,
-             "perceptual": 0.003, "perceptual_by": "cnn", "images": 64}  # fmt: skip
-    write_json(run / "student.json", {"weights_sha256": "cd"})
-    write_json(run / "export" / "onnxruntime-int8" / "artefact.json", facts | {"files": {"m": {"sha256": "ef"}}})
+    student = conftest.student_facts(DiTConfig())
+    facts = conftest.artefact_facts(student, precision="int8")
+    write_json(run / "student.json", student)
+    made = facts | {"files": {"m": {"sha256": "ef", "bytes": 9}}}
+    write_json(run / "export" / "onnxruntime-int8" / "artefact.json", made)
     write_json(run / "export" / "openvino-int8" / "artefact.json", facts | {"weights_sha256": "other", "files": {}})
     write_json(run / "export" / "cut" / "artefact.json", {"files": 5})
     coarse = changed(model__precision="int8")

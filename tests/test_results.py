@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import errno
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -12,13 +14,14 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from conftest import TINY_STUDENT
+from conftest import TINY_STUDENT, artefact_facts, student_facts
 
 from lab import doctor, experiment
-from lab.config import DiTConfig, Recipe, Use, config_to_json
+from lab.config import DiTConfig, Recipe, Use
 from lab.methods import METHODS
-from lab.results import GLANCE_S, OBJECTIVES, STALE_S, TABLE, Busy, Run, Store, report_columns, write_whole
+from lab.results import GLANCE_S, OBJECTIVES, STALE_S, TABLE, Busy, Run, Store, as_csv, report_columns, write_whole
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,9 +59,15 @@ def test_broken_folders_never_break_the_table(taught):
         write_whole(runs / "truncated" / file, '{"values": {"fd"')
     table = taught.table().set_index("run")
     assert set(table.index) == {good, "truncated", *broken}
-    assert (table.loc[[*broken], "state"] == "unreadable").all()
+    assert set(table.index[table["state"] == "unreadable"]) == {"truncated", *broken}
     assert "stepz" in table.loc["foreign", "error"]
-    assert table.loc["truncated", "state"] == "queued"
+    assert table.loc["truncated", "error"] == "status.json: it is no JSON object"
+    with pytest.raises(LookupError, match=r"run truncated can't be read, status\.json: it is no JSON object; mend"):
+        taught.get("truncated")
+    assert [name for name in taught.faults() if "truncated" in name] == [
+        f"runs/truncated/{name}.json" for name in ("status", "notes", "cost", "student", "metrics")]  # fmt: skip
+    told = {f.found for f in doctor.examine(taught) if f.check == "unreadable"}
+    assert told == {f"{name}: {wrong}" for name, wrong in taught.faults().items()} and len(told) == 9
 
 
 def test_a_run_that_changes_is_read_anew_whoever_wrote_its_file(taught):
@@ -117,15 +126,18 @@ def test_tables_have_all_columns_with_their_types_whatever_they_hold(tmp_path):
     full, empty, broken = Store(ROOT / "results"), Store(tmp_path / "nothing"), Store(tmp_path)
     write_whole(tmp_path / "runs" / "cut" / "recipe.json", "{")
     run = broken.open(Recipe())
-    run.write("metrics", {"values": {"fd": {"value": "low", "ci95": ["a", None]}, "odd": {"value": 1}}, "samples": []})
-    run.write("notes", {"label": 3, "hide": 1, "notes": ["x"]})
+    value = {"value": 1.0, "reference": "x"}
+    run.write("metrics", {"weights_sha256": "0", "extractor": "x", "samples": 8, "seed": 0,
+                          "values": {"kid": value | {"run": 1}, "odd": value, "run": value}})  # fmt: skip
+    run.write("notes", {"label": "3", "hide": True, "run": ["x"], "state": {}})
     for columns, tables in [(TABLE, [store.table() for store in (full, empty, broken)]),
                             (report_columns(), [store.reports() for store in (full, empty)])]:  # fmt: skip
         for table in tables:
             assert {name: str(table[name].dtype) for name in columns} == columns
             assert list(table)[: len(columns)] == list(columns)
     row = broken.table().set_index("run").loc[run.id]
-    assert (row["label"], row["hide"], row["odd"], row["guide"]) == ("3", True, 1.0, "") and row[["fd"]].isna().all()
+    assert (row["label"], row["hide"], row["kid"], row["guide"]) == ("3", True, 1.0, "") and row[["fd"]].isna().all()
+    assert "odd" not in row and row["state"] == "queued"
     assert broken.table().set_index("run").loc["cut", "aliases"] is None
 
 
@@ -224,7 +236,7 @@ def test_notes_live_outside_the_recipe(taught):
 def test_notes_that_can_not_be_read_are_never_written_over(taught):
     run = taught.open(TINY_STUDENT)
     write_whole(run.path / "notes.json", "<<<<<<< HEAD")
-    with pytest.raises(ValueError, match=r"notes\.json is no JSON object that can be read"):
+    with pytest.raises(ValueError, match=r"notes\.json can't be read, it is no JSON object; mend it"):
         run.set_notes(pin=True)
     assert not run.notes["pin"] and (run.path / "notes.json").read_text() == "<<<<<<< HEAD"
 
@@ -238,7 +250,7 @@ def test_an_alias_must_name_a_run(taught):
 
 def test_aliases_that_can_not_be_read_are_never_written_over(taught):
     write_whole(taught.root / "teachers.json", "<<<<<<< HEAD")
-    with pytest.raises(ValueError, match=r"teachers\.json is no JSON object that can be read"):
+    with pytest.raises(ValueError, match=r"teachers\.json can't be read, it is no JSON object; mend it"):
         taught.name_teacher("x", taught.runs()[0].id)
     assert taught.teachers() == {} and (taught.root / "teachers.json").read_text() == "<<<<<<< HEAD"
 
@@ -271,7 +283,7 @@ def test_what_a_run_ships_is_in_its_own_files(store: Store):
     run = store.open(Recipe(student=asked, methods=(Use("pairs"), Use("teaching_assistant"))))
     assert run.config == asked and run.facts == {}
     cut = dataclasses.replace(asked, depth=3)
-    run.write("student", {"config": config_to_json(cut), "facts": {"depths": [0, 1, 3]}})
+    run.write("student", student_facts(cut, facts={"depths": [0, 1, 3]}))
     run.write("cost", {"params": 90, "params_train": 100})
     row = store.table().iloc[0]
     assert run.config == cut and run.facts == {"depths": [0, 1, 3]}
@@ -285,7 +297,7 @@ def test_objectives_are_those_of_the_methods():
 
 def test_files_that_are_still_being_made_are_not_shown(taught):
     run = experiment.run(TINY_STUDENT, taught, measure=False)
-    facts = {"weights_sha256": run.read("student")["weights_sha256"], "files": {}, "runtime": "r", "precision": "fp32"}
+    facts = artefact_facts(run.read("student"), runtime="r")
     for folder in ("r-fp32.123.tmp", "r-fp32"):
         assert run.artefacts() == {}
         write_whole(run.path / "export" / folder / "artefact.json", json.dumps(facts))
@@ -352,3 +364,16 @@ def test_a_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LAB_RESULTS", "~/x")
     assert Store().root == Store("~/x").root == doctor._root(None) == doctor._root("~/x") == tmp_path / "x"
+
+
+# --- what a spreadsheet makes of it ---
+
+
+@pytest.mark.parametrize("typed", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\uff1d1", "\t=1"])
+def test_what_people_typed_leaves_as_text_in_a_csv(store: Store, typed: str):
+    run = store.open(Recipe(student=DiTConfig(image_size=8)))
+    run.set_notes(label=typed, notes=typed)
+    row = next(csv.DictReader(io.StringIO(as_csv(store.table()))))
+    assert (row["label"], row["notes"]) == (f"'{typed}", f"'{typed}") and row["lr"] == row["fd"] == ""
+    assert as_csv(pd.DataFrame({"ms": [-1.5], "name": ["a"]})) == "ms,name\n-1.5,a\n"
+    assert store.table()["label"].tolist() == [typed]  # nowhere else is it another text

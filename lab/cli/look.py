@@ -83,6 +83,7 @@ def add_ls(commands: Any) -> None:
 def ls(args: argparse.Namespace) -> Answer:
     from lab.choose import names
     from lab.config import unknown
+    from lab.results import as_csv
 
     store = open_store(args)
     table = store.table()
@@ -103,7 +104,7 @@ def ls(args: argparse.Namespace) -> Answer:
     known = table.notna() & table.ne("")
     table = table.convert_dtypes().astype(object).where(known, None)  # whole numbers as such
     rows = table.to_dict("records")
-    return Answer(rows, table.to_csv(index=False).rstrip("\n") if args.csv else table_text(rows))
+    return Answer(rows, as_csv(table).rstrip("\n") if args.csv else table_text(rows))
 
 
 # Options of `choose` that are fields of lab.choose.Budget (a test holds them to it), which needs pandas.

@@ -20,7 +20,7 @@ from lab.devices import compare, predict
 from lab.devices.incoming import import_contents
 from lab.devices.predict import Card
 from lab.devices.report import GRADES
-from lab.results import Run
+from lab.results import Run, plain_cells
 
 TITLE = "Devices"
 ORDER = 35
@@ -156,8 +156,8 @@ def timings(rows: pd.DataFrame) -> None:
         table["reasons"] = [list(reasons) for reasons in table["grade_reasons"]]
         columns = [c for c in COLUMNS if c in table and table[c].notna().any()]
         picked = st.dataframe(
-            table[columns].assign(name=frame.unmeasured(table["name"], table["provenance"])), hide_index=True,
-            column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
+            plain_cells(table[columns].assign(name=frame.unmeasured(table["name"], table["provenance"]))),
+            hide_index=True, column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
             key="timings_table", height=min(36 * (len(table) + 1) + 2, 400), alt="Every report under these conditions",
         )  # fmt: skip
         # Rows picked in the table go into the box below, which the URL keeps.
@@ -628,10 +628,7 @@ st.title("How fast on real boards, and can it be trusted?", anchor=False)
 rows = compare.named(view.reports, frame.all_runs())
 if len(rows):
     rows = rows[rows["data"].isin(("", view.data))] if view.data else rows
-if broken := frame.unreadable_reports():
-    listed = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
-    more = f"; and {len(broken) - 3} more" if len(broken) > 3 else ""
-    st.caption(frame.plain(f"{len(broken)} file{'s' * (len(broken) > 1)} in devices can't be read. {listed}{more}."))
+frame.tell_unreadable("devices/", "/export/")
 if rows.empty:
     st.info("No device report yet. This is the way to one; estimates and what others published stand below.",
             icon=":material/hourglass_empty:")  # fmt: skip

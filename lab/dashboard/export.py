@@ -291,20 +291,14 @@ def students(runs: pd.DataFrame) -> dict[str, str]:
         return {}
     able = runs[runs["state"].eq("done") & runs["family"].eq("dit") & ~runs["time"]]
     able = able.sort_values(["pin", "fd"], ascending=[False, True], kind="stable")
-    whole = [shape_of(Run(view.store.root / "runs" / run)) is not None for run in able["run"]]
+    whole = [(view.store.root / "runs" / run / "student.safetensors").exists() for run in able["run"]]
     return dict(zip(able["name"][whole], able["run"][whole]))
 
 
-def shape_of(run: Run) -> tuple[tuple[int, int, int], bool] | None:
-    """(C, H, W) and whether it wants a class; None where the network is not here whole."""
-    student = run.read("student")
-    config = student.get("config") if isinstance(student, dict) else None
-    try:
-        side, channels, classes = (int(config[k]) for k in ("image_size", "channels", "num_classes"))
-        whole = isinstance(student["weights_sha256"], str) and (run.path / "student.safetensors").exists()
-    except (KeyError, TypeError, ValueError):
-        return None
-    return ((channels, side, side), classes > 0) if whole else None
+def shape_of(run: Run) -> tuple[tuple[int, int, int], bool]:
+    """(C, H, W) and whether it wants a class."""
+    net = run.config
+    return (net.channels, net.image_size, net.image_size), net.num_classes > 0
 
 
 view = frame.view()

@@ -28,7 +28,7 @@ import streamlit as st
 from PIL import Image
 
 from lab import choose, jobs
-from lab.results import Run, Store, default_root
+from lab.results import Run, Store, as_csv, default_root
 
 # A teacher and a student on the embedded digits: what an empty page offers.
 FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
@@ -42,6 +42,7 @@ PROVENANCE = (
     ("\N{CIRCLED DOT OPERATOR}", "estimated", "measured by nobody, grade F; hollow with a dot"),
 )
 EVERY = "every method"  # of the filter by method
+MOST_FAULTS = 5  # files that are named on a page
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 
@@ -61,12 +62,8 @@ def all_runs() -> pd.DataFrame:
 
 def all_reports() -> pd.DataFrame:
     """Every device report."""
-    return _all_reports()[0].copy()
-
-
-def unreadable_reports() -> dict[str, str]:
-    """Files among the device reports that are none: name -> what is wrong."""
-    return _all_reports()[1]
+    root = store().root
+    return _reports(str(root), hash((_stamp(root, "devices"), _exports(root)))).copy()
 
 
 def all_blocks() -> pd.DataFrame:
@@ -75,9 +72,20 @@ def all_blocks() -> pd.DataFrame:
     return _blocks(str(root), _stamp(root, "devices/blocks"))
 
 
-def _all_reports() -> tuple[pd.DataFrame, dict[str, str]]:
+def tell_unreadable(*words: str) -> None:
+    """Name the files of the results folder that do not hold and have one of these words in their path."""
     root = store().root
-    return _reports(str(root), hash((_stamp(root, "devices"), _exports(root))))
+    faults = _faults(str(root), hash((_stamp(root, "runs"), _stamp(root, "devices"), _exports(root))))
+    told = [f"{name}: {wrong}" for name, wrong in faults.items() if any(word in name for word in words)]
+    if told:
+        more = [f"and {len(told) - MOST_FAULTS} more, which python -m lab doctor lists"] * (len(told) > MOST_FAULTS)
+        st.caption(plain(f"{len(told)} file{'s' * (len(told) > 1)} can't be read; all else stands without. "
+                         f"{'; '.join(told[:MOST_FAULTS] + more)}."))  # fmt: skip
+
+
+@st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
+def _faults(root: str, stamp: int) -> dict[str, str]:
+    return Store(root).faults()
 
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
@@ -86,9 +94,8 @@ def _runs(root: str, stamp: int) -> pd.DataFrame:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)  # as it is: unpickling thousands of reports takes too long
-def _reports(root: str, stamp: int) -> tuple[pd.DataFrame, dict[str, str]]:
-    reports, unreadable = Store(root).read_reports()
-    return _in_one_block(reports), unreadable
+def _reports(root: str, stamp: int) -> pd.DataFrame:
+    return _in_one_block(Store(root).reports())
 
 
 def _in_one_block(table: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +115,7 @@ def clear() -> None:
     _runs.clear()
     _reports.clear()
     _blocks.clear()
+    _faults.clear()
 
 
 @contextlib.contextmanager
@@ -344,7 +352,7 @@ def draw_footer() -> None:
             st.code(link(), language=None, wrap_lines=True)
             st.caption("This page as it stands: data set, filters and axes are in the address.")
         for label, write, ending, mime in [
-            ("Download data (CSV)", lambda: data.to_csv(index=False), "csv", "text/csv"),
+            ("Download data (CSV)", lambda: as_csv(data), "csv", "text/csv"),
             ("Parquet", lambda: as_parquet(data), "parquet", "application/vnd.apache.parquet"),
         ]:
             st.download_button(label, write, f"{name}.{ending}", mime, on_click="ignore", key=f"footer-{ending}",

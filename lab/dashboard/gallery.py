@@ -15,7 +15,7 @@ import streamlit as st
 
 from lab import choose, figures, jobs, sheets
 from lab.dashboard import drawing, frame, pictures
-from lab.results import Run, read_json
+from lab.results import Run
 
 TITLE = "Gallery"
 ORDER = 30
@@ -56,11 +56,9 @@ def in_order(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def class_names(runs: Sequence[Run]) -> list[str]:
     """Names of the classes, by the first run that knows them; [] where images have no class."""
     for run in runs:
-        student = read_json(run.path / "student.json")
-        spec = student.get("spec") if isinstance(student, dict) else None
-        if isinstance(spec, dict):
-            names, count = spec.get("class_names"), spec.get("num_classes")
-            return [str(n) for n in names] if names else [str(k) for k in range(count or 0)]
+        if student := run.read("student"):
+            spec = student["spec"]
+            return spec["class_names"] or [str(k) for k in range(spec["num_classes"])]
     return []
 
 
@@ -106,8 +104,7 @@ def sheets_of(runs: Sequence[Run], first: int) -> tuple[list[sheets.Samples | No
 
 
 def weights_of(run: Run) -> str:
-    student = read_json(run.path / "student.json")
-    return str(student.get("weights_sha256")) if isinstance(student, dict) else ""
+    return (run.read("student") or {}).get("weights_sha256", "")
 
 
 def by_difference(found: Sequence[sheets.Samples | None], chosen: list[int]) -> list[int]:

@@ -71,7 +71,7 @@ def neighbours(run: Run, sheet: sheets.Samples | None) -> sheets.Neighbours | No
     if sheet is None or not isinstance(student, dict):
         return None
     stamp = (*_stamp(run.path / "neighbours.json"), *_stamp(run.path / "neighbours.png"))
-    return _neighbours(str(run.path), stamp, str(student.get("weights_sha256")), sheet.seeds.tobytes(), sheet)
+    return _neighbours(str(run.path), stamp, student["weights_sha256"], sheet.seeds.tobytes(), sheet)
 
 
 def log_of(run: Run) -> list[dict[str, float]]:

@@ -29,7 +29,7 @@ from lab.config import (
     config_to_json,
 )
 from lab.dashboard import frame, pictures
-from lab.results import Run, Store
+from lab.results import Run, Store, plain_cells
 
 TITLE = "Runs"
 ORDER = 50
@@ -108,40 +108,25 @@ def time_said(seconds: float) -> str:
 # --- what runs now ------------------------------------------------------------------------------
 
 
-def unfinished(store: Store) -> tuple[list[Run], dict[str, str]]:
-    """Runs that are not done, running ones first, and what is wrong with the recipes that can't be read.
-
-    A done run stays done and a broken one broken, so each is asked only once a session.
-    """
-    settled: dict[str, str] = st.session_state.setdefault("settled_runs", {})
+def unfinished(store: Store) -> list[Run]:
+    """Runs that are not done and can be read, running ones first. A done run stays done: it is asked once a session."""
+    settled: set[str] = st.session_state.setdefault("settled_runs", set())
     found = []
     for run in store.runs():
         if run.id in settled:
             continue
         state = run.status().state
         if state == "done":
-            settled[run.id] = ""
-        elif wrong := unreadable(run):
-            settled[run.id] = wrong
-        else:
-            found.append((STATES.index(state) if state in STATES else len(STATES), run))
-    runs = [run for _, run in sorted(found, key=lambda pair: (pair[0], pair[1].id))]
-    return runs, {run: wrong for run, wrong in settled.items() if wrong}
-
-
-def unreadable(run: Run) -> str:
-    """What is wrong with a run's recipe; "" where it can be read."""
-    try:
-        Recipe.read(run.path / "recipe.json")
-    except (OSError, ValueError) as error:
-        return str(error).splitlines()[0]
-    return ""
+            settled.add(run.id)
+        elif run.fault() is None:
+            found.append((STATES.index(state), run))
+    return [run for _, run in sorted(found, key=lambda pair: (pair[0], pair[1].id))]
 
 
 @st.fragment(run_every="2s")
 def live(store: Store) -> None:
     """Unfinished runs with their progress and what can be done; the page is drawn anew when a run changes state."""
-    runs, broken = unfinished(store)
+    runs = unfinished(store)
     states = tuple((run.id, run.status().state) for run in runs)
     if st.session_state.setdefault("live_states", states) != states:
         st.session_state["live_states"] = states
@@ -149,10 +134,8 @@ def live(store: Store) -> None:
     for run in runs[:LIVE]:
         with st.container(border=True):
             one(run)
-    said = [f"{frame.plain(run)} can't be read: {frame.plain(wrong)}." for run, wrong in broken.items()][:LIVE]
-    more = len(runs) - LIVE
-    if said or more > 0:
-        st.caption(" ".join([f"{more} more unfinished runs are in the table below."] * (more > 0) + said))
+    if (more := len(runs) - LIVE) > 0:
+        st.caption(f"{more} more unfinished runs are in the table below.")
 
 
 def one(run: Run) -> None:
@@ -404,7 +387,7 @@ def curves(runs: Mapping[str, Run]) -> None:
             said.append(
                 {"Run": name, "lowest": ys.min(), f"at {axis}": xs[ys.argmin()], "last": ys[-1], "lines": len(ys)}
             )
-    st.dataframe(pd.DataFrame(said), hide_index=True, width="content", key="lowest")
+    st.dataframe(plain_cells(pd.DataFrame(said)), hide_index=True, width="content", key="lowest")
     if silent := [name for name in logs if name not in [row["Run"] for row in said]]:
         st.caption(f"Without {frame.plain(term)} in the log, so not drawn: {frame.plain(', '.join(silent))}.")
 
@@ -414,12 +397,12 @@ def annotate(run: Run) -> None:
     notes = run.notes
     with st.form(f"notes-{run.id}"):
         st.caption(frame.plain(run.id))
-        label = st.text_input("Label", str(notes["label"]), max_chars=80, key=f"label-{run.id}")
-        words = st.text_area("Notes", str(notes["notes"]), key=f"text-{run.id}", height=90)
+        label = st.text_input("Label", notes["label"], max_chars=80, key=f"label-{run.id}")
+        words = st.text_area("Notes", notes["notes"], key=f"text-{run.id}", height=90)
         with st.container(horizontal=True, vertical_alignment="center"):
-            pin = st.checkbox("Pin", bool(notes["pin"]), key=f"pin-{run.id}",
+            pin = st.checkbox("Pin", notes["pin"], key=f"pin-{run.id}",
                               help="First here and on the pages Gallery, Try it and Export")  # fmt: skip
-            hide = st.checkbox("Hide", bool(notes["hide"]), key=f"hide-{run.id}", help="On no page but this one")
+            hide = st.checkbox("Hide", notes["hide"], key=f"hide-{run.id}", help="On no page but this one")
             if st.form_submit_button("Save"):
                 try:
                     run.set_notes(label=label.strip(), notes=words, pin=pin, hide=hide)
@@ -434,6 +417,7 @@ def annotate(run: Run) -> None:
 store, table = frame.store(), frame.all_runs()
 st.title("Runs")
 live(store)
+frame.tell_unreadable("runs/", "pairs/", "teachers.json")
 if table.empty:
     st.info(
         "No run yet. This trains a small teacher on the embedded digits, in about a minute:",
@@ -451,7 +435,7 @@ else:
                             format_func=lambda c: COLUMNS[c]["label"])  # fmt: skip
     columns = list(dict.fromkeys(["name", *wanted]))
     picked = st.dataframe(
-        shown[columns].assign(name=frame.hatched(shown["name"], shown["state"])), hide_index=True,
+        plain_cells(shown[columns].assign(name=frame.hatched(shown["name"], shown["state"]))), hide_index=True,
         column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
         key="runs_table", height=min(36 * (len(shown) + 1) + 2, 520), alt="All runs",
     )  # fmt: skip
@@ -483,7 +467,7 @@ else:
                     "Choose two or more runs with readable recipes: only the fields in which they differ are shown."
                 )
             else:
-                st.dataframe(frame_of, key="difference")
+                st.dataframe(plain_cells(frame_of), key="difference")
         with said, st.grid(min_column_width=320):
             for run in runs.values():
                 annotate(run)

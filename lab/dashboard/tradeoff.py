@@ -8,6 +8,7 @@ import streamlit as st
 from lab import choose, figures
 from lab.choose import METRICS, QUANTITIES, number
 from lab.dashboard import frame
+from lab.results import plain_cells
 
 TITLE = "Trade-off"
 ORDER = 20
@@ -168,7 +169,7 @@ table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[list(COL
 if shape == "Table":
     shown = table.assign(name=frame.unmeasured(table["name"], rows["provenance"].reindex(table.index)))
     titles = {c: st.column_config.Column(f"{q.title} ({q.unit})" if q.unit else q.title) for c, q in QUANTITIES.items()}
-    st.dataframe(shown, hide_index=True, column_config=titles, key="tradeoff_table",
+    st.dataframe(plain_cells(shown), hide_index=True, column_config=titles, key="tradeoff_table",
                  alt="Every student with its costs and qualities")  # fmt: skip
     if rows["provenance"].isin(("published", "estimated")).any():
         st.caption(f"Latencies: {frame.UNMEASURED}.")

@@ -11,7 +11,7 @@ import streamlit as st
 from lab import choose
 from lab.dashboard import drawing, frame, pictures
 from lab.dashboard.drawing import AUTO, FORMS, Drawn
-from lab.results import Run, read_json
+from lab.results import Run
 
 TITLE = "Try it"
 ORDER = 40
@@ -56,9 +56,7 @@ class Asked(NamedTuple):
 
 def spec_of(run: Run) -> dict[str, object]:
     """data, size, channels, num_classes, class_names of a run's images, as its student.json says."""
-    student = read_json(run.path / "student.json")
-    spec = student.get("spec") if isinstance(student, dict) else None
-    return spec if isinstance(spec, dict) else {}
+    return (run.read("student") or {}).get("spec", {})
 
 
 def teacher_of(row: pd.Series, table: pd.DataFrame) -> str | None:

@@ -10,6 +10,7 @@ B batch, N tokens, D width, M hidden width of the MLP, H heads, d = D/H, L block
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -25,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
-from lab.devices.report import SCHEMA, oversized
+from lab.devices.report import LARGEST, SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
+from lab.schema import shown
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
@@ -234,8 +236,8 @@ def card_from_json(plain: JSON, where: str = "card") -> Card:
     figures = {"bandwidth": card.bandwidth, "launch_us": card.launch_us}
     figures |= {f"peak.{precision}": value for precision, value in card.peak.items()}
     for name, value in figures.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"{where}.{name} must be a number above 0, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST:
+            raise ValueError(f"{where}.{name} must be a number above 0, got {shown(str(value))}")
         if not card.sources.get(name):
             raise ValueError(f"{where}.{name} has no source; give one in {where}.sources[{name!r}]")
     return card
@@ -245,8 +247,18 @@ def cards(root: Path | None = None) -> dict[str, Card]:
     """Every card by its key: those of the lab, and with a results folder also the machines measured there."""
     found = dict(_own_cards())
     for path in sorted((root / "devices" / "cards").glob("*.json")) if root else []:
-        found[path.stem] = card_from_json(read_json(path), path.name)
+        with contextlib.suppress(ValueError):  # `Store.faults` names it
+            found[path.stem] = card_from_json(read_json(path), path.name)
     return found
+
+
+def card_fault(path: Path) -> str | None:
+    """What keeps a measured card from being read; None if nothing does."""
+    try:
+        card_from_json(read_json(path), "it")
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @functools.cache

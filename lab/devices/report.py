@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.config import JSON
+from lab import schema as schemas
+from lab.config import JSON, LARGEST_NET
+from lab.schema import shown
 
 SCHEMA = "device_report.v1"
 SCHEMA_FILE = Path(__file__).parent / f"{SCHEMA}.json"
@@ -37,8 +39,6 @@ MAX_DEPTH = 32  # Python's own limit is no guard: torch.compile raises it for th
 MAX_VALUES = 5_000  # 4,096 raw times, and room for a model's config
 MAX_DIGITS = 16  # of a whole number: nanoseconds of three months
 LARGEST = 1e15
-# Of a network in model.config: estimates go through it block by block, and pages are not to wait for that.
-LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
 MAX_TEXT = 200  # characters
 SHORTEST_MS, LONGEST_MS = 1e-6, 86_400_000.0  # of one call: a nanosecond, a day
 CLOCKS_APART = 0.01  # by how much a GPU's clock and the host's may differ
@@ -75,7 +75,7 @@ def load(path: Path | str) -> dict[str, JSON]:
         content = _content(path)
     except OSError as error:
         why = "it is a link; give the file itself" if error.errno == errno.ELOOP else error.strerror
-        raise ValueError(f"can't read report {_shown(path.name)}: {why}") from None
+        raise ValueError(f"can't read report {shown(path.name)}: {why}") from None
     return parse(content, path.name)
 
 
@@ -95,7 +95,7 @@ def _content(path: Path) -> bytes:
 
 def parse(content: bytes | str, name: str = "report") -> dict[str, JSON]:
     """A checked report from the bytes of a file that anybody may have written; ValueError else."""
-    name = _shown(name)[1:-1]
+    name = shown(name)[1:-1]
     if len(content) > MAX_BYTES:
         raise ValueError(f"{name} is larger than {MAX_BYTES / 1e6:g} MB, which no device report is")
     try:
@@ -134,7 +134,7 @@ def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     if len(found) < len(pairs):  # two readers of one file must not see two values
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {_shown(twice)} stands twice in one object")
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
     return found
 
 
@@ -146,11 +146,6 @@ def _deeper(value: JSON, levels: int) -> bool:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
-
-
-def _shown(text: str) -> str:
-    """Text in quotes that is safe to print: ASCII alone, control characters escaped, not long."""
-    return ascii(text if len(text) <= 60 else f"{text[:40]}...{text[-17:]}")
 
 
 # --- checking -----------------------------------------------------------------------------------
@@ -180,50 +175,20 @@ def check(report: JSON) -> list[str]:
 def fault(report: JSON, name: str | None = None) -> str | None:
     """What keeps a stored report from being read, as a sentence; None if nothing does. `name` is that of its file.
 
-    It looks for missing fields and those of another kind alone: `check`, which is for what comes in, takes seconds for
-    a thousand reports.
+    It looks at each field by itself (lab.schema): `check`, which is for what comes in, takes seconds for a thousand
+    reports.
     """
     if not isinstance(report, Mapping):
         return "it is no JSON object"
     if report.get("schema") != SCHEMA:
-        return f"its schema is {_shown(str(report.get('schema')))}, not {SCHEMA!r}"
-    if wrong := next(_faults(report, schema(), ""), None):
+        return f"its schema is {shown(str(report.get('schema')))}, not {SCHEMA!r}"
+    if wrong := schemas.fault(report, schema(), schema()):
         return wrong
     if name is not None and report["report_id"] != name:
-        return f"it calls itself {_shown(report['report_id'])}, which is not its file's name"
+        return f"it calls itself {shown(report['report_id'])}, which is not its file's name"
     if not SHORTEST_MS <= report["timing"]["p50"] <= LONGEST_MS:
         return f"timing.p50 is {report['timing']['p50']:g} ms"
     return None
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "object": (Mapping,), "array": (list,), "string": (str,), "number": (int, float), "integer": (int,),
-    "boolean": (bool,), "null": (type(None),),
-}  # fmt: skip
-
-
-def _faults(value: JSON, rule: Mapping[str, Any], place: str) -> Iterator[str]:
-    """Missing fields and wrong kinds by a schema; a reference is to one of its own definitions."""
-    if "$ref" in rule:
-        rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]]
-    if (kind := rule.get("type")) is not None:
-        kinds = [kind] if isinstance(kind, str) else kind
-        fits = any(isinstance(value, _KINDS[k]) and (k == "boolean" or not isinstance(value, bool)) for k in kinds)
-        if not fits or (isinstance(value, float) and not math.isfinite(value)):
-            yield f"{place} is {_shown(str(value))}, not {' or '.join(kinds)}"
-            return
-    if isinstance(value, Mapping):
-        for key in rule.get("required", ()):
-            if key not in value:
-                yield f"{place}.{key} is missing".lstrip(".")
-        for key, inner in rule.get("properties", {}).items():
-            if key in value:
-                yield from _faults(value[key], inner, f"{place}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
-            yield f"{place} has {len(value)} values"
-        for k, item in enumerate(value):
-            yield from _faults(item, rule.get("items", {}), f"{place}.{k}")
 
 
 def _sentence(error: Any) -> str:
@@ -237,7 +202,7 @@ def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
     if not REPORT_ID.fullmatch(report["report_id"]):  # "$" of the schema lets a last newline pass
         yield f"report_id must match {REPORT_ID.pattern}, got {report['report_id']!r}"
     if _time(created := report["created_utc"]) is None:
-        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {_shown(created)}"
+        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {shown(created)}"
     if wrong := list(_number_rules(report)):
         yield from wrong[:MAX_PROBLEMS]
         return
@@ -260,13 +225,13 @@ def _number_rules(report: Mapping[str, JSON]) -> Iterator[str]:
     for place, value in _leaves(report):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        shown = _shown(place)[1:-1]
+        text = shown(place)[1:-1]
         if isinstance(value, float) and not math.isfinite(value):  # such as 1e999, which reads as infinite
-            yield f"{shown} is not a finite number"
+            yield f"{text} is not a finite number"
         elif abs(value) > LARGEST:
-            yield f"{shown} is beyond {LARGEST:g}"
+            yield f"{text} is beyond {LARGEST:g}"
         elif value < 0 and not MAY_BE_NEGATIVE.fullmatch(place):
-            yield f"{shown} is negative: {value:g}"
+            yield f"{text} is negative: {value:g}"
 
 
 def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
@@ -435,15 +400,15 @@ def _foreign(report: Mapping[str, JSON]) -> Iterator[str]:
         return
     for key, text in _strings(report):
         if why := _no_plain_text(text, ascii_only=not key.startswith("source.")):
-            yield f"{_shown(key)[1:-1]} {why}"
-        elif _is_formula(text) and not key.rpartition(".")[2].isdigit():  # of a list a cell begins with its bracket
-            yield (f"{_shown(key)[1:-1]} begins with {text.lstrip()[0]!a}, which a spreadsheet would take for a "
+            yield f"{shown(key)[1:-1]} {why}"
+        elif is_formula(text) and not key.rpartition(".")[2].isdigit():  # of a list a cell begins with its bracket
+            yield (f"{shown(key)[1:-1]} begins with {text.lstrip()[0]!a}, which a spreadsheet would take for a "
                    "formula; begin it with a letter or a digit")  # fmt: skip
     yield from oversized(report["model"].get("config") or {})
     # Dates are compared as text, and of equal reports the newest counts: the year 9999 would do so for ever.
     created, tomorrow = report["created_utc"], datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     if not UTC.fullmatch(created):
-        yield f"created_utc must be UTC as in 2026-11-23T18:00:00+00:00, got {_shown(created)}"
+        yield f"created_utc must be UTC as in 2026-11-23T18:00:00+00:00, got {shown(created)}"
     elif _time(created) > tomorrow:
         yield f"created_utc lies in the future: {created}"
 
@@ -477,7 +442,7 @@ def _no_plain_text(text: str, *, ascii_only: bool) -> str | None:
     return None
 
 
-def _is_formula(text: str) -> bool:
+def is_formula(text: str) -> bool:
     """Whether a cell of this text is one in a spreadsheet; wide forms of the signs are such signs, too."""
     return unicodedata.normalize("NFKC", text.lstrip()[:1]) in FORMULA
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import changed
+from conftest import artefact_facts, changed
 from dashboard.conftest import LABEL, add_report, report
 from streamlit.testing.v1 import AppTest
 
@@ -234,9 +234,7 @@ def coarse(store: Store, run: Run) -> Store:
     for precision, ms in [("fp32", 1.0), ("int8", 0.5), ("w4a32", 1.5)]:
         plain = report(run, ms=ms, runtime="onnxruntime", precision=precision)
         add_report(store, changed(plain, checks__max_abs_vs_ref=0.25))
-    facts = {"runtime": "onnxruntime", "precision": "int8", "files": {}, "max_abs": 0.2, "mean_abs": 0.01,
-             "images": 64, "perceptual": 0.003, "perceptual_by": "cnn",
-             "weights_sha256": run.read("student")["weights_sha256"]}  # fmt: skip
+    facts = artefact_facts(run.read("student"), precision="int8")
     write_json(run.path / "export" / "onnxruntime-int8" / "artefact.json", facts)
     return store
 

@@ -182,7 +182,7 @@ def test_resume_starts_the_run_and_a_failed_start_is_quoted(store: Store, monkey
 
 def test_a_broken_run_is_named_with_its_reason(demo: Store):
     said = text(page())
-    assert "broken-d4w64h4p4-pairs-00000000 can't be read: " in said and "recipe.json" in said
+    assert "1 file can't be read" in said and "broken-d4w64h4p4-pairs-00000000/recipe.json: a recipe must be" in said
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_report_joins_the_run_with_its_weights(used: Store, tmp_path: Path) ->
     from lab.config import Recipe
 
     run = used.open(Recipe())
-    run.write("student", {"weights_sha256": "cd"})
+    run.write("student", conftest.student_facts(run.recipe.student, weights_sha256="cd"))
     run.set_notes(label="small one")
     (found,) = incoming.import_reports([written(tmp_path, text())], used)
     assert found.run == "small one"
