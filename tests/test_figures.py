@@ -146,7 +146,8 @@ def test_the_teachers_label_stands_at_its_line_on_both_kinds_of_axis() -> None:
 
 def test_the_limit_stands_at_its_value_on_both_kinds_of_axis() -> None:
     for log, at in [(False, 0.5), (True, np.log10(0.5))]:
-        figure = figures.tradeoff(rows(), "latency_ms", "fd", limit=0.5, log_x=log)
+        figure = figures.tradeoff(rows(), "latency_ms", "fd", limits={"latency_ms": 0.5, "file_mb": 9}, log_x=log)
+        assert len(figure.layout.shapes) == 1 and figure.layout.annotations[0].text == "limit 0.5 ms"
         assert figure.layout.shapes[0].x0 == 0.5 and figure.layout.annotations[0].x == pytest.approx(at)
 
 
@@ -176,7 +177,7 @@ def test_a_name_rather_crosses_the_limit_s_line_than_another_point() -> None:
     frame = rows(
         5, latency_ms=[0.2, 0.6, 0.57, 0.57, 1.0], fd=[3.0, 1.4, 1.25, 1.55, 1.0], fd_low=np.nan, fd_high=np.nan
     )
-    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-1", limit=0.65))["the pick"]
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-1", limits={"latency_ms": 0.65}))["the pick"]
     assert drawn.textposition[0].endswith("right")
 
 

@@ -5,6 +5,7 @@ One file a subject; `from lab import figures` has all that pages and notebooks d
 
 from lab.figures.curves import CURVE_POINTS, curve, learning_curves, lttb, terms
 from lab.figures.fronts import projections, tradeoff, tradeoff_3d
+from lab.figures.limits import draw_limits
 from lab.figures.look import GREY, MOST_NAMES
 from lab.figures.recipes import config_difference
 from lab.figures.sheets import EMPTY, caption, difference, side_by_side
@@ -25,7 +26,8 @@ from lab.figures.twins import beside_twins, method_names, plain_twins
 from lab.figures.words import axis_title, conditions, hover
 
 __all__ = ["CURVE_POINTS", "DOUBTFUL", "ECDF_POINTS", "EMPTY", "GREY", "MOST_NAMES", "MOST_PARTED", "MOST_TIMINGS",
-           "axis_title", "beside_twins", "caption", "conditions", "config_difference", "curve", "difference", "ecdf",
+           "axis_title", "beside_twins", "caption", "conditions", "config_difference", "curve", "difference",
+           "draw_limits", "ecdf",
            "hover", "latencies", "learning_curves", "lttb",
            "method_names", "over_time", "parts", "plain_twins", "precisions", "projections", "residuals",
            "side_by_side", "size_and_time", "stages", "states", "terms", "timing_labels", "tradeoff",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import plotly.graph_objects as go
 
 from lab import choose
 from lab.choose import METRICS, QUANTITIES
+from lab.figures.limits import draw_limits
 from lab.figures.look import (
     COLOURS,
     GREY,
@@ -38,20 +40,22 @@ from lab.figures.words import axis_title, hover
 _HOVERED = (
     "name", "shape", "method", "fd", "fd_low", "fd_high", "class_accuracy", "class_accuracy_low", "class_accuracy_high",
     *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
-    "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not",
+    "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not", "teacher_value", "beside",
 )  # fmt: skip
 RING = 12  # pixels by which the mark of the pick is larger than its point
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
 
 def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, runner_up: str | None = None,
-             knee: str | None = None, teacher: pd.DataFrame | None = None, limit: float | None = None,
-             log_x: bool = False, log_y: bool = False, methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
+             knee: str | None = None, baseline: str | None = None, teacher: pd.DataFrame | None = None,
+             limits: Mapping[str, float] = MappingProxyType({}), log_x: bool = False, log_y: bool = False,
+             methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
     """One quantity against another over rows of `choose.candidates`, with the front no other student beats.
 
-    `teacher` is a frame of rows of `choose.with_latency`; `limit` the budget on x. Every point's customdata is
-    its run id; `pick` and `knee` are ringed. `methods` are all that there are, where the rows are of some: each keeps
-    its colour and shape. Raises ValueError where the rows' values may not be compared.
+    `teacher` is a frame of rows of `choose.with_latency`; `limits` those of a budget, drawn where an axis shows what
+    they limit. Every point's customdata is its run id; `pick`, `knee` and `baseline` are ringed. `methods` are all that
+    there are, where the rows are of some: each keeps its colour and shape. Raises ValueError where the rows' values may
+    not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y])
@@ -65,10 +69,12 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
     guess = doubt == GUESS
     names = method_names(shown)
-    labels, ringed = _labels(shown, guess), {pick: RING, knee: RING + 6}
-    named = places_of_names(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed, limit=limit,
-                   heights=[] if teacher is None else teacher[y], log_x=log_x, log_y=log_y)  # fmt: skip
-    beside = {run: place for run, place in named.items() if run not in ringed}  # of the others a ring bears the name
+    labels, ringed = _labels(shown, guess), {baseline: RING + 20, pick: RING, knee: RING + 6}
+    named = places_of_names(shown, line, x, y, first=[pick, knee, runner_up], labels=labels, ringed=ringed,
+                            limit=limits.get(x), heights=[] if teacher is None else teacher[y], log_x=log_x,
+                            log_y=log_y)  # fmt: skip
+    # Beside a ring its own name stands.
+    beside = {run: place for run, place in named.items() if run not in (pick, knee)}
     many = len(shown) > MANY
 
     def points(rows: pd.DataFrame, **how: object) -> None:
@@ -90,13 +96,11 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
           more=RING + 6, labels=labels, named=named)  # fmt: skip
+    _ring(figure, shown[shown["run"] == baseline], x, y, name="the baseline", shape="square-open", colour=COLOURS[3],
+          more=RING + 12, labels=labels, named={})  # fmt: skip
     if teacher is not None:
         _teacher(figure, teacher, x, y, log_x=log_x, log_y=log_y, students=shown)
-    if limit is not None:
-        figure.add_vline(x=limit, line=dict(color=GREY, width=1, dash="dash"))
-        # On a logarithmic axis an annotation stands at the logarithm, a line at the value.
-        figure.add_annotation(x=np.log10(limit) if log_x else limit, y=1, yref="paper", text=f"limit {limit:g}",
-                              showarrow=False, xanchor="left", yanchor="top", xshift=4)  # fmt: skip
+    draw_limits(figure, limits, x=x, y=y, log_x=log_x, log_y=log_y)
     figure.update_xaxes(title=axis_title(shown, x), **axis_of(shown, x, log=log_x))
     figure.update_yaxes(title=axis_title(shown, y), **axis_of(shown, y, log=log_y))
     return figure.update_layout(template=TEMPLATE, height=480)
@@ -143,12 +147,14 @@ def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None
     )
 
 
-def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[str] = (), methods: Sequence[str] = ()
+def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[str] = (), methods: Sequence[str] = (),
+                baseline: str | None = None, limits: Mapping[str, float] = MappingProxyType({})
                 ) -> list[go.Figure]:  # fmt: skip
     """What `tradeoff_3d` shows, two quantities at a time, each with the front of its two. Raises ValueError as it."""
     drawn = []
     for a, b in [(x, y), (z, y), (x, z)]:
-        figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log, methods=methods)
+        figure = tradeoff(frame, a, b, log_x=a in log, log_y=b in log, methods=methods, baseline=baseline,
+                          limits=limits)  # fmt: skip
         figure.update_traces(mode="markers", selector={"mode": "markers+text"})  # too small for names and conditions
         titles = [" ".join([QUANTITIES[c].title, QUANTITIES[c].unit]).rstrip() for c in (a, b)]
         figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])

@@ -105,6 +105,8 @@ def timing_hover(row: Mapping[str, object]) -> str:
              f"p50 {number(row['timing.p50'])} ms{within}"]  # fmt: skip
     slow_end = {name: row[f"timing.{name}"] for name in ("p90", "p99")}
     lines += [f"{name} {number(ms)} ms" for name, ms in slow_end.items() if pd.notna(ms)]
+    if pd.notna(row.get("beside")) and row["baseline"] != row["name"]:
+        lines.append(safe(f"{choose.better_said(row['beside'] / 100)} than {row['baseline']}"))
     threads = f", {choose.threads_said(row['state.threads'])}" if pd.notna(row["state.threads"]) else ""
     lines.append(f"batch {row['workload.batch']:.0f}{threads}, {row['workload.scope']}")
     lines.append(f"grade {row['grade']}:")

@@ -59,7 +59,9 @@ def hover(row: dict[str, object]) -> str:
         if _known(row, column):
             low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
             ci = f" ({number(low)} to {number(high)})" if _known(row, f"{column}_low") else ""
-            lines.append(f"{METRICS[column].title} {number(row[column])}{ci}")
+            raw = f"{METRICS[column].title} {number(row[column])}{ci}"
+            times = choose.times_teacher(row, column) if column == "fd" and _known(row, "teacher_value") else None
+            lines.append(raw if times is None else f"{choose.brief(times)} times its teacher's distance: {raw}")
     lines += [choose.size_said(row, size) for size in choose.AS_TRAINED if _known(row, size)]
     if _known(row, "latency_ms"):
         grade = f", grade {row['grade']}" if row["grade"] else ""
@@ -69,6 +71,8 @@ def hover(row: dict[str, object]) -> str:
         lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}{span}, {said}{form}{grade}")
     if _known(row, "speed_up"):
         lines.append(f"{number(row['speed_up'])} times as fast as its teacher")
+    if row.get("beside"):
+        lines.append(safe(row["beside"]))
     if row.get("why_not"):
         lines.append(safe(f"Over the budget: {row['why_not']}"))
     return "<br>".join(line for line in lines if line)
