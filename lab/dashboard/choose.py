@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image
@@ -12,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from lab import choose, figures, jobs
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
-from lab.dashboard import frame
+from lab.dashboard import frame, meaning
 from lab.results import Run
 
 TITLE = "Choose"
@@ -20,7 +21,9 @@ ORDER = 10
 ICON = ":material/target:"
 URL = "/"
 
-STRIP = 8  # images shown of each
+ACROSS, DOWN = 4, 2  # images shown of each model
+SHEET = 8  # columns of a run's samples.png
+CHART_PX = 400  # high, so that it ends where a screen of 900 pixels does
 
 
 def load_charts() -> DeltaGenerator:
@@ -39,22 +42,47 @@ def load_charts() -> DeltaGenerator:
 
 
 def headline(answer: Recommendation) -> None:
-    """The answer in words, before anything slower is drawn."""
+    """The answer in one sentence, before anything slower is drawn."""
     if answer.pick is None:
         st.header(frame.plain(answer.headline), anchor=False)
         st.warning(frame.plain(answer.reason), icon=":material/straighten:")
         return
-    st.header(f"Ship {frame.plain(answer.pick['name'])}", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.header(f"Ship {frame.plain(answer.pick['name'])}", anchor=False, width="content")
+        meaning.sentence(choose.in_short(answer))
+
+
+def details(answer: Recommendation) -> None:
+    """What the pick loses, how sure that is and where it comes from; what one step more or less would change."""
     st.markdown(f"**{frame.plain(choose.facts(answer.pick, answer.budget))}.** {frame.plain(answer.reason)}")
     for said, words in [("What you lose", answer.loses), ("How sure", answer.sure), ("Knee", answer.bend)]:
         if words:
             st.markdown(f"**{said}.** {frame.plain(words)}")
+    tiles(answer)
+    marginal(answer)
 
 
-def figures_row(answer: Recommendation) -> None:
-    """The pick's values as large figures."""
+def tiles(answer: Recommendation) -> None:
+    """The pick's values as large figures, each with what it means and how much better it is than the baseline."""
     pick, metric = answer.pick, answer.budget.metric
-    cells = [(METRICS[metric].title, number(pick[metric]), _to_teacher(answer), None)]
+    base = frame.baseline(answer.everyone)
+    shares = {}
+    if base is not None and base["run"] != pick["run"]:
+        row = answer.everyone[answer.everyone["run"] == pick["run"]]
+        shares = choose.better_by(row, base, [metric, *COSTS]).iloc[0].to_dict()
+    times, quality = choose.times_teacher(pick, metric), METRICS[metric]
+    better = "Higher is better." if quality.more_is_better else "Lower is better; 0 is no difference."
+    cells = [(quality.title, number(pick[metric]), None, metric, better)]
+    if times is not None:
+        cells = [
+            (
+                f"Teacher's {short(metric)}",
+                f"{choose.brief(times)}x",
+                f"{number(pick[metric])} itself",
+                metric,
+                f"{quality.title} in times its teacher's {number(pick['teacher_value'])}. {better}",
+            )
+        ]
     for name in COSTS:
         if pick[name] is not None:
             title = COSTS[name].title
@@ -62,26 +90,28 @@ def figures_row(answer: Recommendation) -> None:
             if name == "latency_ms":
                 guess = choose.is_estimate(pick)
                 title = "Estimated latency" if guess else f"{title} {answer.budget.percentile}"
-            # There is room for one note, and the limits stand right below.
+            # There is room for one note.
             note = _limit(answer.budget, name) if trained is None else f"trained {number(trained)}"
             # What else was in the process decides the figure: torch takes ten times what a bare runtime does.
             method = pick["memory_method"] if name == "memory_mb" else None
-            how = frame.plain(f"As read: {method}.") if method else None
-            cells.append((title, COSTS[name].say(pick[name]), note, how))
+            how = f"As read: {method}." if method else MEANING[name]
+            cells.append((title, COSTS[name].say(pick[name]), note, name, how))
     if pick["speed_up"] is not None:
-        cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms", None))
-    with st.grid(min_column_width=130):
-        for title, value, note, how in cells:
-            st.metric(title, value, note, delta_color="off", delta_arrow="off", border=True, help=how)
+        cells.append(("Speed-up", f"{number(pick['speed_up'])}x", f"teacher {number(pick['teacher_ms'])} ms", None,
+                      "Times as fast as its teacher, each by the fastest form that it was timed in."))  # fmt: skip
+    with st.grid(min_column_width=140):
+        for title, value, note, column, how in cells:
+            delta, colour = note, "off"
+            if words := choose.better_said(shares.get(column)):
+                delta, colour = words, "green" if "better" in words else "red"
+                colour = "off" if words == "equal" else colour
+            st.metric(title, value, delta, delta_color=colour, delta_arrow="off", border=True, help=frame.plain(how))
+    if shares:
+        st.caption(frame.plain(f"Better and worse: than {base['name']}, the baseline."))
 
 
 def _limit(budget: Budget, name: str) -> str:
     return f"limit {budget.limits[name]:g}" if name in budget.limits else "no limit"
-
-
-def _to_teacher(answer: Recommendation) -> str | None:
-    value = (answer.teacher or {}).get(answer.budget.metric)
-    return None if value is None else f"teacher {number(value)}"
 
 
 def marginal(answer: Recommendation) -> None:
@@ -94,10 +124,10 @@ def marginal(answer: Recommendation) -> None:
     named = names_of(answer)
     rows = [
         (f"{row.change} {COSTS[row.limit].title.lower()} to {COSTS[row.limit].say(row.to)} {row.note}".rstrip(),
-         named[row.run], f"{number(row.value)} ({row.value - now:+.2g})")
+         named[row.run], choose.better_said(row.gain / now if now else None), number(row.value))
         for row in answer.marginal.itertuples()
     ]  # fmt: skip
-    frame.small_table(["If you", "you ship", metric], rows)
+    frame.small_table(["If you", "you ship", "which is", metric], rows)
 
 
 def names_of(answer: Recommendation) -> dict[str, str]:
@@ -119,61 +149,66 @@ def misses(answer: Recommendation) -> None:
         frame.small_table(["Limit", "allowed", "needed", "nearest", short(answer.budget.metric)], rows)
 
 
-def strips(answer: Recommendation) -> None:
-    """The same noises drawn by the pick, the runner-up and the teacher."""
-    st.subheader("Same noise, same class", anchor=False)
-    for what, row in [("pick", answer.pick), ("runner-up", answer.runner_up), ("teacher", answer.teacher)]:
-        if row is None:
+def pictures(answer: Recommendation) -> None:
+    """The same noises drawn by the pick and by its teacher."""
+    pick, teacher = answer.pick, answer.teacher or {}
+    for what, row in [(f"{pick['name']}, the pick", pick), ("Its teacher, the same noise and class", teacher)]:
+        if not row:
             continue
         path = view.store.root / "runs" / row["run"] / "samples.png"
-        caption = f"{frame.plain(row['name'])}, {what}: {frame.plain(choose.facts(row, answer.budget))}"
-        if path.exists() and (picture := _strip(str(path), path.stat().st_mtime_ns)) is not None:
-            st.image(
-                picture,
-                width="stretch",
-                output_format="PNG",
-                alt=f"{STRIP} images of the {what}",
-            )
-            st.caption(caption)
-        else:
-            st.caption(f"{caption}. No sheet yet:")
+        picture = _first_images(str(path), path.stat().st_mtime_ns) if path.exists() else None
+        st.caption(frame.plain(what + (": no sheet yet." if picture is None else "")))
+        if picture is None:
             st.code(jobs.sample_command(Run(path.parent), path.name), language="bash", wrap_lines=True)
+        else:
+            st.image(picture, width="stretch", output_format="PNG", alt=f"{ACROSS * DOWN} images: {what}")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _strip(path: str, changed: int) -> Image.Image | None:
-    """The first images of a sheet of eight columns, enlarged without smoothing; None for a broken file."""
+def _first_images(path: str, changed: int) -> Image.Image | None:
+    """The first images of a sheet, enlarged without smoothing; None for a broken file."""
     try:
-        sheet = Image.open(Path(path))
-        size = sheet.width // STRIP
-        row = sheet.crop((0, 0, sheet.width, size))
+        sheet = np.asarray(Image.open(Path(path)))
     except OSError:
         return None
+    size = sheet.shape[1] // SHEET
+    lines = [sheet[:size, ACROSS * size * k : ACROSS * size * (k + 1)] for k in range(DOWN)]
     zoom = max(1, 128 // size)
-    return row.resize((row.width * zoom, row.height * zoom), Image.Resampling.NEAREST)
+    return Image.fromarray(np.concatenate(lines).repeat(zoom, 0).repeat(zoom, 1))
 
 
 LIMITS = {"params_m": ("Max parameters (M)", 0.05), "latency_ms": ("Max latency (ms)", 0.1),
           "memory_mb": ("Max memory (MB)", 10.0), "file_mb": ("Max file (MB)", 0.1),
           "macs_m": ("Max MACs (M)", 1.0)}  # fmt: skip
-HELP = {"params_m": "Of what is shipped. ",
-        "memory_mb": "The system's memory while it runs, runtime and all, as device reports say it. ",
-        "file_mb": "The weights that are shipped, in half precision or in the file that was timed, the smaller. ",
-        "macs_m": "Multiply-adds for one image by what is shipped. "}  # fmt: skip
+FIRST = ("params_m", "latency_ms", "memory_mb")  # the others are folded away
+MEANING = {"params_m": "Weights of what is shipped, in millions.",
+           "latency_ms": "For one batch on the device of the timings.",
+           "memory_mb": "The system's memory while it runs, runtime and all, as device reports say it.",
+           "file_mb": "The weights that are shipped, in half precision or in the file that was timed, the smaller.",
+           "macs_m": "Multiply-adds for one image by what is shipped."}  # fmt: skip
 
 
 def controls(start: Budget) -> None:
-    """The limits, and below them the conditions. 0 is no limit, as is an empty field where none is suggested."""
+    """The limits, and folded below them the rarer ones and the conditions. 0 is no limit, as is an empty field."""
+
+    def limit(name: str) -> None:
+        label, step = LIMITS[name]
+        st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
+                        bind="query-params", placeholder="no limit", help=f"{MEANING[name]} 0 lifts the limit"
+                        )  # fmt: skip
+
     with st.container(border=True):
-        with st.grid(len(LIMITS), min_column_width=140):
-            for name, (label, step) in LIMITS.items():
-                st.number_input(label, min_value=0.0, value=getattr(start, name), step=step, format="%g", key=name,
-                                bind="query-params", placeholder="no limit",
-                                help=HELP.get(name, "") + "0 lifts the limit")  # fmt: skip
-        st.caption(choose.SIZES_SAID)
-        frame.method_control(view)
-        with st.expander("Quality measure and timing conditions", icon=":material/tune:"):
-            st.selectbox("Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params")
+        with st.grid(len(FIRST), min_column_width=130):
+            for name in FIRST:
+                limit(name)
+        with st.expander("More limits, quality measure, timing conditions", icon=":material/tune:"):
+            with st.grid(min_column_width=150):
+                for name in [n for n in LIMITS if n not in FIRST]:
+                    limit(name)
+                st.selectbox(
+                    "Quality", metrics, format_func=lambda m: METRICS[m].title, key="metric", bind="query-params"
+                )
+            frame.method_control(view)
             frame.conditions_controls(view)
 
 
@@ -195,27 +230,32 @@ def follow(start: Budget) -> None:
 
 
 def chart(answer: Recommendation) -> None:
-    """Quality against latency, or against parameters where nothing is timed, with its conditions."""
+    """Quality against latency, or against parameters where nothing is timed."""
     rows, metric = answer.candidates, answer.budget.metric
-    teacher = answer.everyone[answer.everyone["run"] == (answer.teacher or {}).get("run")]
-    x = choose.against(rows)
+    x, base = choose.against(rows), frame.baseline(answer.everyone)
+    if base is not None:
+        rows = rows.assign(beside=choose.beside(rows, base, [metric, *COSTS]))
     drawn = figures.tradeoff(
-        rows, x, metric, teacher=teacher, limit=answer.budget.limits.get(x), log_x=True,
+        rows, x, metric, teacher=teachers(answer), limits=answer.budget.limits, log_x=True,
         pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
-        knee=(answer.knee or {}).get("run"),
+        knee=(answer.knee or {}).get("run"), baseline=(base or {}).get("run"),
         methods=measured.loc[measured["role"] == "student", "method"].unique(),
     )  # fmt: skip
     st.plotly_chart(
-        drawn,
+        drawn.update_layout(height=CHART_PX),
         key="choose_chart",
         config={"displaylogo": False},
         alt=f"{METRICS[metric].title} against {COSTS[x].title.lower()} of {len(rows)} students",
     )
-    st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), answer.left_out, metric)))
+
+
+def teachers(answer: Recommendation) -> pd.DataFrame:
+    return answer.everyone[answer.everyone["run"] == (answer.teacher or {}).get("run")]
 
 
 view = frame.view()
-st.title("Which student to ship?", anchor=False)
+if view.measured.empty:
+    st.title("Which student to ship?", anchor=False)
 if view.runs.empty:
     frame.empty("No run in the results folder yet. This makes a small one on the embedded digits:", frame.FIRST_RUN)
 if view.measured.empty:
@@ -233,32 +273,36 @@ follow(suggested)
 asked = {name: frame.held_number(name, getattr(suggested, name)) or None for name in COSTS}
 answer = choose.recommend(view.runs, view.reports, dataclasses.replace(conditions, **asked))
 
-# What is sent first is seen first: the sentence, then the chart, then the rest.
+# What is sent first is seen first: the sentence, then the chart, then the rest. On a phone the columns stand below each
+# other: sentence, images, controls, chart.
 loading.empty()
 headline(answer)
-cells, boxes = st.container(), st.container()
-left, right = st.columns([5, 4], gap="medium")
+left, right = st.columns([2, 3], gap="medium")
+with right:
+    boxes, drawing = st.container(), st.container()
 if len(answer.candidates):
-    with left:
+    with drawing:
         chart(answer)
 with boxes:
     controls(suggested)
-if answer.pick:
-    with cells:
-        figures_row(answer)
-with right:
+with left:
     if answer.pick:
-        marginal(answer)
+        pictures(answer)
     elif len(answer.candidates):
         misses(answer)
+with st.expander("What it loses, how sure that is, where it comes from", icon=":material/fact_check:"):
+    if answer.pick:
+        details(answer)
+    st.caption(choose.SIZES_SAID)
+    rows = pd.concat([answer.candidates, teachers(answer)])
+    st.caption(frame.plain(figures.conditions(rows, answer.left_out, answer.budget.metric)))
+    if answer.pick:
+        timing = choose.timing_said(answer.pick)
+        weights = (answer.pick["weights_sha256"] or "")[:12]
+        st.caption(frame.plain(f"Run {answer.pick['run']}, weights {weights}"
+                               + (f"; latency {timing}." if timing else ".")))  # fmt: skip
     st.subheader("The same answer in a terminal", anchor=False)
     frame.show_command(command := choose.command(frame.all_runs(), view.reports, answer.budget))
 frame.footer(answer.candidates, command, "choose")
-st.session_state["budget_said"] = answer.budget.said  # for the sidebar of every page
-if answer.pick:
-    strips(answer)
-    timing = choose.timing_said(answer.pick)
-    weights = (answer.pick["weights_sha256"] or "")[:12]
-    st.caption(
-        frame.plain(f"Run {answer.pick['run']}, weights {weights}" + (f"; latency {timing}." if timing else "."))
-    )
+# For every page: its sidebar says the budget, its charts show where that ends.
+st.session_state["budget_said"], st.session_state["budget_limits"] = answer.budget.said, answer.budget.limits

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from lab import choose, figures
@@ -58,6 +59,7 @@ COLUMNS: dict[str, Any] = {
     "timing.wall.p50": C.NumberColumn(
         "p50 by the wall (ms)", format="%.3f", help="The host's time of a call, where the others are the GPU's own"
     ),
+    "beside": C.NumberColumn("% better", format="%+.0f", help="p50 than the baseline's fastest; below 0: slower"),
     "timing.wall.p90": C.NumberColumn("p90 by the wall (ms)", format="%.3f"),
     "software.runtime": C.TextColumn("Runtime"),
     "model.precision": C.TextColumn("Precision"),
@@ -149,10 +151,11 @@ def timings(rows: pd.DataFrame) -> None:
         st.info("No report under these conditions; choose other ones above.")
     else:
         drawn = compare.best(rows, ["device", "name", "form", "workload.batch", "state.threads", "workload.scope"])
-        st.plotly_chart(figures.latencies(drawn, percentile), key="timings_chart", config={"displaylogo": False},
+        chart = latencies(beside_baseline(drawn), percentile)
+        st.plotly_chart(chart, key="timings_chart", config={"displaylogo": False},
                         alt=f"Latencies of {len(drawn)} timings, the fastest by {percentile} first")  # fmt: skip
         st.caption(frame.plain(drawn_said(drawn, rows, percentile)))
-        table = rows.sort_values(f"timing.{percentile}", kind="stable").reset_index(drop=True)
+        table = beside_baseline(rows).sort_values(f"timing.{percentile}", kind="stable").reset_index(drop=True)
         table["reasons"] = [list(reasons) for reasons in table["grade_reasons"]]
         columns = [c for c in COLUMNS if c in table and table[c].notna().any()]
         picked = st.dataframe(
@@ -182,6 +185,23 @@ def timings(rows: pd.DataFrame) -> None:
         st.markdown("**Cold and warm**")
         st.plotly_chart(figures.stages(found), key="stages_chart", config={"displaylogo": False},
                         alt="Milliseconds of loading, building, the first call and a steady one")  # fmt: skip
+
+
+def latencies(rows: pd.DataFrame, percentile: str = "p50") -> go.Figure:
+    """The chart of `figures.latencies`, with the line where the budget of the page Choose ends."""
+    chart = figures.latencies(rows, percentile)
+    return figures.draw_limits(chart, frame.limits(), x="latency_ms", log_x=chart.layout.xaxis.type == "log")
+
+
+def beside_baseline(rows: pd.DataFrame) -> pd.DataFrame:
+    """Reports with how much faster than the baseline's fastest sound one under the same conditions each is, in %."""
+    base = frame.baseline(rows)
+    if base is None:
+        return rows
+    alike = ["device", "workload.batch", "state.threads", "workload.scope"]
+    its = rows[(rows["name"] == base["name"]) & ~choose.weak(rows)].groupby(alike, dropna=False)["timing.p50"].min()
+    of = pd.Series(its.reindex(pd.MultiIndex.from_frame(rows[alike])).to_numpy(), index=rows.index)
+    return rows.assign(beside=100 * (1 - rows["timing.p50"] / of), baseline=base["name"])
 
 
 def drawn_said(drawn: pd.DataFrame, rows: pd.DataFrame, percentile: str) -> str:
@@ -353,7 +373,8 @@ def precisions(rows: pd.DataFrame) -> None:
         st.warning(f"{' and '.join(mixed)}: choose one above; timings of different ones can't stand beside each other.")
         return
     table = compare.precisions(mine)
-    st.plotly_chart(figures.precisions(table), key="precisions_chart", config={"displaylogo": False},
+    chart = figures.draw_limits(figures.precisions(table), frame.limits(), y="latency_ms")
+    st.plotly_chart(chart, key="precisions_chart", config={"displaylogo": False},
                     alt=f"Latency of {name} by runtime and precision")  # fmt: skip
     for row in table.to_dict("records"):
         if said := compare.pays_said(row):
@@ -403,7 +424,9 @@ def size(rows: pd.DataFrame) -> None:
     said = f"{first['form']} on {first['device']}, batch {first['workload.batch']:.0f}, {first['workload.scope']}"
     card, why_not = roofline(first)
     table = compare.sizes(rows, by, card)
-    st.plotly_chart(figures.size_and_time(table, by), key="size_chart", config={"displaylogo": False},
+    chart = figures.draw_limits(figures.size_and_time(table, by), frame.limits(), x=by, y="latency_ms", log_x=True,
+                                log_y=True)  # fmt: skip
+    st.plotly_chart(chart, key="size_chart", config={"displaylogo": False},
                     alt=f"Milliseconds against size of {len(table)} students")  # fmt: skip
     threads = "" if pd.isna(first["state.threads"]) else f", {choose.threads_said(first['state.threads'])}"
     st.caption(frame.plain(f"{said}{threads}: {len(table)} one-step students, their size that of the deployed form. "
@@ -532,7 +555,7 @@ def estimated(able: pd.DataFrame) -> None:
         st.info("Choose a card and a student.")
         return
     rows = compare.as_rows(made, frame.all_runs())
-    st.plotly_chart(figures.latencies(rows), key="estimates_chart", config={"displaylogo": False},
+    st.plotly_chart(latencies(rows), key="estimates_chart", config={"displaylogo": False},
                     alt=f"{len(rows)} estimated latencies with their intervals")  # fmt: skip
     frame.small_table(
         ["Student", "Device", "Estimated ms", "from", "to", "Grade"],

@@ -4,6 +4,7 @@ named. Torch and the runtimes come in only when something is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -20,6 +21,7 @@ from lab.results import Run
 
 if TYPE_CHECKING:
     from lab.fastest import Drawer
+    from lab.walk import Walk
 
 AUTO = "fastest"
 # Every runtime with its precisions, the reference first; lab.runtimes has them too, but needs torch. A test holds them
@@ -68,15 +70,36 @@ class Drawn:
         return ". ".join([drawer.said, *(f"Passed over: {why}" for why in drawer.passed_over)])
 
 
+class Imports(threading.Thread):
+    """Torch and what draws with it, imported beside the page: it opens without them, and whoever presses finds them."""
+
+    def __init__(self) -> None:
+        super().__init__(name="imports", daemon=True)
+        self.ms = 0.0
+
+    def run(self) -> None:
+        began = time.perf_counter()
+        with contextlib.suppress(ImportError):  # it is raised again, with a place to stand, where something is drawn
+            import lab.fastest  # noqa: F401 - its import is part of the cold start
+        self.ms = 1e3 * (time.perf_counter() - began)
+
+
+@st.cache_resource(show_spinner=False)
+def imports() -> Imports:
+    """The imports, begun by the first who asks; `is_alive` says whether they go on."""
+    begun = Imports()
+    begun.start()
+    return begun
+
+
 @st.cache_resource(show_spinner="Loading torch, once per server ...")
 def torch_of() -> tuple[float, int, threading.Lock]:
     """What the import took (ms), torch's own number of threads, and the lock: two generations would slow each other."""
-    began = time.perf_counter()
+    begun = imports()
+    begun.join()
     import torch
 
-    import lab.fastest  # noqa: F401 - its import is part of the cold start
-
-    return 1e3 * (time.perf_counter() - began), torch.get_num_threads(), threading.Lock()
+    return begun.ms, torch.get_num_threads(), threading.Lock()
 
 
 def generate(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, reports: pd.DataFrame, *,
@@ -110,6 +133,34 @@ def generate(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, repo
             torch.set_num_threads(own_threads)
     finite = bool(torch.isfinite(images).all())
     return Drawn(diffusion.to_uint8(images.nan_to_num()).numpy(), finite, made, timing)
+
+
+def at_once(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, *, runtime: str = AUTO,
+            precision: str = "fp32", device: str = "cpu", threads: int = 0) -> np.ndarray:  # fmt: skip
+    """uint8 images (N, C, H, W) for somebody who waits: by plain torch, which has nothing to make or to find out,
+    unless a runtime was named. Raises as `generate`.
+    """
+    _, own_threads, lock = torch_of()
+    import torch
+
+    from lab import fastest
+
+    _check_device(device)
+    form = ("eager", "fp32") if runtime == AUTO else (runtime, precision)
+    with lock:
+        try:
+            return fastest.named(run, *form, threads=threads or own_threads, device=device).sample(seeds, classes)
+        finally:
+            torch.set_num_threads(own_threads)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def walk(run_path: str, stamp: int) -> Walk:
+    """A run's student between noises and classes; `stamp` is the time of its weights."""
+    torch_of()
+    from lab.walk import Walk
+
+    return Walk(Run(Path(run_path)))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -42,6 +42,7 @@ PROVENANCE = (
     ("\N{CIRCLED DOT OPERATOR}", "estimated", "measured by nobody, grade F; hollow with a dot"),
 )
 EVERY = "every method"  # of the filter by method
+NO_BASELINE = "none"
 MOST_FAULTS = 5  # files that are named on a page
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
@@ -220,6 +221,8 @@ def sidebar() -> None:
         )
         _select("Device of the timings", "device", options, "Nothing timed yet",
                 help="The machine on which the latencies were measured.")  # fmt: skip
+        _select("Baseline", "baseline", options, "No finished run yet",
+                help="Tables, charts and galleries show how much better or worse a run is than this one.")  # fmt: skip
         if said := st.session_state.get("budget_said"):
             st.badge(plain(f"Budget: {said}"), icon=":material/target:", color="gray", help="As the page Choose has it")
         if store().root.resolve() == (jobs.HERE / "results").resolve():
@@ -234,7 +237,25 @@ def _options(runs: pd.DataFrame, reports: pd.DataFrame) -> dict[str, list[str]]:
     """What each of the sidebar's boxes offers: the most frequent first, of devices the best timed."""
     data = _by_count(runs, "data")
     chosen = runs[runs["data"] == held("data", data)]
-    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": choose.devices_by_trust(reports)}
+    done = chosen["name"][chosen["state"] == "done"].tolist()
+    return {"data": data, "protocol": _by_count(chosen, "protocol"), "device": choose.devices_by_trust(reports),
+            "baseline": [NO_BASELINE, *done] if done else []}  # fmt: skip
+
+
+def baseline(rows: pd.DataFrame) -> dict[str, object] | None:
+    """The row of the run that is the baseline; None where there is none, or it is not among these rows."""
+    found = rows[rows["name"] == st.session_state.get("baseline", st.query_params.get("baseline"))]
+    return found.iloc[0].to_dict() if len(found) else None
+
+
+def set_baseline(name: str, data: str) -> None:
+    """Make a run the baseline of every page; the address keeps it."""
+    st.session_state["data"], st.session_state["baseline"] = data, name
+
+
+def limits() -> dict[str, float]:
+    """The limits that the page Choose last had in this session, by column of `choose.COSTS`."""
+    return st.session_state.get("budget_limits", {})
 
 
 def held(key: str, options: Sequence[str]) -> str:

@@ -202,11 +202,14 @@ def line_title(
 def columns_of(
     rows: pd.DataFrame, runs: Sequence[Run], found: Sequence[sheets.Samples | None], first: int
 ) -> list[pictures.Column]:
-    """The models as columns, with parameters, FD and milliseconds above each."""
+    """The models as columns, with parameters, FD and milliseconds above each, and how they compare to the baseline."""
+    base = frame.baseline(table)
+    beside = [""] * len(rows) if base is None else choose.beside(rows, base, ("fd", "params_m", "latency_ms"))
     return [
-        pictures.Column(row["name"] + (" (teacher)" if row["role"] == "teacher" else ""), figures.caption(row),
-                        None if f is None else f.images, make_command(run, first))
-        for row, run, f in zip(rows.to_dict("records"), runs, found, strict=True)
+        pictures.Column(row["name"] + (" (teacher)" if row["role"] == "teacher" else ""),
+                        f"{figures.caption(row)}\n{said}".strip(), None if f is None else f.images,
+                        make_command(run, first))
+        for row, said, run, f in zip(rows.to_dict("records"), beside, runs, found, strict=True)
     ]  # fmt: skip
 
 
@@ -253,6 +256,9 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 if not chosen:
     st.info("Choose at least one model.")
     frame.end()
+base = frame.baseline(table)
+if base is not None and base["name"] in chosen:  # the first one is what the others are compared with
+    chosen = sorted(chosen, key=lambda name: name != base["name"])
 rows = table.set_index("name", drop=False).loc[chosen]
 if paired:
     rows = figures.beside_twins(rows, table).head(MOST).set_index("name", drop=False)

@@ -74,6 +74,10 @@ COLUMNS: dict[str, Any] = {
     "error": C.TextColumn("Error", width="large"),
     "run": C.TextColumn("Id", width="large"),
 }
+BESIDE = {"fd": "fd_better", "params_m": "params_better"}  # that are held against the baseline
+COLUMNS |= {name: C.NumberColumn(f"{COLUMNS[of]['label']}, % better", format="%+.0f",
+                                 help="Than the baseline of the sidebar; below 0 it is worse")
+            for of, name in BESIDE.items()}  # fmt: skip
 FIRST = ["name", "state", "data", "method", "evaluations", "params_m", "params_trained_m", "fd", "done", "images",
          "minutes", "notes"]  # fmt: skip
 STATES = ["running", "queued", "stale", "stopped", "failed", "done", "unreadable"]
@@ -96,6 +100,15 @@ def listed(table: pd.DataFrame, words: str, *, hidden: bool) -> pd.DataFrame:
     )  # fmt: skip
     order = shown.sort_values(["pin", "fd", "rank", "run"], ascending=[False, True, True, True], kind="stable")
     return order.reset_index(drop=True)
+
+
+def against_baseline(shown: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """The runs with how much better than the baseline each is in quality and size, in %; as they are without one."""
+    base = frame.baseline(everyone.assign(**choose.shipped(everyone)))
+    if base is None:
+        return shown
+    shares = 100 * choose.better_by(shown, base, list(BESIDE))
+    return shown.assign(**{BESIDE[column]: shares[column] for column in BESIDE})
 
 
 def time_said(seconds: float) -> str:
@@ -392,9 +405,13 @@ def curves(runs: Mapping[str, Run]) -> None:
         st.caption(f"Without {frame.plain(term)} in the log, so not drawn: {frame.plain(', '.join(silent))}.")
 
 
-def annotate(run: Run) -> None:
-    """Label, notes, pin and hide of a run, saved together."""
+def annotate(run: Run, name: str, data: str) -> None:
+    """Label, notes, pin and hide of a run, saved together; and the button that makes it the baseline."""
     notes = run.notes
+    is_it = st.session_state.get("baseline") == name
+    st.button("The baseline" if is_it else "Set as baseline", key=f"baseline-{run.id}", disabled=is_it,
+              icon=":material/flag:", on_click=frame.set_baseline, args=(name, data),
+              help="Tables, charts and galleries show how much better or worse a run is than it")  # fmt: skip
     with st.form(f"notes-{run.id}"):
         st.caption(frame.plain(run.id))
         label = st.text_input("Label", notes["label"], max_chars=80, key=f"label-{run.id}")
@@ -430,10 +447,11 @@ else:
             "Find", key="find", bind="query-params", placeholder="words in name, method, data, state, notes"
         )
         hidden = st.toggle(f"Hidden ones too ({int(table['hide'].sum())})", key="hidden", bind="query-params")
-    shown = listed(table, words, hidden=hidden)
+    shown = against_baseline(listed(table, words, hidden=hidden), table)
     wanted = st.multiselect("Columns", list(COLUMNS), FIRST, key="columns", bind="query-params",
                             format_func=lambda c: COLUMNS[c]["label"])  # fmt: skip
-    columns = list(dict.fromkeys(["name", *wanted]))
+    beside = [c for c in BESIDE.values() if c in shown]
+    columns = [c for c in dict.fromkeys(["name", *wanted, *beside]) if c in shown]
     picked = st.dataframe(
         plain_cells(shown[columns].assign(name=frame.hatched(shown["name"], shown["state"]))), hide_index=True,
         column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",
@@ -469,8 +487,10 @@ else:
             else:
                 st.dataframe(plain_cells(frame_of), key="difference")
         with said, st.grid(min_column_width=320):
-            for run in runs.values():
-                annotate(run)
+            of = table.set_index("name")["data"]
+            for name, run in runs.items():
+                with st.container():
+                    annotate(run, name, of[name])
 
 if st.toggle(
     "Start a new run",

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lab import choose, figures
-from lab.choose import METRICS, QUANTITIES, number
+from lab.choose import COSTS, METRICS, QUANTITIES, number
 from lab.dashboard import frame
 from lab.results import plain_cells
 
@@ -123,9 +123,15 @@ rows["on_front"] = choose.front_of(rows, x, y)
 measured = view.measured
 methods = measured.loc[measured["role"] == "student", "method"].unique()
 teacher = choose.with_latency(measured[measured["run"].isin(rows["teacher_run"].dropna())], view.reports, budget)
+drawn = [*dict.fromkeys([x, y, *z, *COSTS])]
+comparable = [c for c in drawn if c in METRICS or c in COSTS]
+base = frame.baseline(pd.concat([rows, teacher]))
+if base is not None:
+    rows["beside"] = choose.beside(rows, base, comparable)
+marked = {"baseline": (base or {}).get("run"), "limits": frame.limits(), "methods": methods}
 try:
     if shape == "2-D":
-        chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y, methods=methods)
+        chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y, **marked)
         st.plotly_chart(
             chart,
             key="tradeoff_chart",
@@ -147,7 +153,7 @@ try:
             config={"displaylogo": False},
             alt=f"{QUANTITIES[x].title}, {QUANTITIES[y].title} and {QUANTITIES[z[0]].title} of {len(rows)} students",
         )
-        small = figures.projections(rows, x, y, z[0], log=log, methods=methods)
+        small = figures.projections(rows, x, y, z[0], log=log, **marked)
         for k, (column, drawn) in enumerate(zip(st.columns(3), small)):
             column.plotly_chart(
                 drawn,
@@ -168,9 +174,14 @@ except ValueError as mixed:
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[list(COLUMNS)]
 if shape == "Table":
     shown = table.assign(name=frame.unmeasured(table["name"], rows["provenance"].reindex(table.index)))
+    if base is not None:
+        shares = 100 * choose.better_by(rows.loc[table.index], base, comparable)
+        shown = shown.join(shares.rename(columns={c: f"{QUANTITIES[c].title}, % better" for c in comparable}))
     titles = {c: st.column_config.Column(f"{q.title} ({q.unit})" if q.unit else q.title) for c, q in QUANTITIES.items()}
     st.dataframe(plain_cells(shown), hide_index=True, column_config=titles, key="tradeoff_table",
                  alt="Every student with its costs and qualities")  # fmt: skip
+    if base is not None:
+        st.caption(frame.plain(f"% better: than {base['name']}, the baseline; below 0 it is worse."))
     if rows["provenance"].isin(("published", "estimated")).any():
         st.caption(f"Latencies: {frame.UNMEASURED}.")
 if apart:

@@ -1,15 +1,17 @@
-"""Generate now, on this machine, and see how long it takes."""
+"""Generate now, on this machine, and see how long it takes; walk between noises and classes."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from lab import choose
-from lab.dashboard import drawing, frame, pictures
+from lab.dashboard import drawing, frame, pictures, walking
 from lab.dashboard.drawing import AUTO, FORMS, Drawn
 from lab.results import Run
 
@@ -19,6 +21,7 @@ ICON = ":material/draw:"
 URL = "/try_it"
 
 IN_TURN = "all in turn"
+MOST_WALKING = 4  # models beside each other, each drawn anew at every step
 
 
 def spread(drawn: Drawn) -> str:
@@ -59,6 +62,12 @@ def spec_of(run: Run) -> dict[str, object]:
     return (run.read("student") or {}).get("spec", {})
 
 
+def class_names(run: Run) -> list[str]:
+    """What a run's classes are called; [] of images without."""
+    spec = spec_of(run)
+    return [str(c) for c in spec.get("class_names") or range(int(spec.get("num_classes") or 0))]
+
+
 def teacher_of(row: pd.Series, table: pd.DataFrame) -> str | None:
     """The name of the run that taught this one, if it is among those that can draw here."""
     taught = str(row["teacher"] or "")
@@ -83,7 +92,7 @@ def code(run_id: str, seed: int, count: int, label: int | None, device: str, thr
     ])  # fmt: skip
 
 
-def show(was: Asked, drawn: dict[str, Drawn], zoom: int) -> None:
+def show(was: Asked, drawn: dict[str, Drawn], took: float, zoom: int) -> None:
     """Times and images of the chosen model, and of its teacher beside it."""
     mine, *others = drawn.values()
     for who, made in drawn.items():
@@ -113,19 +122,66 @@ def show(was: Asked, drawn: dict[str, Drawn], zoom: int) -> None:
                        f"{made.ready.drawer.off:.2g} off on average, in [-1, 1].")  # fmt: skip
     by = "; ".join(f"{who} by {made.said}" for who, made in drawn.items())
     st.caption(
-        frame.plain(f"Drawn on {was.device}: {by}.")
+        frame.plain(f"First images {took:.1f} s after the press. Drawn on {was.device}: {by}.")
         + f" Warm: {was.count} at once, median of {spread(mine)}, with noise and conversion to uint8. The timer is "
         "that of `python -m lab bench`, but for a second only: a quick look on a machine that may be busy."
     )
-    across = 8 if was.count > 8 and not others else min(was.count, 4)
-    lines = [list(range(i, min(i + across, was.count))) for i in range(0, was.count, across)]
-    titles = [f"{was.seed + line[0]}" + (f" to {was.seed + line[-1]}" if len(line) > 1 else "") for line in lines]
-    names = [name if name == was.model else f"{name} (teacher)" for name in drawn]
-    columns = [pictures.Column(n, f"{ms_said(d.ms)} warm\n{d.form}", d.images) for n, d in zip(names, drawn.values())]
-    pictures.show(columns, lines, titles, zoom=zoom, key="drawn_pictures")
+    names = {who: f"{ms_said(d.ms)} warm\n{d.form}" for who, d in drawn.items()}
+    show_images({who: d.images for who, d in drawn.items()}, names, was.seed, zoom=zoom, key="drawn_pictures")
+
+
+def show_images(images: dict[str, np.ndarray], captions: dict[str, str], seed: int, *, zoom: int, key: str) -> None:
+    """Images (N, C, H, W) of one model, or of it and its teacher, on the noises from `seed` on."""
+    count = len(next(iter(images.values())))
+    across = 8 if count > 8 and len(images) == 1 else min(count, 4)
+    lines = [list(range(i, min(i + across, count))) for i in range(0, count, across)]
+    titles = [f"{seed + line[0]}" + (f" to {seed + line[-1]}" if len(line) > 1 else "") for line in lines]
+    columns = [pictures.Column(name if k == 0 else f"{name} (teacher)", captions[name], images[name])
+               for k, name in enumerate(images)]  # fmt: skip
+    pictures.show(columns, lines, titles, zoom=zoom, key=key)
+
+
+def zoom_for(side: int) -> int:
+    return max(1, round(64 / side))
+
+
+@st.fragment
+def walk() -> None:
+    """Students between two noises and two classes, drawn anew wherever the sliders stand."""
+    able = [n for n, role, time in zip(table["name"], table["role"], table["time"]) if not (role == "teacher" and time)]
+    first = sorted(able, key=lambda other: other != name)[:MOST_WALKING]
+    chosen = st.multiselect("Models", able, first, max_selections=MOST_WALKING, key="walk_models", bind="query-params")
+    if not chosen:
+        st.info("Choose at least one student.")
+        return
+    runs = [Run(view.store.root / "runs" / table.loc[n]["run"]) for n in chosen]
+    classes = class_names(runs[0])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        seeds = tuple(st.number_input(f"{end} noise", 0, 2**31, k, key=f"walk_seed_{k}", bind="query-params", width=140)
+                      for k, end in enumerate(("From", "To")))  # fmt: skip
+        ends = {"noise": (f"noise {seeds[0]}", f"noise {seeds[1]}")}
+        of = (0, 0)
+        if classes:
+            said = [st.selectbox(f"{end} class", classes, k, key=f"walk_class_{k}", bind="query-params", width=160)
+                    for k, end in enumerate(("From", "To"))]  # fmt: skip
+            of, ends["label"] = tuple(classes.index(s) for s in said), tuple(said)
+    at, images = walking.place("walk_pictures"), []
+    try:
+        for run in runs:
+            weights = run.path / "student.safetensors"
+            images.append(drawing.walk(str(run.path), weights.stat().st_mtime_ns).image(
+                seeds, of, at["noise"], at["label"]))  # fmt: skip
+    except drawing.FAULTS as error:
+        st.error(frame.plain(drawing.sentence(error, 1)))
+        return
+    captions = [choose.brief(p / 1e6) + " M parameters" for p in (table.loc[n]["params"] for n in chosen)]
+    walking.show(images, chosen, captions, at, ends, zoom=3 * zoom_for(images[0].shape[-1]), key="walk_pictures")
+    st.caption("Between two noises the way is an arc, on which their variance stays; between two classes their "
+               "embeddings are mixed. No student was trained on either.")  # fmt: skip
 
 
 view = frame.view()
+drawing.imports()  # while the page is read, so that whoever presses need not wait for them
 st.title("Draw now, on this machine")
 table = view.runs
 if len(table):
@@ -143,7 +199,7 @@ with left:
     row = table.loc[name]
     run = Run(view.store.root / "runs" / row["run"])
     spec = spec_of(run)
-    classes = [str(c) for c in spec.get("class_names") or range(int(spec.get("num_classes") or 0))]
+    classes = class_names(run)
     label = st.selectbox("Class", [IN_TURN, *classes], key="draw_class", bind="query-params") if classes else IN_TURN
     a, b = st.columns(2)
     count = a.number_input("Images", 1, 1024, 16, key="count", bind="query-params")
@@ -159,9 +215,7 @@ with left:
     teacher = teacher_of(row, table)
     also = teacher is not None and st.checkbox("Also run the teacher", True, key="also_teacher", bind="query-params")
     pressed = st.button("Generate", type="primary", icon=":material/draw:", width="stretch")
-    zoom = st.slider(
-        "Zoom", 1, 16, max(1, round(64 / int(spec.get("size") or 28))), key="draw_zoom", bind="query-params"
-    )
+    zoom = st.slider("Zoom", 1, 16, zoom_for(int(spec.get("size") or 28)), key="draw_zoom", bind="query-params")
 
 chosen = None
 if classes:
@@ -169,26 +223,42 @@ if classes:
 asked = Asked(name, label, count, seed, device, threads, runtime, precision)
 with right:
     if pressed:
+        pressed_at = time.perf_counter()
         st.session_state.pop("drawn", None)
         seeds = range(seed, seed + count)
-        where = {"device": device, "threads": threads, "timed": True}
+        where = {"runtime": runtime, "precision": precision, "device": device, "threads": threads}
+        line, place = st.empty(), st.empty()  # what is being done, and the first images while the rest is worked out
         try:
-            with st.spinner("Drawing ..."):
-                drawn = {name: drawing.generate(run, seeds, chosen, view.reports, runtime=runtime, precision=precision,
-                                                **where)}  # fmt: skip
-                if also:
-                    other = Run(view.store.root / "runs" / table.loc[teacher]["run"])
-                    drawn[teacher] = drawing.generate(other, seeds, chosen, view.reports, **where)
-            st.session_state["drawn"] = (asked, drawn)
+            waits = drawing.imports().is_alive()
+            line.caption("Importing torch, once per server ..." if waits else f"{frame.plain(name)} draws ...")
+            images = drawing.at_once(run, seeds, chosen, **where)
+            took = time.perf_counter() - pressed_at
+            with place.container():
+                show_images({name: images}, {name: "first images"}, seed, zoom=zoom, key="first_pictures")
+            line.caption(f"{count} images after {took:.1f} s. Finding the fastest runtime and timing it ...")
+            drawn = {name: drawing.generate(run, seeds, chosen, view.reports, timed=True, **where)}
+            if also:
+                line.caption(f"{count} images after {took:.1f} s. Its teacher {frame.plain(teacher)} draws ...")
+                other = Run(view.store.root / "runs" / table.loc[teacher]["run"])
+                drawn[teacher] = drawing.generate(other, seeds, chosen, view.reports, timed=True, device=device,
+                                                  threads=threads)  # fmt: skip
+            st.session_state["drawn"] = (asked, drawn, took)
         except drawing.FAULTS as error:
             st.error(frame.plain(drawing.sentence(error, count)))
+        line.empty()
+        place.empty()
     if "drawn" in st.session_state:
-        was, drawn = st.session_state["drawn"]
+        was, drawn, took = st.session_state["drawn"]
         if was != asked:
             st.warning("The settings have changed since this was drawn: press Generate again.")
-        show(was, drawn, zoom)
+        show(was, drawn, took, zoom)
     elif not pressed:
-        st.info("Press **Generate**. The first time also loads torch, which takes seconds; this page opens without it.")
+        st.info("Press **Generate**. Torch is loaded meanwhile, once per server.")
+
+if st.toggle("Walk between two noises and two classes", key="walk", bind="query-params",
+             help=f"Up to {MOST_WALKING} one-step students, drawn live"):  # fmt: skip
+    with st.container(border=True):
+        walk()
 
 form = AUTO if runtime == AUTO else f"{runtime} {precision}"
 with st.expander("The same in Python and in a terminal"):

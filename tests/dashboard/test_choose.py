@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,12 +33,19 @@ def text(at: AppTest) -> str:
     return " ".join(e.value for e in [*at.header, *at.markdown, *at.caption, *at.warning, *at.info]).replace("\\", "")
 
 
+def sentence(at: AppTest) -> str:
+    """The answer as it is read: the heading, then the figures, without what each means."""
+    (figures,) = at.get("html")
+    body = re.sub(r"<style>.*?</style>|<span.*?</span>", "", figures.proto.body, flags=re.DOTALL)
+    return f"{at.header[0].value}: {html.unescape(re.sub('<.*?>', '', body))}".replace("\\", "")
+
+
 def test_the_page_opens_with_a_recommendation(demo: Store) -> None:
     at = page()
     assert at.header[0].value.startswith("Ship d")
     assert "What you lose" in text(at) and "How sure" in text(at)
     assert len(at.get("plotly_chart")) == 1
-    assert len(at.get("image")) == 3  # pick, runner-up, teacher
+    assert len(at.get("image")) == 2  # the pick, its teacher
     assert "1 run without a measured value" in text(at)
 
 
@@ -64,13 +73,52 @@ def test_a_cut_sheet_is_left_out(tmp_path: Path, make_store, monkeypatch: pytest
         path.write_bytes(path.read_bytes()[:200])
         (path.parent / "student.safetensors").touch()
     at = page()
-    assert not at.get("image") and "No sheet yet" in text(at)
+    assert not at.get("image") and "no sheet yet" in text(at)
     assert any("LAB_RESULTS=" in c.value and c.value.endswith("samples.png") for c in at.code)
 
 
-def test_the_answer_stands_above_the_controls_and_the_chart(demo: Store) -> None:
-    kinds = [element.type for element in page().main]
-    assert kinds.index("header") < kinds.index("number_input") < kinds.index("plotly_chart")
+def test_sentence_images_controls_and_chart_follow_each_other_and_the_rest_is_folded(demo: Store) -> None:
+    at = page()
+    kinds = [element.type for element in at.main]
+    first = [kinds.index(kind) for kind in ("header", "html", "image", "number_input", "plotly_chart", "metric")]
+    assert first == sorted(first)
+    (fold,) = [e for e in at.expander if e.label.startswith("What it loses")]
+    assert not fold.proto.expanded and fold.metric and "How sure" in " ".join(m.value for m in fold.markdown)
+    assert len(at.metric) == len(fold.metric)
+
+
+def test_the_sentence_says_size_time_and_times_the_teacher_s_distance(demo: Store) -> None:
+    at = page(params_m="0.3", latency_ms="2")
+    answer = choose.recommend(choose.complete(demo.table()), demo.reports(), choose.Budget(params_m=0.3, latency_ms=2))
+    pick, teacher = answer.pick, answer.teacher
+    assert sentence(at).startswith(
+        f"Ship {pick['name']}: {choose.brief(pick['params_m'])} M parameters, {choose.brief(pick['latency_ms'])} ms "
+        f"here, {choose.brief(pick['fd'] / teacher['fd'])} times its teacher's distance; one step dearer buys "
+    )
+
+
+def test_every_figure_of_the_sentence_and_of_the_fold_says_what_it_means(demo: Store) -> None:
+    at = page()
+    (figures,) = [e.proto.body for e in at.get("html")]
+    assert figures.count('<abbr tabindex="0"') == figures.count('role="tooltip"') == 4
+    assert "95 % interval" in figures and "Half of its calls take at most" in figures
+    assert all(m.help for m in at.metric)
+    assert (
+        at.metric[0].label == "Teacher's FD"
+        and at.metric[0].value.endswith("x")
+        and at.metric[0].delta.endswith(" itself")
+    )
+
+
+def test_the_pick_is_held_against_the_baseline(demo: Store) -> None:
+    at = page(baseline="d12w80h4p4", params_m="0.3", latency_ms="0")
+    tiles = {m.label: m.delta for m in at.metric}
+    assert re.fullmatch(r"\d+ % better", tiles["Parameters"]) and re.fullmatch(r"\d+ % worse", tiles["Teacher's FD"])
+    assert "Better and worse: than d12w80h4p4, the baseline." in text(at)
+    (chart,) = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
+    assert "the baseline" in {trace.get("name") for trace in chart["data"]}
+    hovers = [h for trace in chart["data"] for h in trace.get("hovertext") or []]
+    assert sum("Against d12w80h4p4: FD " in h for h in hovers) == 13  # all but itself and the teacher
 
 
 def test_a_smaller_budget_changes_the_pick(demo: Store) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,58 @@ def test_a_broken_run_does_not_break_the_page(store: Store, tmp_path: Path, monk
     monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "copy"))
     runs = Store(tmp_path / "copy").runs()
     (next(r for r in runs if "denoise" in r.id).path / "recipe.json").write_text("{")
-    (next(r for r in runs if "pairs" in r.id).path / "student.json").write_text("[]")
     at = page()
     assert at.selectbox(key="model").options == ["d1w16h2p4"]
     assert dataclasses.is_dataclass(Store(tmp_path / "copy").runs()[0].status())
+
+
+# --- waiting and walking ------------------------------------------------------------------------
+
+
+def test_the_student_s_image_is_shown_before_its_teacher_is_loaded(store: Store, monkeypatch: pytest.MonkeyPatch):
+    from lab.dashboard import drawing, pictures
+
+    order, show, generate_ = [], pictures.show, drawing.generate
+    monkeypatch.setattr(pictures, "show", lambda columns, *a, **how: (
+        order.append([c.title for c in columns]), show(columns, *a, **how))[1])  # fmt: skip
+    monkeypatch.setattr(drawing, "generate", lambda run, *a, **how: (
+        order.append(run.config.family), generate_(run, *a, **how))[1])  # fmt: skip
+    at = generate(page(count="2"))
+    assert order == [["d1w16h2p4"], "dit", "unet", ["d1w16h2p4", "unet8x16 (teacher)"]]
+    assert len(shown(at)) == 1 and at.caption[0].value.startswith("First images ")
+
+
+def test_the_first_images_are_those_that_are_timed_later(store: Store):
+    from lab.dashboard import drawing
+
+    run = next(r for r in store.runs() if "pairs" in r.id)
+    at_once = drawing.at_once(run, range(4), [0, 1, 2, 3])
+    later = drawing.generate(run, range(4), [0, 1, 2, 3], store.reports()).images
+    assert at_once.shape == (4, 1, 8, 8)
+    assert abs(at_once.astype(int) - later.astype(int)).max() <= 1  # of 255: another runtime may round another way
+
+
+def test_the_imports_begin_when_the_page_opens(store: Store):
+    from lab.dashboard import drawing
+
+    drawing.imports.clear()
+    page()
+    assert drawing.imports().is_alive() or drawing.imports().ms > 0
+    drawing.imports().join()
+    assert "lab.fastest" in sys.modules
+
+
+def test_a_walk_shows_a_picture_of_every_chosen_student_where_the_sliders_stand(store: Store):
+    at = page(walk="true")
+    (data,) = shown(at)
+    assert [m["name"] for m in data["models"]] == ["d1w16h2p4"]  # its teacher draws in several steps
+    assert data["models"][0]["shape"] == [1, 8, 8] and data["at"] == {"noise": 0.0, "label": 0.0, "n": 0}
+    assert data["ends"] == {"noise": ["noise 0", "noise 1"], "label": ["0", "1"]}
+    at.number_input(key="walk_seed_0").set_value(5).run()
+    assert shown(at)[0]["models"][0]["pixels"] != data["models"][0]["pixels"]
+
+
+def test_a_walk_without_a_model_asks_for_one(store: Store):
+    at = page(walk="true")
+    at.multiselect(key="walk_models").set_value([]).run()
+    assert "at least one student" in at.info[-1].value and not shown(at)

@@ -41,6 +41,7 @@ HEADLINE = "[data-testid=stHeading]"
 PATIENCE_MS = 30_000
 NARROW = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
+SCREEN = {"width": 1440, "height": 900}
 # What a control holds: its text, and the values and states of all that one can type into, slide or press in it.
 HELD = """keys => keys.map(key => {
   const box = document.querySelector(`.st-key-${CSS.escape(key)}`);
@@ -151,6 +152,47 @@ def test_a_tighter_budget_gives_another_student_and_the_gallery_shows_its_images
             page.get_by_role("option", name=chosen, exact=True).click()
         page.locator(".pictures .title").filter(has_text=chosen).wait_for()
         assert page.locator(".pictures .tile:not(.missing)").count() > 20
+
+
+FIRST_SCREEN = [".figures", "[data-testid=stImage]", ".st-key-params_m", ".st-key-choose_chart .js-plotly-plot"]
+
+
+@pytest.mark.parametrize("size", [SCREEN, NARROW], ids=["wide", "phone"])
+def test_sentence_images_controls_and_chart_stand_in_this_order_on_the_first_screen(
+    browser: BrowserContext, address: str, size: dict[str, int]
+):
+    with tab(browser, size) as page:
+        page.goto(address)
+        settled(page)
+        page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+        boxes = [page.locator(selector).first.bounding_box() for selector in FIRST_SCREEN]
+        if size is SCREEN:
+            assert all(box["y"] + box["height"] <= size["height"] for box in boxes)
+        else:
+            assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
+            assert all(box["x"] >= 0 and box["x"] + box["width"] <= size["width"] for box in boxes)
+
+
+def test_a_figure_of_the_sentence_says_what_it_means_by_tab_alone(browser: BrowserContext, address: str):
+    with tab(browser) as page:
+        page.goto(address)
+        settled(page)
+        meaning = page.locator(".figures abbr").filter(has_text="times its teacher").locator("+ [role=tooltip]")
+        assert not meaning.is_visible()
+        tab_to(page, ".figures abbr:nth-of-type(3)")
+        meaning.wait_for()
+        assert "Frechet distance" in meaning.inner_text()
+
+
+def test_a_baseline_is_kept_in_the_address_and_told_on_the_next_page(browser: BrowserContext, address: str):
+    with tab(browser) as page:
+        page.goto(f"{address}/?baseline=d4w44h4p4")
+        settled(page)
+        page.get_by_role("link", name="Gallery").click()
+        page.get_by_role("heading", name="The same noise").wait_for()
+        settled(page)
+        assert parse_qs(urlsplit(page.url).query)["baseline"] == ["d4w44h4p4"]
+        page.locator(".pictures .caption").filter(has_text="Against d4w44h4p4: FD").first.wait_for()
 
 
 # --- links --------------------------------------------------------------------------------------
