@@ -4,7 +4,8 @@
 
 Each round starts a server of its own, opens Try it, and presses Generate as soon as the page stands: seconds to the
 first image of the student. Then, in the same tab, a slider is moved at every repaint of the browser for some seconds:
-pictures of all models a second. The load of the machine is kept with the figures.
+pictures of all models a second. At last it rests: seconds until the ways through its new place are drawn by all models
+and are in the browser. The load of the machine is kept with the figures.
 
 Needs playwright and a Chromium (--chromium, Debian's by default).
 """
@@ -56,8 +57,17 @@ def frames_a_second(page: Page, seconds: float) -> float:
     return walk.evaluate(MOVE, seconds)
 
 
+def new_ways(page: Page) -> float:
+    """Seconds from the slider's rest at another place to pictures along both ways through it."""
+    walk = page.locator(".walk")
+    began = time.perf_counter()
+    walk.locator("input").first.fill("0.75")
+    page.locator(".walk[data-at^='0.75 ']").wait_for(timeout=PATIENCE_MS)
+    return time.perf_counter() - began
+
+
 def main(results: Path, chromium: str, models: list[str], *, rounds: int, seconds: float) -> dict:
-    waits, rates, loads = [], [], []
+    waits, rates, ways, loads = [], [], [], []
     query = urlencode([("model", models[0]), ("walk", "true"), ("also_teacher", "false")]
                       + [("walk_models", name) for name in models])  # fmt: skip
     with sync_playwright() as tool:
@@ -72,10 +82,12 @@ def main(results: Path, chromium: str, models: list[str], *, rounds: int, second
                 page.goto(f"{address}/try_it?{query}")
                 loads.append(os.getloadavg()[0])
                 rates.append(frames_a_second(page, seconds))
+                ways.append(new_ways(page))
                 browser.close()
     return {
         "seconds to the first image": {"median": statistics.median(waits), "slowest": max(waits)},
         "frames a second": {"median": statistics.median(rates), "slowest": min(rates), "models": models},
+        "seconds to new ways": {"median": statistics.median(ways), "slowest": max(ways)},
         "rounds": rounds, "load": loads, "processors": os.cpu_count(), "nice": os.nice(0), "commit": commit(),
         "python": platform.python_version(), "machine": platform.machine(),
     }  # fmt: skip
@@ -94,7 +106,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     report = main(args.results.absolute(), args.chromium, args.models.split(","), rounds=args.rounds,
                   seconds=args.seconds)  # fmt: skip
-    for what in ("seconds to the first image", "frames a second"):
+    for what in ("seconds to the first image", "frames a second", "seconds to new ways"):
         print(f"{what:28s} {report[what]['median']:.2f}, slowest {report[what]['slowest']:.2f}")
     print(f"load {report['load']} on {report['processors']} processors, nice {report['nice']}")
     write_json(args.out, report)

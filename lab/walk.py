@@ -1,16 +1,18 @@
 """Images on the way between two noises and between two classes, drawn by one-step students.
 
     steps = Walk(lab.Store().get("4x64"))
-    image = steps.image(seeds=(0, 1), classes=(3, 9), noise=0.5, label=0.25)   # uint8 (C, H, W)
+    images = steps.images(seeds=(0, 1), classes=(3, 9), places=[(0.0, 0.0), (0.5, 0.25)])  # uint8 (2, C, H, W)
 
 z noise (C, H, W) of unit variance, e embedding (D,) of a class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lab import diffusion
 from lab.models.dit import DiT
@@ -32,41 +34,31 @@ def between(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 class Walk:
-    """A student that draws any point between two noises and two classes; one image takes one evaluation."""
+    """A student that draws any place between two noises and two classes; an image takes one evaluation."""
 
     def __init__(self, run: Run) -> None:
         """Raises ValueError for a network that draws in several steps, LookupError for a run without weights."""
         if run.config.time:
             raise ValueError(f"{run.label} draws an image in several steps; a walk needs a one-step student")
         self.run, self.spec, self.net = run, spec_of_run(run), load_student(run).requires_grad_(False)
-        self.classes = self.net.config.num_classes
-        # A class between two has a row of its own, behind all others; a routed network has a class or the other.
+        # A routed network has an expert for a class or for the other, and no embedding between them.
         self.mixes = isinstance(self.net, DiT) and self.net.label is not None
-        if self.mixes:
-            rows = self.net.label.weight.detach()
-            self.between = len(rows)
-            self.net.label = nn.Embedding.from_pretrained(torch.cat([rows, rows[:1]]))
-        self.noises: dict[int, Tensor] = {}
 
     @torch.inference_mode()
-    def image(self, seeds: tuple[int, int], classes: tuple[int, int], noise: float, label: float) -> np.ndarray:
-        """uint8 (C, H, W) at the shares `noise` and `label` of the way, each from 0 to 1.
+    def images(self, seeds: tuple[int, int], classes: tuple[int, int], places: Sequence[tuple[float, float]]
+               ) -> np.ndarray:  # fmt: skip
+        """uint8 (N, C, H, W) at places (share of the way between the noises, between the classes), each from 0 to 1.
 
-        Between two classes their embeddings are mixed; where a network has none, the nearer class is drawn.
+        Between two classes their embeddings are mixed; where a network can't, the nearer class is drawn.
         """
-        z = between(self._noise(seeds[0]), self._noise(seeds[1]), noise)
-        y = torch.tensor([self._class(classes, label)]) if self.classes else None
-        return diffusion.to_uint8(self.net(z[None], None, y)[0]).numpy()
-
-    def _noise(self, seed: int) -> Tensor:
-        if seed not in self.noises:
-            self.noises[seed] = diffusion.noise_of([seed], self.spec.shape, 0)[0][0]
-        return self.noises[seed]
-
-    def _class(self, classes: tuple[int, int], share: float) -> int:
-        a, b = classes
-        if not self.mixes or share in (0, 1) or a == b:
-            return b if share >= 0.5 else a
-        rows = self.net.label.weight
-        rows[self.between] = torch.lerp(rows[a], rows[b], share)
-        return self.between
+        a, b = diffusion.noise_of(seeds, self.spec.shape, 0)[0]
+        z = torch.stack([between(a, b, noise) for noise, _ in places])
+        shares = torch.tensor([label for _, label in places])
+        if self.mixes:  # each place has a row of its own in the table of embeddings
+            first, second = self.net.label.weight[list(classes)]
+            rows = {"label.weight": torch.lerp(first, second, shares[:, None])}
+            drawn = torch.func.functional_call(self.net, rows, (z, None, torch.arange(len(places))))
+        else:
+            y = torch.where(shares < 0.5, *classes) if self.net.config.num_classes else None
+            drawn = self.net(z, None, y)
+        return diffusion.to_uint8(drawn).numpy()

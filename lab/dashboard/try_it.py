@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import NamedTuple
@@ -165,17 +166,14 @@ def walk() -> None:
             said = [st.selectbox(f"{end} class", classes, k, key=f"walk_class_{k}", bind="query-params", width=160)
                     for k, end in enumerate(("From", "To"))]  # fmt: skip
             of, ends["label"] = tuple(classes.index(s) for s in said), tuple(said)
-    at, images = walking.place("walk_pictures"), []
+    captions = [choose.brief(p / 1e6) + " M parameters" for p in (table.loc[n]["params"] for n in chosen)]
     try:
-        for run in runs:
-            weights = run.path / "student.safetensors"
-            images.append(drawing.walk(str(run.path), weights.stat().st_mtime_ns).image(
-                seeds, of, at["noise"], at["label"]))  # fmt: skip
+        walks = [drawing.walk(str(run.path), (run.path / "student.safetensors").stat().st_mtime_ns) for run in runs]
+        draw = [functools.partial(walk.images, seeds, of) for walk in walks]
+        walking.show(draw, chosen, captions, ends, zoom=3 * zoom_for(walks[0].spec.size), key="walk_pictures")
     except drawing.FAULTS as error:
         st.error(frame.plain(drawing.sentence(error, 1)))
         return
-    captions = [choose.brief(p / 1e6) + " M parameters" for p in (table.loc[n]["params"] for n in chosen)]
-    walking.show(images, chosen, captions, at, ends, zoom=3 * zoom_for(images[0].shape[-1]), key="walk_pictures")
     st.caption("Between two noises the way is an arc, on which their variance stays; between two classes their "
                "embeddings are mixed. No student was trained on either.")  # fmt: skip
 

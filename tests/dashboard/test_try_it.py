@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -268,10 +270,22 @@ def test_a_walk_shows_a_picture_of_every_chosen_student_where_the_sliders_stand(
     at = page(walk="true")
     (data,) = shown(at)
     assert [m["name"] for m in data["models"]] == ["d1w16h2p4"]  # its teacher draws in several steps
-    assert data["models"][0]["shape"] == [1, 8, 8] and data["at"] == {"noise": 0.0, "label": 0.0, "n": 0}
+    assert data["models"][0]["shape"] == [1, 8, 8] and data["at"] == {"noise": 0.0, "label": 0.0}
     assert data["ends"] == {"noise": ["noise 0", "noise 1"], "label": ["0", "1"]}
+    pixels = base64.b64decode(data["models"][0]["pixels"])
+    ways = np.frombuffer(pixels, np.uint8).reshape(2, data["steps"] + 1, 64)  # along the noises, along the classes
+    assert (ways[0, 0] == ways[1, 0]).all() and (ways[0, 0] != ways[0, -1]).any()
     at.number_input(key="walk_seed_0").set_value(5).run()
     assert shown(at)[0]["models"][0]["pixels"] != data["models"][0]["pixels"]
+
+
+def test_the_ways_that_are_drawn_cross_where_the_sliders_stand():
+    from lab.dashboard import walking
+
+    places = walking.crossing((0.25, 0.5))
+    assert len(places) == 2 * (walking.STEPS + 1) and places.count((0.25, 0.5)) == 2
+    assert {label for _, label in places[: walking.STEPS + 1]} == {0.5}
+    assert {noise for noise, _ in places[walking.STEPS + 1 :]} == {0.25}
 
 
 def test_a_walk_without_a_model_asks_for_one(store: Store):
