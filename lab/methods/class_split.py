@@ -301,9 +301,9 @@ class ClassSplit(Method):
         for other in beside(recipe, self.name):
             if other.name == ClassExpert.name:
                 return "method class_split makes a class_expert of each of its parts; leave class_expert out"
-            if other.ships(part) != part:
+            if other.ships(part) != part and type(other).plan is Method.plan:  # else told where plans meet
                 return (f"method class_split joins experts of the shape that it cut, and {other.name} leaves another; "
-                        f"leave it out, or set it to keep the shape, as ternary.norm=false does")  # fmt: skip
+                        "leave it out, or set it to keep the shape, as ternary.norm=false does")  # fmt: skip
         return next(iter(self.routed(recipe.student).check()), None)
 
     def _why_not_joined(self, recipe: Recipe) -> str | None:
