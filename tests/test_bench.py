@@ -15,6 +15,7 @@ import torch
 from conftest import FOOTPRINT, TINY_STUDENT
 
 from lab import bench, deploy, experiment, runtimes
+from lab.bench import machine, parts, timing
 from lab.config import DiTConfig, Recipe, Use
 from lab.devices import predict, runner
 from lab.devices.report import check
@@ -150,7 +151,7 @@ class GpuRuntime(Eager):
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, torch_cuda: list[str]) -> list[str]:
     """A stand-in for torch's GPU behind runtime eager; gives what was asked of it."""
-    monkeypatch.setattr(bench, "reference", lambda run, session, batch, device, solver: session(
+    monkeypatch.setattr(timing, "reference", lambda run, session, batch, device, solver: session(
         *bench.fixed_inputs(session, batch)))  # fmt: skip
     monkeypatch.setitem(runtimes.RUNTIMES, "eager", GpuRuntime())
     return torch_cuda
@@ -306,7 +307,7 @@ def test_a_runtime_that_reads_files_is_timed_on_the_cpu_whatever_the_device(
 ) -> None:
     pytest.importorskip("onnxruntime")
     asked = []
-    monkeypatch.setattr(bench, "measure", lambda run, store, **options: asked.append(
+    monkeypatch.setattr(timing, "measure", lambda run, store, **options: asked.append(
         (options["runtime"], options["device"])) or {})  # fmt: skip
     bench.sweep([student], store, runtimes=("eager", "onnxruntime"), preset=BRIEF, device="mps")
     assert asked == [("eager", "mps"), ("onnxruntime", "cpu")]
@@ -397,9 +398,9 @@ def test_a_denoiser_has_no_parts_to_time(teacher: Run) -> None:
 
 
 def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "GEMM", 64)
-    monkeypatch.setattr(bench, "COPIED_MB", 1)
-    monkeypatch.setattr(bench, "EACH_S", 0.0)
+    monkeypatch.setattr(machine, "GEMM", 64)
+    monkeypatch.setattr(machine, "COPIED_MB", 1)
+    monkeypatch.setattr(machine, "EACH_S", 0.0)
     monkeypatch.setattr(runner.HERE, "load", lambda: 2.0 * runner.HERE.cpus)
     monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
     busy = bench.card_here(store, 1)
@@ -408,7 +409,7 @@ def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkey
     made = bench.card_here(store, 1)
     assert made.name == runner.HERE.device()["name"] and made.threads == 1
     assert made.peak["fp32"] > 0 and made.bandwidth > 0 and "copy of 1 MB" in made.sources["bandwidth"]
-    monkeypatch.setattr(bench, "card", None)  # not measured again
+    monkeypatch.setattr(machine, "card", None)  # not measured again
     assert bench.card_here(store, 1) == made == predict.card_of(predict.key_of(made), store.root)
     assert store.reports().empty  # a card is no report
 
@@ -416,7 +417,7 @@ def test_the_card_of_this_machine_is_measured_once_and_kept(store: Store, monkey
 def test_the_times_of_the_parts_are_kept_beside_the_reports(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "card_here", lambda store, threads: CEILING)
+    monkeypatch.setattr(parts, "card_here", lambda store, threads: CEILING)
     monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
     monkeypatch.setattr(runner.HERE, "load", lambda: 2.0 * runner.HERE.cpus)
     assert bench.keep_blocks(student, store, batch=2, threads=1, calls=3)["whole_ms"] > 0
@@ -433,19 +434,19 @@ def test_the_times_of_the_parts_are_kept_beside_the_reports(
     assert (row["workload.batch"], row["state.threads"], row["model.precision"]) == (2, 1, "fp32")
     assert row["device.name"] == runner.HERE.device()["name"] and 0 < row["of_roofline"] < 1
     assert store.reports().empty  # they are no report
-    monkeypatch.setattr(bench, "blocks", None)  # not timed again
+    monkeypatch.setattr(parts, "blocks", None)  # not timed again
     assert bench.keep_blocks(student, store, batch=2, threads=1, calls=3) == json.loads(json.dumps(made))
 
 
 def test_a_part_too_short_to_measure_is_kept_without_a_share_of_the_peak(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [bench._roofline(name, ms, CEILING, student.recipe.student, 2, "fp32")
+    rows = [parts._roofline(name, ms, CEILING, student.recipe.student, 2, "fp32")
             for name, ms in (("embed", 0.0), ("head", 0.25))]  # fmt: skip
     table = pd.DataFrame(rows).assign(share=[0.0, 1.0])
     found = bench.Blocks(table, 0.3, CEILING, 2, "fp32", 1, "2.0")
-    monkeypatch.setattr(bench, "blocks", lambda *args, **options: found)
-    monkeypatch.setattr(bench, "card_here", lambda store, threads: CEILING)
+    monkeypatch.setattr(parts, "blocks", lambda *args, **options: found)
+    monkeypatch.setattr(parts, "card_here", lambda store, threads: CEILING)
     monkeypatch.setattr(runner.HERE, "load", lambda: 0.0)
     monkeypatch.setattr(runner.HERE, "swap_mb", lambda: 0.0)
     made = bench.keep_blocks(student, store, batch=2, threads=1, calls=3)
@@ -468,9 +469,9 @@ def test_the_peak_is_the_quickest_product_that_is_here(monkeypatch: pytest.Monke
     def broken(side: int, threads: int) -> None:
         raise error("not here")
 
-    monkeypatch.setattr(bench, "EACH_S", 0.001)
-    monkeypatch.setattr(bench, "SMALL_GEMM", 32)
-    monkeypatch.setattr(bench, "GEMM", 64)
+    monkeypatch.setattr(machine, "EACH_S", 0.001)
+    monkeypatch.setattr(machine, "SMALL_GEMM", 32)
+    monkeypatch.setattr(machine, "GEMM", 64)
     makers = bench.PRODUCTS["fp32"] | {"nobody": broken}
     monkeypatch.setitem(bench.PRODUCTS, "fp32", makers)
     found = bench.product("fp32", 1)

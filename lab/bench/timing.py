@@ -8,15 +8,13 @@ protocol itself is devices/runner.py, the same that times a board.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
-import math
 import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +23,15 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lab import artefacts, cost, deploy, diffusion, export, footprint
-from lab.config import JSON, config_to_json, unknown, why_not_plain
-from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
-from lab.devices import predict, runner
-from lab.devices.predict import Card
+from lab import artefacts, cost, diffusion, footprint
+from lab.config import JSON, config_to_json, unknown
+from lab.devices import runner
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
-from lab.results import BLOCKS_SCHEMA, Run, Store, now
+from lab.results import Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
-from lab.runtimes.base import Tells, check_threads, why_not
+from lab.runtimes.base import why_not
 
 SCOPES = ("core", "e2e")
 # How far the images that were timed may be from the finished network's in float32: largest and mean difference
@@ -109,7 +105,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
     chosen, backend, solver = runner.preset_of(preset), runtime_of(runtime), solver or run.recipe.drawn_by
     before = runner.look(chosen)
     idle = runner.idle_w(runner.HERE)
-    _sha256(run)
+    weights_of(run)
     if why := _why_not(run, runtime, precision):
         raise ValueError(why)
     _check_fit(run, batch, device, before)
@@ -288,7 +284,7 @@ def plan(runs: Iterable[Run], store: Store, *, runtimes: Sequence[str], batches:
         count = count or torch.get_num_threads()
         on = "cpu" if runtime_of(runtime).exports else device
         here = device_facts(on)
-        key = (_sha256(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
+        key = (weights_of(run), _evaluations(run, solver), here["name"], here["gpu"], runtime, precision, batch, count,
                scope, known_as)  # fmt: skip
         if key in there or _why_not(run, runtime, precision):
             continue
@@ -316,7 +312,7 @@ def _runnable(runs: Iterable[Run], forms: Sequence[tuple[str, str]]) -> list[Run
     """The runs that can be run in some of the forms. Raises ValueError where none is left."""
     given = list(runs)
     for run in given:
-        _sha256(run)
+        weights_of(run)
     kept = [run for run in given if any(not _why_not(run, *form) for form in forms)]
     if given and not kept:
         raise ValueError(_why_not(given[0], *forms[0]))
@@ -339,7 +335,8 @@ def _there(reports: pd.DataFrame) -> set[tuple]:
     return {tuple(None if pd.isna(value) else value for value in row) for row in rows}
 
 
-def _sha256(run: Run) -> str:
+def weights_of(run: Run) -> str:
+    """The sha256 of a run's weights. Raises LookupError for a run without."""
     student = run.read("student")
     if not isinstance(student, dict):
         raise LookupError(f"run {run.id} has no finished network to time; its state is {run.status().state!r}")
@@ -362,297 +359,3 @@ def compare(a: Session, b: Session, *, batch: int = 1, scope: str = "core", pres
             session.build(session.place(*fixed_inputs(session, batch)))
             calls.append(call_of(session, scope, batch))
     return runner.compare(*calls, runner.preset_of(preset), around=(a, b))
-
-
-# --- this machine's card ------------------------------------------------------------------------
-
-GEMM = 1024  # side of the square product whose speed is called the peak
-SMALL_GEMM = 256  # the same where the processor has no instructions for a precision, and so takes seconds for it
-COPIED_MB = 256  # more than caches hold
-EACH_S = 0.5  # for each figure of a card
-
-
-def card(threads: int | None = None) -> Card:
-    """What this machine's CPU can do: products by precision, memory, the start of one operation. Takes two seconds."""
-    before, count = torch.get_num_threads(), check_threads(threads)
-    torch.set_num_threads(count)
-    try:
-        with torch.inference_mode():
-            products = {name: found for name in PRODUCTS if (found := product(name, count)) is not None}
-            source, target = torch.ones(2, COPIED_MB * 250_000)
-            copied = 2 * source.numel() * source.element_size()
-            bandwidth = copied / _best_s(lambda: target.copy_(source)) / 1e9
-            one = torch.zeros(1)
-            launch_us = _best_s(lambda: [one.add_(1) for _ in range(100)]) * 1e4
-    finally:
-        torch.set_num_threads(before)
-    here, when = runner.HERE.device(), f"measured {now()[:10]} with torch {torch.__version__}, {count} threads"
-    sources = {f"peak.{name}": f"{when}: product of {found.side} cubed by {found.by}, best of {EACH_S} s"
-               for name, found in products.items()}  # fmt: skip
-    sources |= {"bandwidth": f"{when}: copy of {COPIED_MB} MB, reads and writes, best of {EACH_S} s",
-                "launch_us": f"{when}: an addition to one number, best of {EACH_S} s"}  # fmt: skip
-    return Card(name=here["name"], family=here["family"], memory_mb=here["memory_mb"], threads=count,
-                peak={name: float(f"{found.gflops:.4g}") for name, found in products.items()},
-                bandwidth=round(bandwidth, 2), launch_us=round(launch_us, 3), sources=sources)  # fmt: skip
-
-
-def _before() -> runner.Before:
-    return runner.Before(runner.HERE.load(), runner.HERE.swap_mb())
-
-
-def _was_quiet(before: runner.Before) -> bool:
-    """Whether what was measured since may be kept: a busy machine's figures would stand for ever."""
-    return not runner.not_quiet(before, runner.HERE.cpus)
-
-
-def card_here(store: Store, threads: int | None = None) -> Card:
-    """This machine's card out of the store; where it is not there it is measured, and kept if the machine is quiet."""
-    if known := known_card(store, threads):
-        return known
-    before = _before()
-    found = card(threads)
-    if _was_quiet(before):
-        predict.save_card(found, store.root)
-    return found
-
-
-def known_card(store: Store, threads: int | None = None) -> Card | None:
-    """This machine's card where it lies in the store."""
-    here = runner.HERE.device()["name"], check_threads(threads)
-    return next((c for c in predict.cards(store.root).values() if (c.name, c.threads) == here), None)
-
-
-@dataclass(frozen=True)
-class Product:
-    """The quickest product of two square matrices that is here in one precision."""
-
-    call: Callable[[], object]
-    side: int
-    by: str  # whose it is
-    gflops: float
-
-    @property
-    def flops(self) -> float:
-        return 2.0 * self.side**3
-
-
-def product(precision: str, threads: int) -> Product | None:
-    """The product whose speed is called this machine's peak; None where nobody here has one.
-
-    torch must have this number of threads already; the others are told.
-    """
-    found = [tried for by, make in PRODUCTS[precision].items() if (tried := _tried(by, make, threads)) is not None]
-    return max(found, key=lambda tried: tried.gflops, default=None)
-
-
-def _tried(by: str, make: Callable[[int, int], Callable[[], object]], threads: int) -> Product | None:
-    try:
-        small = make(SMALL_GEMM, threads)
-        small()
-    except Exception:  # it is not here or has no such product; onnxruntime's errors have no class in common
-        return None
-    quick = _best_s(small, EACH_S / 5) * (GEMM / SMALL_GEMM) ** 3 < EACH_S
-    side = GEMM if quick else SMALL_GEMM
-    call = make(side, threads) if quick else small
-    call()
-    return Product(call, side, by, 2.0 * side**3 / _best_s(call) / 1e9)
-
-
-def slow_precisions(card: Card) -> dict[str, str]:
-    """Precisions that a machine has no instructions for, each with a sentence: they take longer than fp32."""
-    slow = [name for name in ("bf16",) if card.peak.get(name, math.inf) < card.peak["fp32"]]
-    return {name: f"{name} is left out: its products reach {card.peak[name]:g} GFLOP/s on {card.title}, those of fp32 "
-                  f"{card.peak['fp32']:g}" for name in slow}  # fmt: skip
-
-
-def _torch_product(dtype: torch.dtype) -> Callable[[int, int], Callable[[], object]]:
-    def make(side: int, threads: int) -> Callable[[], object]:
-        a, b = torch.ones(2, side, side, dtype=dtype)
-        if dtype == torch.int8:
-            return lambda: torch._int_mm(a, b)
-        out = torch.empty_like(a)
-        return lambda: torch.mm(a, b, out=out)
-
-    return make
-
-
-def _onnx_product(kind: str, dtype: type) -> Callable[[int, int], Callable[[], object]]:
-    """By onnxruntime, whose int8 uses the processor's instructions where torch's is a plain loop.
-
-    The left matrix of whole numbers is uint8, as activations are: with AVX2 alone int8 there takes six times as long.
-    """
-
-    def make(side: int, threads: int) -> Callable[[], object]:
-        import onnxruntime
-        from onnx import TensorProto, helper, numpy_helper
-
-        of = {np.float32: (TensorProto.FLOAT, TensorProto.FLOAT), np.uint8: (TensorProto.UINT8, TensorProto.INT32)}
-        a, c = (helper.make_tensor_value_info(n, t, [side, side]) for n, t in zip("ac", of[dtype]))
-        b = numpy_helper.from_array(np.ones((side, side), np.int8 if dtype == np.uint8 else dtype), "b")
-        graph = helper.make_graph([helper.make_node(kind, ["a", "b"], ["c"])], "product", [a], [c], [b])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", export.OPSET)], ir_version=9)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        inputs = {"a": onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((side, side), dtype))}
-        return lambda: session.run_with_ort_values(["c"], inputs)
-
-    return make
-
-
-# precision -> who has such a product -> (side, threads) -> a call of it
-PRODUCTS: dict[str, dict[str, Callable[[int, int], Callable[[], object]]]] = {
-    "fp32": {"torch": _torch_product(torch.float32), "onnxruntime": _onnx_product("MatMul", np.float32)},
-    "bf16": {"torch": _torch_product(torch.bfloat16)},
-    "int8": {"torch": _torch_product(torch.int8), "onnxruntime": _onnx_product("MatMulInteger", np.uint8)},
-}
-
-
-def _best_s(call: Callable[[], object], seconds: float | None = None) -> float:
-    """Seconds of the fastest call: a peak is what was possible, not what others left over."""
-    return min(runner.sample(call, Preset(iters=3, seconds=EACH_S if seconds is None else seconds))) / 1e9
-
-
-# --- the parts of a net -------------------------------------------------------------------------
-
-OVERHEAD = 0.25  # of the roofline: a part that reaches less is held up by neither arithmetic nor memory
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Where a call's time goes; `table` has a row for each part of the net, in order.
-
-    Its columns: part, ms (median), share (of all parts), flops, bytes, of_peak and of_bandwidth (shares of what the
-    card can do; none for a part of no measurable time), roofline_ms (the least that the card allows), limit
-    (arithmetic, memory or overhead).
-    """
-
-    table: pd.DataFrame
-    whole_ms: float  # median of the call in one go
-    card: Card
-    batch: int
-    precision: str
-    threads: int
-    version: str  # of the runtime
-
-    @property
-    def of_roofline(self) -> float:
-        """What share of the whole call the card's arithmetic and memory would need at their best."""
-        return float(self.table["roofline_ms"].sum()) / self.whole_ms
-
-
-def blocks(run: Run, *, runtime: str = "eager", batch: int = 1, threads: int | None = None, precision: str = "fp32",
-           calls: int = 200, beside: Card | None = None) -> Blocks:  # fmt: skip
-    """Time every part of a student's deployed net inside whole calls, beside what the card allows.
-
-    Eager is timed part by part; other runtimes say it themselves, and join parts. The card is measured anew unless one
-    is given to stand `beside`. Raises ValueError for a denoiser, an unknown precision or a runtime that does not tell
-    its parts, LookupError for a run without weights or a runtime that is not here.
-    """
-    _sha256(run)
-    if why := why_not_plain(run.config):
-        raise ValueError(why)
-    if batch < 1 or calls < 1:
-        raise ValueError(f"batch and calls must be at least 1, got {batch} and {calls}")
-    backend = runtime_of(runtime)
-    if not (isinstance(backend, Tells) or backend.name == "eager"):
-        raise ValueError(f"runtime {runtime} does not tell how long each part takes")
-    path = backend.export(run, precision)
-    session = backend.open(path, threads=threads, precision=precision)
-    ceiling = beside or card(session.threads)
-    with session, torch.inference_mode():
-        inputs = fixed_inputs(session, batch)
-        if isinstance(backend, Tells):
-            found = backend.parts(path, *inputs, threads=session.threads, precision=precision, calls=calls)
-            times, whole_ms = {name: 1e3 * seconds for name, seconds in found.seconds.items()}, 1e3 * found.whole
-        else:
-            names, each, whole = _timed_parts(session, session.place(*inputs), calls)
-            times = dict(zip(names, (np.median(each, axis=0) / 1e6).tolist()))
-            whole_ms = float(np.median(whole)) / 1e6
-    rows = [_roofline(name, ms, ceiling, session.config, batch, precision) for name, ms in times.items()]
-    table = pd.DataFrame(rows)
-    table.insert(2, "share", table["ms"] / table["ms"].sum())
-    return Blocks(table, whole_ms, ceiling, batch, precision, session.threads, session.version)
-
-
-def keep_blocks(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, threads: int | None = None,
-                precision: str = "fp32", calls: int = 200, force: bool = False) -> dict[str, JSON]:  # fmt: skip
-    """`blocks` of a run beside this machine's card, kept in the store if the machine is quiet.
-
-    What is there of these weights is given back, unless it is of fewer calls. A plain file, so that pages show it
-    without torch: Store.blocks().
-    """
-    count, device = check_threads(threads), device_facts("cpu")
-    words = [run.id[-8:], runtime, precision, f"b{batch}", f"t{count}",
-             hashlib.sha256(f"{device['name']} {_sha256(run)}".encode()).hexdigest()[:12]]  # fmt: skip
-    known = None if force else store.read_blocks("-".join(words))
-    if known is not None and known.get("calls", 0) >= calls:
-        return known
-    before = _before()  # our own work, the card's too, is a load
-    found = blocks(run, runtime=runtime, batch=batch, threads=count, precision=precision, calls=calls,
-                   beside=card_here(store, count))  # fmt: skip
-    config = config_to_json(run.config)
-    kept = {
-        "schema": BLOCKS_SCHEMA, "created_utc": now(), "device": device,
-        "software": {"runtime": runtime, "runtime_version": found.version},
-        "state": {"threads": count, "load_avg": before.load},
-        "model": {"model_id": run.id, "config": config, "weights_sha256": _sha256(run), "precision": precision},
-        "workload": {"scope": "core", "batch": batch, "nfe": 1}, "calls": calls,
-        "whole_ms": found.whole_ms, "of_roofline": found.of_roofline, "card": dataclasses.asdict(found.card),
-        "parts": found.table.astype(object).where(found.table.notna(), None).to_dict("records"),
-    }  # fmt: skip
-    if _was_quiet(before):
-        store.add_blocks("-".join(words), kept)
-    return kept
-
-
-def _timed_parts(session: Session, inputs: tuple, calls: int) -> tuple[list[str], list[list[int]], list[int]]:
-    """Names of the parts, ns of each in each call, and ns of calls in one go, taken in turns."""
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled="autocast" in session.flags)
-    warmup, times, whole = max(3, calls // 10), [], []
-    for _ in range(warmup + calls):
-        start = time.perf_counter_ns()
-        session.run(inputs)
-        whole.append(time.perf_counter_ns() - start)
-        with autocast:
-            names, stamps = [], [time.perf_counter_ns()]
-            for name, _ in steps(session.net, *inputs):
-                names.append(name)
-                stamps.append(time.perf_counter_ns())
-        times.append([b - a for a, b in itertools.pairwise(stamps)])
-    return names, times[warmup:], whole[warmup:]
-
-
-def steps(net: Deployed, z: torch.Tensor, y: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Deployed.forward part by part: yields each part's name, as in predict.work, with what it gave; last the image."""
-    table = net.table if y is None else net.table[y]
-    rows = table.split(1, dim=1)
-    yield "table", table
-    x = net.embed(net.patches(z)) + net.positions
-    yield "embed", x
-    for index, block in enumerate(net.blocks):
-        shift1, scale1, gate1, shift2, scale2, gate2 = rows[PER_BLOCK * index : PER_BLOCK * (index + 1)]
-        yield f"blocks.{index}.norm1", (h := normed(x, shift1, scale1))
-        yield f"blocks.{index}.attention", (h := block.attend(h))
-        yield f"blocks.{index}.sum1", (x := x + gate1 * h)
-        yield f"blocks.{index}.norm2", (h := normed(x, shift2, scale2))
-        yield f"blocks.{index}.mlp", (h := block.fc2(deploy.gelu(block.fc1(h))))
-        yield f"blocks.{index}.sum2", (x := x + gate2 * h)
-    yield "head", net.image(net.head(normed(x, *rows[-FINAL:])))
-
-
-def _roofline(name: str, ms: float, card: Card, config: Any, batch: int, precision: str) -> dict[str, Any]:
-    """One part's row: what it took, and what its arithmetic and its bytes take at the card's best."""
-    flops, moved = predict.work(config, batch, precision).parts()[name]
-    arithmetic = flops / card.rate(precision) / 1e6 if flops else 0.0
-    memory = moved / card.bandwidth / 1e6
-    roof = max(arithmetic, memory)
-    limit = "arithmetic" if arithmetic > memory else "memory"
-    return {"part": name, "ms": ms, "flops": flops, "bytes": moved, "of_peak": arithmetic / ms if ms else None,
-            "of_bandwidth": memory / ms if ms else None, "roofline_ms": roof,
-            "limit": "overhead" if roof < OVERHEAD * ms else limit}  # fmt: skip
-
-
-__all__ = ["Blocks", "Card", "Comparison", "Preset", "Product", "blocks", "call_of", "card", "card_here", "checks",
-           "compare", "fixed_inputs", "keep_blocks", "measure", "product", "reference", "slow_precisions",
-           "sweep"]  # fmt: skip
