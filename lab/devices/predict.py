@@ -28,7 +28,6 @@ import pandas as pd
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
 from lab.devices.report import LARGEST, SCHEMA, oversized
 from lab.results import Run, now, read_json, write_json
-from lab.schema import shown
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
@@ -39,8 +38,6 @@ PRECISIONS = {
 }  # fmt: skip
 FLOATS = {"int8": "fp32"}  # what the products without weights are computed in
 PER_BLOCK, FINAL = 6, 2  # rows of the table of conditions, as in lab/deploy.py
-# 95 % point of Student's t by degrees of freedom, for an interval that holds nine of ten; 1.645 from 30 on.
-T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
 LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that
 TRUSTED = ("A", "B", "C")  # grades of the timings that a fit may learn from
 MOST_FITTED = 64  # timings of a fit
@@ -237,7 +234,7 @@ def card_from_json(plain: JSON, where: str = "card") -> Card:
     figures |= {f"peak.{precision}": value for precision, value in card.peak.items()}
     for name, value in figures.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST:
-            raise ValueError(f"{where}.{name} must be a number above 0, got {shown(str(value))}")
+            raise ValueError(f"{where}.{name} must be a number above 0, got {str(value)[:40]}")
         if not card.sources.get(name):
             raise ValueError(f"{where}.{name} has no source; give one in {where}.sources[{name!r}]")
     return card
@@ -414,6 +411,8 @@ def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", pr
     That of fewer timings than `fitted` asks for is too narrow: the rates are taken for certain.
     Raises ValueError for no timings, or one that is not above 0 ms.
     """
+    from scipy import stats
+
     if not timings:
         raise ValueError(f"nothing to fit: no timing of {runtime} {precision} on {card.title}")
     if wrong := [t.ms for t in timings if not 0 < t.ms < math.inf]:
@@ -421,7 +420,7 @@ def fit(card: Card, timings: Sequence[Measured], *, runtime: str = "unknown", pr
     arrays = [_arrays(card, work(t.config, t.batch, precision)) for t in timings]
     rates, residuals = _least_squares(arrays, np.log([t.ms for t in timings]))
     free = max(1, len(timings) - len(dataclasses.fields(Rates)))
-    t = T95[free - 1] if free <= len(T95) else 1.645 + 1.8 / free  # within 0.01 of the true point
+    t = float(stats.t.ppf(0.95, free))
     spread = math.exp(max(t * math.sqrt(float(residuals @ residuals) / free), LEAST_SPREAD))
     return dataclasses.replace(card, tuned=Tuned(rates, spread, len(timings), runtime, precision))
 
@@ -461,28 +460,16 @@ def _least_squares(arrays: Sequence[tuple[np.ndarray, ...]], wanted: np.ndarray)
 
     A logarithm of times is a relative error, and the same for a student of 0.1 ms and one of 100.
     """
+    from scipy.optimize import least_squares
+
     start = np.log(dataclasses.astuple(START))
 
     def residuals(x: np.ndarray) -> np.ndarray:
         rates = Rates(*np.exp(x))
         return np.concatenate([np.log([_ms(a, rates) for a in arrays]) - wanted, PRIOR * (x - start)])
 
-    x, damping = start, 1e-2
-    r = residuals(x)
-    for _ in range(100):
-        step = 1e-5
-        J = np.stack([(residuals(x + step * e) - r) / step for e in np.eye(len(x))], axis=1)
-        move = np.linalg.solve(J.T @ J + damping * np.eye(len(x)), -J.T @ r)
-        tried = residuals(x + move)
-        if tried @ tried < r @ r:
-            x, r, damping = x + move, tried, damping / 3
-            if np.abs(move).max() < 1e-6:
-                break
-        else:
-            damping *= 4
-            if damping > 1e8:
-                break
-    return Rates(*map(float, np.exp(x))), r[: len(wanted)]
+    found = least_squares(residuals, start, method="lm")
+    return Rates(*map(float, np.exp(found.x))), found.fun[: len(wanted)]
 
 
 # --- as a report --------------------------------------------------------------------------------
