@@ -26,7 +26,9 @@ from lab.choose.quantities import (
     SIZES_SAID,
     Budget,
     Quantity,
+    brief,
     number,
+    percent,
     short,
     threads_said,
 )
@@ -42,7 +44,7 @@ from lab.choose.rows import (
     size_as_trained,
     with_latency,
 )
-from lab.choose.sentence import Figure, brief, in_short, percent, sentence, times_teacher
+from lab.choose.sentence import Figure, in_short, sentence, times_teacher
 from lab.choose.timing import (
     ESTIMATED,
     WEAK,

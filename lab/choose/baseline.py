@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from lab.choose.quantities import COSTS, METRICS, QUANTITIES, short
+from lab.choose.quantities import COSTS, METRICS, QUANTITIES, brief, percent, short
 from lab.choose.rows import protocols
 from lab.config import JSON
 
@@ -42,12 +42,13 @@ def better_by(rows: pd.DataFrame, base: Mapping[str, JSON], columns: Sequence[st
 
 
 def better_said(share: float | None) -> str:
-    """A share of `better_by` in words: `9 % better`, `20 % worse`, `equal`; "" where it is not known."""
+    """A share of `better_by` in words: `9 % better`, `20 % worse`, `3.3 times worse`, `equal`; "" where not known."""
     if share is None or pd.isna(share):
         return ""
     if abs(share) < SAME:
         return "equal"
-    return f"{abs(share):,.0%}".replace("%", " %") + (" better" if share > 0 else " worse")
+    said = percent(abs(share)) if abs(share) < 1 else f"{brief(1 + abs(share))} times"
+    return f"{said} {'better' if share > 0 else 'worse'}"
 
 
 def beside(rows: pd.DataFrame, base: Mapping[str, JSON], columns: Sequence[str]) -> pd.Series:

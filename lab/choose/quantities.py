@@ -114,6 +114,16 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
+def brief(value: float) -> str:
+    """Two figures, e.g. 0.21, 4.9, 38, 1,240."""
+    return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:#.2g}".rstrip(".")
+
+
+def percent(share: float) -> str:
+    """E.g. `9 %`; one figure more below 1 %."""
+    return f"{100 * share:.0f} %" if abs(share) >= 0.0095 else f"{100 * share:.1g} %"
+
+
 def threads_said(count: float) -> str:
     return f"{count:.0f} thread{'' if count == 1 else 's'}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lab.choose.prose import facts, is_estimate, timing_said
-from lab.choose.quantities import COSTS, METRICS, Budget, number, short
+from lab.choose.quantities import COSTS, METRICS, Budget, brief, number, percent, short
 from lab.choose.recommendation import Recommendation
 from lab.choose.rows import size_as_trained
 from lab.config import JSON
@@ -51,16 +51,6 @@ def times_teacher(row: dict[str, JSON], metric: str) -> float | None:
     """
     value, teacher = row.get(metric), row.get("teacher_value")
     return value / teacher if value is not None and teacher else None
-
-
-def brief(value: float) -> str:
-    """Two figures, e.g. 0.21, 4.9, 38, 1,240."""
-    return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:#.2g}".rstrip(".")
-
-
-def percent(share: float) -> str:
-    """E.g. `9 %`; one figure more below 1 %."""
-    return f"{100 * share:.0f} %" if abs(share) >= 0.0095 else f"{100 * share:.1g} %"
 
 
 def _where(row: dict[str, JSON]) -> str:

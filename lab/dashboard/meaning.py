@@ -22,6 +22,12 @@ _STYLE = """<style>
 
 def sentence(figures: Sequence[Figure], *, last: str = "; ") -> None:
     """Figures one after the other, the last after `last`; what each means stands in its box."""
-    said = [f'<abbr tabindex="0" aria-label="{html.escape(f"{f.said}: {f.meaning}")}">{html.escape(f.said)}</abbr>'
-            f'<span role="tooltip">{html.escape(f.meaning)}</span>' for f in figures]  # fmt: skip
+    said = [f'<abbr tabindex="0" aria-label="{html.escape(f"{f.said}: {f.meaning}")}">'
+            f'{html.escape(_whole(f.said))}</abbr><span role="tooltip">{html.escape(f.meaning)}</span>'
+            for f in figures]  # fmt: skip
     st.html(f'{_STYLE}<div class="figures">{", ".join(said[:-1])}{last if said[:-1] else ""}{said[-1]}</div>')
+
+
+def _whole(said: str) -> str:
+    """A figure whose sign does not stand alone at the start of a line."""
+    return said.replace(" %", "\N{NO-BREAK SPACE}%")

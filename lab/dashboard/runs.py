@@ -450,8 +450,8 @@ else:
     shown = against_baseline(listed(table, words, hidden=hidden), table)
     wanted = st.multiselect("Columns", list(COLUMNS), FIRST, key="columns", bind="query-params",
                             format_func=lambda c: COLUMNS[c]["label"])  # fmt: skip
-    beside = [c for c in BESIDE.values() if c in shown]
-    columns = [c for c in dict.fromkeys(["name", *wanted, *beside]) if c in shown]
+    wanted = [column for of in wanted for column in (of, BESIDE.get(of))]  # each beside what it is of
+    columns = [c for c in dict.fromkeys(["name", *wanted]) if c in shown]
     picked = st.dataframe(
         plain_cells(shown[columns].assign(name=frame.hatched(shown["name"], shown["state"]))), hide_index=True,
         column_config=COLUMNS, on_select="rerun", selection_mode="multi-row",

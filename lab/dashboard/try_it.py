@@ -22,6 +22,7 @@ ICON = ":material/draw:"
 URL = "/try_it"
 
 IN_TURN = "all in turn"
+WALK_PX = 140  # two beside each other on a phone
 MOST_WALKING = 4  # models beside each other, each drawn anew at every step
 
 
@@ -142,8 +143,8 @@ def show_images(images: dict[str, np.ndarray], captions: dict[str, str], seed: i
     pictures.show(columns, lines, titles, zoom=zoom, key=key)
 
 
-def zoom_for(side: int) -> int:
-    return max(1, round(64 / side))
+def zoom_for(side: int, px: int = 64) -> int:
+    return max(1, round(px / side))
 
 
 @st.fragment
@@ -166,11 +167,12 @@ def walk() -> None:
             said = [st.selectbox(f"{end} class", classes, k, key=f"walk_class_{k}", bind="query-params", width=160)
                     for k, end in enumerate(("From", "To"))]  # fmt: skip
             of, ends["label"] = tuple(classes.index(s) for s in said), tuple(said)
-    captions = [choose.brief(p / 1e6) + " M parameters" for p in (table.loc[n]["params"] for n in chosen)]
+    sizes = choose.shipped(table)["params_m"]
+    captions = [f"{choose.brief(sizes[n])} M parameters" for n in chosen]
     try:
         walks = [drawing.walk(str(run.path), (run.path / "student.safetensors").stat().st_mtime_ns) for run in runs]
         draw = [functools.partial(walk.images, seeds, of) for walk in walks]
-        walking.show(draw, chosen, captions, ends, zoom=3 * zoom_for(walks[0].spec.size), key="walk_pictures")
+        walking.show(draw, chosen, captions, ends, zoom=zoom_for(walks[0].spec.size, WALK_PX), key="walk_pictures")
     except drawing.FAULTS as error:
         st.error(frame.plain(drawing.sentence(error, 1)))
         return
