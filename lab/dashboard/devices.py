@@ -289,7 +289,7 @@ def whole(row: pd.Series) -> None:
         frame.small_table(["", ""], facts(report))
         st.download_button("Download this report", json.dumps(report) + "\n", f"{row['report_id']}.json",
                            "application/json", on_click="ignore", key=f"get-{row['report_id']}")  # fmt: skip
-    if card := compare.card_for(cards().values(), row):
+    if card := compare.card_for(predict.cards(view.store.root).values(), row):
         with st.expander("The device's card"):
             card_table(card)
 
@@ -333,15 +333,6 @@ def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     model = report["model"]
     rows += [(f"model {k.replace('_', ' ')}", str(v)) for k, v in model.items() if k != "config" and v is not None]
     return [*rows, ("provenance", report["provenance"]), ("created", report["created_utc"])]
-
-
-def cards() -> dict[str, Card]:
-    """Every device card; those of the lab alone, and a sentence, where a measured one is broken."""
-    try:
-        return predict.cards(frame.store().root)
-    except ValueError as broken:
-        st.warning(f"A card of the results folder can't be read: {frame.plain(str(broken))}")
-        return predict.cards()
 
 
 def card_table(card: Card) -> None:
@@ -460,7 +451,7 @@ NO_CARD = "This device has no card, so nothing says why. This measures the one o
 
 def roofline(first: pd.Series) -> tuple[Card | None, str]:
     """The card that says why, of the device of a report; or None and a sentence on what is lacking."""
-    card, precision = compare.card_for(cards().values(), first), first["model.precision"]
+    card, precision = compare.card_for(predict.cards(view.store.root).values(), first), first["model.precision"]
     if card is None:
         return None, NO_CARD
     if first["workload.scope"] != "core":
@@ -534,7 +525,7 @@ def elsewhere(runs: pd.DataFrame) -> None:
 
 
 def estimated(able: pd.DataFrame) -> None:
-    known = cards()
+    known = predict.cards(view.store.root)
     able = able.sort_values("fd", kind="stable")
     names = dict(zip(able["name"], able["run"]))
     with st.container(border=True):

@@ -44,6 +44,7 @@ PROVENANCE = (
 EVERY = "every method"  # of the filter by method
 NO_BASELINE = "none"
 MOST_FAULTS = 5  # files that are named on a page
+JUDGED = ("runs", "pairs", "devices", "devices/blocks", "devices/cards")  # folders whose files are held to the schema
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 
@@ -76,7 +77,7 @@ def all_blocks() -> pd.DataFrame:
 def tell_unreadable(*words: str) -> None:
     """Name the files of the results folder that do not hold and have one of these words in their path."""
     root = store().root
-    faults = _faults(str(root), hash((_stamp(root, "runs"), _stamp(root, "devices"), _exports(root))))
+    faults = _faults(str(root), hash((*(_stamp(root, folder) for folder in JUDGED), _exports(root))))
     told = [f"{name}: {wrong}" for name, wrong in faults.items() if any(word in name for word in words)]
     if told:
         more = [f"and {len(told) - MOST_FAULTS} more, which python -m lab doctor lists"] * (len(told) > MOST_FAULTS)

@@ -189,7 +189,7 @@ def test_a_broken_report_is_named_and_breaks_nothing(store: Store) -> None:
     (store.root / "devices" / "cut.json").write_text('{"schema": "device_report.v1", "timing": {')
     (store.root / "devices" / "empty-one.json").write_text('{"schema": "device_report.v1"}')
     said = text(page())
-    assert "2 files in devices can't be read." in said and "empty-one.json: report_id is missing" in said
+    assert "2 files can't be read" in said and "empty-one.json: report_id is missing" in said
 
 
 def test_a_doubtful_report_is_kept_shown_hollow_and_named(store: Store, run: Run) -> None:
@@ -299,7 +299,7 @@ def test_with_a_card_the_roofline_says_why(store: Store) -> None:
     at = page(devices="Size", device="a machine", size_by="Multiply-adds")
     assert "M multiply-adds say" in text(at)
     (store.root / "devices" / "cards" / "broken.json").write_text("{}")
-    assert "A card of the results folder can't be read" in text(page(devices="Size", device="a machine"))
+    assert "devices/cards/broken.json: it is no device card" in text(page(devices="Size", device="a machine"))
 
 
 def test_measured_parts_say_where_the_time_goes_or_which_command_measures_them(store: Store) -> None:
@@ -308,17 +308,24 @@ def test_measured_parts_say_where_the_time_goes_or_which_command_measures_them(s
     command = "python benchmarks/measure.py --steps blocks --block-batch 1 --threads 2"
     assert any(c.value.endswith(command) for c in at.code)
     run = store.get(LABEL)
-    parts = [{"part": part, "ms": ms, "roofline_ms": 0.1, "limit": "overhead"}
+    parts = [{"part": part, "ms": ms, "share": ms, "flops": 9.0, "bytes": 9.0, "of_peak": 0.1, "of_bandwidth": 0.1,
+              "roofline_ms": 0.1, "limit": "overhead"}
              for part, ms in [("embed", 0.1), ("blocks.0.attention", 0.6), ("blocks.0.mlp", 0.3)]]  # fmt: skip
-    kept = {"schema": "device_blocks.v1", "created_utc": "2026-11-20T10:00:00+00:00", "device": {"name": BENCH},
-            "state": {"threads": 2}, "model": {"model_id": run.id, "precision": "fp32"}, "workload": {"batch": 1},
-            "software": {"runtime": "eager"}, "parts": parts}  # fmt: skip
+    kept = {"schema": "device_blocks.v1", "created_utc": "2026-11-20T10:00:00+00:00", "card": {},
+            "device": {"name": BENCH, "family": "x86_cpu"}, "state": {"threads": 2},
+            "model": {"model_id": run.id, "config": {}, "weights_sha256": "0", "precision": "fp32"},
+            "workload": {"scope": "core", "batch": 1, "nfe": 1}, "calls": 9, "whole_ms": 1.0, "of_roofline": 0.3,
+            "software": {"runtime": "eager", "runtime_version": "2"}, "parts": parts}  # fmt: skip
     store.add_blocks("some-blocks", kept)
     store.add_blocks("cut-blocks", {"schema": "device_blocks.v1", "parts": [{}]})
     at = page(devices="Size")
     assert f"{LABEL}: 60% of 1.00 ms go to attention, and 100% pass where neither" in text(at)
     assert {"attention", "MLP", "ends"} <= names(at)
-    told = kept | {"software": {"runtime": "onnxruntime"}, "parts": [parts[0] | {"part": "head", "ms": 0.2}, *parts]}
+    told = kept | {
+        "software": {"runtime": "onnxruntime", "runtime_version": "1"},
+        "whole_ms": 1.2,
+        "parts": [parts[0] | {"part": "head", "ms": 0.2}, *parts],
+    }
     store.add_blocks("told-blocks", told)
     at = page(devices="Size")
     assert at.get("button_group") and "60% of 1.00 ms go to attention" in text(at)
