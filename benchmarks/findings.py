@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lab import choose, figures
+from lab import arms, choose, claims
 from lab.choose import Budget
 from lab.results import Store, read_json
 
@@ -130,16 +130,6 @@ def machines(store: Store) -> list[dict]:
     return [found for path in paths if (found := read_json(path))]
 
 
-def twins(store: Store) -> list[dict]:
-    """Students with more methods than their objective, each with its plain twin's row as `plain`."""
-    table = choose.complete(store.table())
-    by_run = table.set_index("run", drop=False)
-    rows = [by_run.loc[run].to_dict() | {"plain": by_run.loc[twin].to_dict()}
-            for run, twin in figures.plain_twins(table).items()]  # fmt: skip
-    rows = [row for row in rows if pd.notna(row["fd"]) and pd.notna(row["plain"]["fd"])]
-    return sorted(rows, key=lambda row: (row["method"], row["depth"]))
-
-
 # --- the tables of results/FINDINGS.md: a heading first, nothing where their file is not there ---
 
 
@@ -178,26 +168,21 @@ def students(store: Store) -> list[str]:
 
 
 def methods(store: Store) -> list[str]:
-    """A line for each student with a plain twin."""
-    found = twins(store)
-    if not found:
-        return []
+    """A line for each method that was paired with plain, and each way in which their compute was equal."""
+    found = arms.verdicts(store.table(), arms.calibration(store))
     rows = []
-    for row in found:
-        plain = row["plain"]
-        guide = store.get(row["run"]).facts.get("guide", {}).get("seconds", 0.0)
-        ms = [1000 * one["train_seconds"] / one["step"] for one in (row, plain)]
-        rows.append([
-            row["label"], f"{row['fd']:.2f} ({row['fd_low']:.2f} to {row['fd_high']:.2f})", f"{plain['fd']:.2f}",
-            f"{row['fd'] / plain['fd']:.2f}",
-            f"{row['params_train'] / 1e6:.2f}", f"{ms[0]:.0f}", f"{ms[0] / ms[1]:.2f}", f"{guide:.0f}",
-        ])  # fmt: skip
-    head = ["student", "distance (95 %)", "plain twin's", "over it", "trained, M",
-            "ms an update", "over the twin's", "guide, s"]  # fmt: skip
-    return ["## Methods", "", "Each student beside its plain twin: of the same shape, pairs, seed and images. The "
-            "interval is that of the sampling; one training each, so a direction and no verdict. Seconds are those of "
-            "the runs themselves, on a machine that was busy with other work; a guide's answers are made once for all "
-            "students of the same pairs. (`python -m lab sweep recipes/sweeps/teaching-assistant.json`)", "",
+    for row in found[found["word"] != arms.UNTESTED].to_dict("records"):
+        within = f" ({row['low']:.2f} to {row['high']:.2f})" if row["seeds"] > 1 else ""
+        timed = [f"{row[name]:{form}}" if pd.notna(row[name]) else "not timed"
+                 for name, form in (("update_ratio", ".2f"), ("guide_seconds", ".0f"))]  # fmt: skip
+        rows.append([f"{row['size']} {row['method']}", row["twin"], f"{row['images']:,.0f}", row["compute"],
+                     f"{row['ratio']:.2f}{within}", f"{row['seeds']}", row["word"], *timed])  # fmt: skip
+    if not rows:
+        return []
+    head = ["student", "beside", "images", "at", "distance over its (95 %)", "seeds", "verdict", "update over its",
+            "guide, s"]  # fmt: skip
+    return ["## Methods", "", "Students beside the plain ones that share the rest of their recipe, paired by seed. "
+            f"{claims.RULE} Updates are timed in turns (`benchmarks/arms.py`). (`python -m lab verdicts`)", "",
             *markdown(head, rows)]  # fmt: skip
 
 
