@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
-from lab.devices.report import LARGEST, SCHEMA, oversized
+from lab.devices.report import LARGEST, SCHEMA
 from lab.results import Run, now, read_json, write_json
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
@@ -234,7 +234,7 @@ def card_from_json(plain: JSON, where: str = "card") -> Card:
     figures |= {f"peak.{precision}": value for precision, value in card.peak.items()}
     for name, value in figures.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST:
-            raise ValueError(f"{where}.{name} must be a number above 0, got {str(value)[:40]}")
+            raise ValueError(f"{where}.{name} must be a number above 0, got {repr(value)[:40]}")
         if not card.sources.get(name):
             raise ValueError(f"{where}.{name} has no source; give one in {where}.sources[{name!r}]")
     return card
@@ -396,7 +396,8 @@ def measured(reports: pd.DataFrame, card: Card, runtime: str, precision: str = "
     whose = here.reindex(columns=["device.name", "state.power_mode", "device.gpu"])
     here = here[np.array([card.is_of(*device) for device in whose.itertuples(index=False)], bool)]
     sure = here["grade"].isin(TRUSTED)
-    here = here[sure | ~sure.groupby([here["model.weights_sha256"], here["workload.batch"]]).transform("any")]
+    alike = [here["model.weights_sha256"], here["workload.batch"]]
+    here = here[sure | ~sure.groupby(alike, dropna=False).transform("any")]  # of some the weights are not known
     found = []
     for row in here.to_dict("records"):
         if (config := config_in(row.get("model.config"))) is not None:
@@ -541,6 +542,6 @@ def own_sha256() -> str:
 
 def is_predictable(config: NetConfig) -> bool:
     """Whether a network has the deployed form that is predicted here, of a size that is gone through in no time."""
-    if why_not_plain(config) or any(oversized(config_to_json(config))):
-        return False  # before the check, which would look for patches up to any image_size
-    return not config.check() and (config.out_channels is None or config.out_channels > 0)
+    if config.check() or why_not_plain(config):  # the first says of sizes that there are none to divide by
+        return False
+    return config.out_channels is None or config.out_channels > 0

@@ -22,7 +22,11 @@ from lab.devices.predict import cards
 from lab.results import Run, Store, read_json, write_json
 
 APP = Path(__file__).parents[2] / "app.py"
-PAGES = ("choose", "gallery", "tradeoff", "devices", "runs", "export", "try_it")
+# Each with what its address says.
+PAGES: tuple[tuple[str, dict[str, str]], ...] = (
+    *((name, {}) for name in ("choose", "gallery", "tradeoff", "devices", "runs", "export", "try_it")),
+    *(("devices", {"devices": view, "every_device": "true"}) for view in ("Precisions", "Size", "Other devices")),
+)
 OUT = object()  # the leaf is left out
 CHANGES: tuple[Any, ...] = ("x", [], {}, None, math.inf, OUT, 0, -1, 10**400)
 # Of a run's folder, and of the folder of results. In each name {} is the run.
@@ -191,9 +195,12 @@ def test_any_wrong_value_ends_one_file_and_no_table_and_no_page(
         for fault, run in zip(every[start : start + MANY - left], runs[left:]):
             fault.apply(store.root, name_in(fault.file, run))
         tables(store)
-        for page in PAGES:
-            at = AppTest.from_file(str(APP), default_timeout=120).switch_page(f"lab/dashboard/{page}.py").run()
-            assert not at.exception, (page, at.exception, every[start : start + MANY - left])
+        for page, query in PAGES:
+            at = AppTest.from_file(str(APP), default_timeout=120)
+            for key, value in query.items():
+                at.query_params[key] = value
+            at.switch_page(f"lab/dashboard/{page}.py").run()
+            assert not at.exception, (page, query, at.exception, every[start : start + MANY - left])
             assert at.main.children
         for path, content in pristine.items():
             path.write_text(content)
