@@ -27,14 +27,14 @@ def many_steps(block: str = "adaln") -> Recipe:
 
 @pytest.mark.parametrize("block", ["adaln", "time"])
 def test_a_dit_learns_from_a_u_nets_estimates_and_draws_by_its_sampler(block, taught):
-    run = experiment.run(many_steps(block), taught)
+    run = experiment.run(many_steps(block).with_(steps=60, lr=1e-2), taught)
     last = run.log_rows()[-1]
     assert last["masked_features/output"] > 0 and last["denoise/mse"] > 0
     assert run.read("cost")["evaluations"] == 5 and run.read("metrics")["solver"] == "heun-3"
     net, x = load_student(run), torch.randn(2, 1, 8, 8)
     with torch.no_grad():
         clean, rough = (net(x, torch.full((2,), t), torch.tensor([1, 7])) for t in (-1.5, 1.0))
-    assert (clean - rough).abs().max() > 1e-4  # it heeds the noise level
+    assert (clean - rough).abs().max() > 1e-3  # it heeds the noise level
 
 
 def test_only_estimates_are_learned_where_they_are_all_that_counts(taught):

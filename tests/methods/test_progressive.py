@@ -141,7 +141,7 @@ def test_on_digits_few_evaluations_come_nearer_to_the_whole_path_than_those_of_t
     """A DiT of many steps, then students of 4, 2 and 1 evaluations one from the other, in seconds each."""
     shape = DiTConfig(image_size=8, patch=2, depth=2, width=32, heads=2, time=True)
     kept = dict(data="digits", batch=64, student=shape)
-    many = experiment.run(Recipe(methods=(Use("denoise"),), steps=700, **kept), store, measure=False)
+    many = experiment.run(Recipe(methods=(Use("denoise"),), steps=600, **kept), store, measure=False)
     seeds, y = range(256), torch.arange(256) % 10
 
     def drawn(run, solver):
@@ -151,7 +151,7 @@ def test_on_digits_few_evaluations_come_nearer_to_the_whole_path_than_those_of_t
     whole, before, found = drawn(many, "dpmpp2m-8"), many, {}
     for n in (4, 2, 1):
         recipe = Recipe(methods=(Use("progressive"),), guide=before.id, start=(before.id,), sampler=f"ddim-{n}",
-                        lr=4e-3, steps=400, **kept)  # fmt: skip
+                        lr=4e-3, steps=200, **kept)  # fmt: skip
         before = experiment.run(recipe, store, measure=False)
         found[n] = drawn(before, f"ddim-{n}")
         gap, without = ((x - whole).abs().mean() for x in (found[n], drawn(many, f"ddim-{n}")))
