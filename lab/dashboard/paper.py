@@ -39,14 +39,13 @@ def summary(found: pd.DataFrame) -> str:
 def row(claim: dict) -> None:
     """A claim beside what these results say of it; the rest behind a fold."""
     icon, colour = MARKS[claim["status"]]
-    with st.container(border=True):
+    whose = " · ".join(filter(None, (claim["paper"], claim["published"], claim["reading"])))
+    with st.container(border=True, gap="xsmall"):
         status, said, ours = st.columns([2, 5, 6])
         status.badge(claim["status"], icon=icon, color=colour)
-        said.markdown(f"**{frame.plain(claim['claim'])}**")
-        published = f" · {claim['published']}" if claim["published"] else ""
-        said.caption(frame.plain(f"{claim['paper']}{published} · {claim['reading']}"))
+        said.markdown(f"**{frame.plain(claim['claim'])}**  \n:small[:gray[{frame.plain(whose)}]]")
         ours.markdown(frame.plain(claim["ours"]) or f":gray[{frame.plain(claim['why'])}]")
-        with st.expander(_fold(claim)):
+        with st.expander(_fold(claim), type="compact"):
             _details(claim)
 
 
@@ -56,7 +55,7 @@ def _fold(claim: dict) -> str:
 
 
 def _details(claim: dict) -> None:
-    st.markdown(frame.plain(f"Source: {claim['source']} ({claim['reading']})."))
+    st.markdown(frame.plain(f"Source: {claim['source']}."))
     if claim["why"]:
         st.markdown(frame.plain(f"Why {claim['status']}: {claim['why']}"))
     if claim["details"]:

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
 ]
-PAGES = ["", "tradeoff", "gallery", "devices", "try_it", "runs", "export"]
+PAGES = ["", "tradeoff", "paper", "gallery", "devices", "try_it", "runs", "export"]
 SHIP = re.compile(r"^\s*Ship ")
 HEADLINE = "[data-testid=stHeading]"
 PATIENCE_MS = 30_000
