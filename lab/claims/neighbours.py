@@ -200,14 +200,15 @@ def _claim(name: str, paper: str, text: str, source: str, reading: str, publishe
     return Claim(name, f"arXiv {paper}", text, source, reading, published, command, judge)
 
 
-MANY_STEP = "python -m lab run 8x80 --start 8x80"
 CLAIMS = (
     _claim("tinyfusion", "2412.01199", "Half of the blocks, chosen by learning, are twice as fast for little training.",
            "table of DiT-XL/2 and D14", "repository", "2x the speed at 7 % of the training",
-           "python -m lab run 12x64 --start 12x64 --method pairs,depth_pruning --steps 875", depth_pruning),
+           "python -m lab run --teacher fashion --pairs 100000 --depth 12 --width 64 --mlp 312 --steps 438 "
+           "--start 12x64 --method pairs,depth_pruning", depth_pruning),
     _claim("dydit", "2410.03456", "Width by noise level and tokens by place leave out half of the work.",
            "table of DiT-XL", "repository", "-51 % FLOPs, 1.73x the speed",
-           "python -m lab run 12x64 --start 12x64 --method pairs,dynamic --block dynamic --steps 875", dynamic),
+           "python -m lab run --teacher fashion --time --block dynamic --depth 8 --width 80 --steps 2500 "
+           "--method denoise,dynamic && python benchmarks/dynamic.py", dynamic),
     _claim("terdit", "2405.14854", "Ternary weights shrink the file.", "reviews of it", "reviews",
            "a file about 14x smaller", f"{GUIDED.removesuffix(' --guide 12x64')} --method pairs,ternary", ternary),
     _claim("ed-vit", "2410.11650", "Small networks that share out the classes are smaller and faster.", "abstract",
