@@ -105,8 +105,12 @@ def answer(shapes: Shapes, budget: Budget, pick: dict[str, object] | None) -> st
                 f"({worth}FD {number(best['fd'])} after {images:,.0f} images)")  # fmt: skip
     if pick is None:
         return f"{said}."
-    return (f"{said}; of those that nobody trained **{frame.plain(pick['name'])}** should do best: FD "
-            f"{number(pick['fd'])} ({number(pick['fd_low'])} to {number(pick['fd_high'])}), *estimated*.")  # fmt: skip
+    least = rows["fd"].min() if len(rows) else float("inf")
+    name = f"**{frame.plain(pick['name'])}**"
+    hope = (f"none that nobody trained should be better, the next is {name}" if pick["fd"] >= least
+            else f"of those that nobody trained {name} should do best")  # fmt: skip
+    return (f"{said}; {hope}: FD {number(pick['fd'])} ({number(pick['fd_low'])} to {number(pick['fd_high'])}), "
+            "*estimated*.")  # fmt: skip
 
 
 def heads_commands(rows: pd.DataFrame) -> str:

@@ -17,7 +17,7 @@ ORDER = 26
 ICON = ":material/experiment:"
 URL = "/methods"
 
-TILES, TILE_PX = 8, 72  # images of each, and how large
+TILES, ACROSS, TILE_PX = 8, 2, 56  # images of each, two beside each other: a run and its twin fit on a phone
 # What a run by a method takes beside the method's name, by what the method needs.
 NEEDED = {"guide": "--guide {larger}", "denoiser": "--guide {teacher}", "starts": "--start {larger}"}
 
@@ -124,9 +124,8 @@ def samples(runs: pd.DataFrame, run: str, twin: str, name: str) -> None:
     ]  # fmt: skip
     there = [sheet for sheet in sheets if sheet is not None]
     zoom = max(1, round(TILE_PX / there[0].images.shape[-1])) if there else 2
-    half = TILES // 2
-    pictures.show(columns, [range(half), range(half, TILES)], [f"seeds 0 to {half - 1}", f"{half} to {TILES - 1}"],
-                  zoom=zoom, key=f"samples-{name}")  # fmt: skip
+    lines = [range(first, first + ACROSS) for first in range(0, TILES, ACROSS)]
+    pictures.show(columns, lines, [", ".join(map(str, line)) for line in lines], zoom=zoom, key=f"samples-{name}")
 
 
 view = frame.view()

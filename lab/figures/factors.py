@@ -55,7 +55,7 @@ def factors(rows: pd.DataFrame, title: str, marks: Mapping[str, tuple[str, str]]
 def verdicts(rows: pd.DataFrame) -> go.Figure:
     """Rows of `arms.verdicts` that have a pair, the best first: distance over the plain twin's, with its interval."""
     rows = rows.sort_values("ratio")
-    labels = [f"{row.method} ({row.size}, {row.images / 1e3:g} k images)" for row in rows.itertuples()]
+    labels = [f"{row.method} ({row.size} on {row.images / 1e3:g} k images)" for row in rows.itertuples()]
     boxes = [f"<b>{safe(row.method)}</b>, {row.size}<br>{row.word}: {number(row.ratio)} times {safe(row.twin)}"
              + (f" ({number(row.low)} to {number(row.high)})" if pd.notna(row.low) else "")
              + f"<br>{row.seeds} paired seed{'s' if row.seeds > 1 else ''}" for row in rows.itertuples()]  # fmt: skip
