@@ -5,7 +5,8 @@
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
 back: a round is so many seconds of each, and a ratio is taken within a round. `steps` are those of the plain arm's
-wall-clock: with the first recipe of each shape as the measure, how many updates every other arm has in the same time.
+wall-clock: with the recipe of each shape that has the objective alone as the measure, how many updates every other arm
+has in the same time.
 A guide's answers are made before; their seconds stand beside.
 """
 
@@ -59,7 +60,8 @@ def rows_of(arms: list[Arm]) -> list[dict]:
     rows = []
     for arm in arms:
         recipe = arm.job.recipe
-        plain = next(a for a in arms if a.job.recipe.student == recipe.student)
+        plain = next((a for a in arms if a.job.recipe.student == recipe.student and not a.job.recipe.guide
+                      and len(a.job.recipe.methods) == 1), arm)  # fmt: skip
         ratios = sorted(mine / theirs for mine, theirs in zip(arm.ms, plain.ms))
         ratio = statistics.median(ratios)
         answers = arm.made.nets.answers
