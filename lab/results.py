@@ -45,7 +45,7 @@ _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
-OBJECTIVES = ("pairs", "denoise", "progressive")  # methods with the main loss; lab.methods has them too, but needs torch
+OBJECTIVES = ("pairs", "denoise", "progressive")  # with the main loss; lab.methods has them too, but needs torch
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
 # What `Store.table()` always has, in this order: column -> dtype. Text is "" and a flag False where nothing is known.
 TABLE = {
@@ -225,8 +225,11 @@ class Run:
         return (self.read("student") or {}).get("facts", {})
 
     def read(self, name: str) -> dict[str, JSON] | None:
-        """metrics, cost, env, student, notes, status, neighbours; None while there is none that holds (`faults`)."""
-        return look(self.path / f"{name}.json", name)[0]
+        """metrics, cost, env, student, notes, status, neighbours; None while there is none that holds (`faults`).
+
+        `metrics-<extractor>` is what a second extractor measured.
+        """
+        return look(self.path / f"{name}.json", name.partition("-")[0])[0]
 
     def fault(self) -> str | None:
         """What makes the run unreadable: the first file of its row that does not hold, and why; None if all do."""
@@ -237,6 +240,7 @@ class Run:
         """Every file of the run that does not hold, those of exported artefacts too -> what is wrong with it."""
         rest = _MORE_FILES if self.fault() is None else (*_ROW_FILES, *_MORE_FILES)
         found = {f"{name}.json": _fault_of(self.path / f"{name}.json", name) for name in rest}
+        found |= {p.name: _fault_of(p, "metrics") for p in self.path.glob("metrics-*.json")}
         found |= {f"export/{p.parent.name}/{p.name}": _fault_of(p, "artefact") for p in self._artefact_files()}
         if (wrong := self.fault()) and not any(found.values()):
             found["recipe.json"] = wrong.removeprefix(f"{self.path}/").removeprefix("recipe.json: ")
