@@ -84,6 +84,7 @@ def _agreement(runs: Sequence[Run], value: Mapping[str, Any]) -> str:
     """Whether another extractor than the data's own ranks the runs as that does, where both have measured several."""
     both = [(first["values"]["fd"]["value"], second["values"]["fd"]["value"], first["extractor"], second["extractor"])
             for run in runs if isinstance(first := run.read("metrics"), dict) and (second := value[run.id])
+            and "fd" in first["values"] and "fd" in second["values"]
             and all(first.get(name) == second[name] for name in ("weights_sha256", "samples", "seed"))]  # fmt: skip
     names = {row[2:] for row in both}
     if len(both) < 2 or len(names) != 1 or len(set(*names)) == 1:
