@@ -573,7 +573,7 @@ def cast(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint and not (hint is int and abs(value) >= 2**63):
         return value
-    wanted = getattr(hint, "__name__", str(hint))
+    wanted = "a finite number" if type(value) is float and hint is float else getattr(hint, "__name__", str(hint))
     raise ValueError(f"{where} must be {wanted}, got {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""Run every notebook from a fresh kernel, at smoke size, and fail on the first error.
+"""Run every notebook from a fresh kernel, at smoke size, as many at a time as there are cores; 1 if one failed.
 
 `make notebooks` runs all and writes nothing. One at full size, keeping its outputs:
 
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import sys
 import time
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 600  # of one cell
+MOST = 4  # kernels at a time: each holds torch
 
 
 def with_smoke(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -37,7 +39,7 @@ def execute(path: Path, *, smoke: bool, write: bool) -> str:
     run = with_smoke(notebook) if smoke else notebook
     try:
         NotebookClient(run, timeout=TIMEOUT_S, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError) as error:
         return str(error)
     if write:
         nbformat.write(run, path)
@@ -53,15 +55,21 @@ def main() -> int:
     if args.write and not args.full:
         parser.error("--write needs --full: smoke outputs are not worth keeping")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else the kernel warns about frozen modules
-    failed = 0
-    for path in args.notebooks or sorted(HERE.glob("*.ipynb")):
+    paths = args.notebooks or sorted(HERE.glob("*.ipynb"))
+    at_a_time = min(os.cpu_count() or 1, len(paths), MOST)
+    if at_a_time > 1:  # a thread each, for kernels that share the cores would wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_a_time)))
+
+    def one(path: Path) -> str:
         began = time.monotonic()
         error = execute(path, smoke=not args.full, write=args.write)
         print(f"{path.name}: {'failed' if error else 'ran'} in {time.monotonic() - began:.0f} s", flush=True)
         if error:
             print(error, file=sys.stderr)
-            failed += 1
-    return 1 if failed else 0
+        return error
+
+    with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
+        return int(any([*pool.map(one, paths)]))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_measure_leaves_reports_and_parts_of_every_student(
     measure = benchmark("measure")
     some = {name: runtime for name, runtime in measure.runtimes.RUNTIMES.items() if name in ("eager", "packed")}
     monkeypatch.setattr(measure.runtimes, "RUNTIMES", some)
-    monkeypatch.setattr(measure.bench, "_was_quiet", lambda before: True)  # other tests run beside this one
+    monkeypatch.setattr(measure.bench.parts, "was_quiet", lambda before: True)  # other tests run beside this one
     argv = ["measure.py", "--results", str(measured.root), "--batch", "1", "--block-batch", "1", "--threads", "1",
             "--seconds", "0.02", "--steps", "forms,best,others,blocks,predict",
             "--out", str(tmp_path / "predict.json")]  # fmt: skip
@@ -177,7 +177,7 @@ def test_the_inside_of_a_runtime_is_kept_beside_the_parts_of_eager(
     run = networks.random_run(store, DiTConfig(image_size=28, depth=1, width=16, heads=2))
     monkeypatch.setattr(measure, "front", lambda store: [run])
     monkeypatch.setattr(measure, "INSIDE", [("onnxruntime", "fp32")])
-    monkeypatch.setattr(measure.bench, "_was_quiet", lambda before: True)
+    monkeypatch.setattr(measure.bench.parts, "was_quiet", lambda before: True)
     args = Namespace(block_batch=[1, 2], threads=[1])
     measure.inside(store, args, measure.Left(), 2, quiet=False)
     table = store.blocks()

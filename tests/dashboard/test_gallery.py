@@ -328,7 +328,7 @@ def test_an_empty_folder_says_what_to_do(nothing: Store):
 
 
 def test_the_pages_load_no_torch(demo: Store):
-    pages = "".join(f"at.switch_page('lab/dashboard/{p}.py').run();" for p in ("gallery", "runs", "try_it"))
+    pages = "".join(f"at.switch_page('lab/dashboard/{p}.py').run();" for p in ("gallery", "runs"))
     code = (f"from streamlit.testing.v1 import AppTest; import sys; at = AppTest.from_file({str(APP)!r});"
             f"at.default_timeout = 60; {pages} assert not at.exception; assert 'torch' not in sys.modules")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], cwd=APP.parent, capture_output=True, text=True)

@@ -261,7 +261,7 @@ def test_the_complete_network_is_trained_in_the_first_part_alone():
     ({"student__block": "time"}, "the student is of time blocks"),
     ({"student__heads": 1}, "at least 2 heads"),
     ({"student__mlp_hidden": 42}, "mlp_hidden 42"),
-    ({"methods": (Use("pairs"), Use("dynamic"), Use("depth_pruning"))}, "prune first"),
+    ({"methods": (Use("pairs"), Use("dynamic"), Use("depth_pruning"))}, "do depth_pruning first"),
 ])  # fmt: skip
 def test_a_student_that_can_not_be_routed_is_refused(change, part):
     recipe = TINY_STUDENT.with_(student=PLAIN, methods=(Use("pairs"), Use("dynamic"))).with_(**change)
