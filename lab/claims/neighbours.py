@@ -149,7 +149,7 @@ def reparam(evidence: Evidence) -> Finding:
     plain = _beside_plain(evidence, "reparam")
     if plain is None:
         return _none("reparam beside its plain twin")
-    mine, twin = (evidence.by_run.loc[plain[side][0]] for side in ("runs", "twin_runs"))
+    mine, twin = _rows(evidence, plain)
     more = {name: mine[name] / twin[name] for name in ("params", "macs", "file_mb")}
     free = all(abs(ratio - 1) < 1e-3 for ratio in more.values())  # a file's header names its method
     ours = (f"{more['params']:.3f} times plain's parameters, {more['macs']:.3f} its MACs, {more['file_mb']:.3f} its "
@@ -163,11 +163,10 @@ def time_attention(evidence: Evidence) -> Finding:
     plain = _beside_plain(evidence, "time blocks")
     if plain is None:
         return _none("time blocks beside their plain twin")
-    mine, twin = (evidence.by_run.loc[plain[side][0]] for side in ("runs", "twin_runs"))
+    mine, twin = _rows(evidence, plain)
     fewer = mine["params"] / twin["params"]
     ours = f"{fewer:.2f} times plain's parameters at {plain['ratio']:.2f} times its distance{within(plain)}"
-    return Finding(_of_verdict(plain, fewer < 1), ours, plain["ratio"], plain["low"], plain["high"],
-                   (*plain["runs"], *plain["twin_runs"]), _few(plain))  # fmt: skip
+    return _judged(plain, fewer < 1, ours)
 
 
 def manifold(evidence: Evidence) -> Finding:
@@ -175,10 +174,21 @@ def manifold(evidence: Evidence) -> Finding:
     plain = _beside_plain(evidence, "manifold")
     if plain is None:
         return _none("manifold beside its plain twin")
-    mine, twin = (evidence.by_run.loc[plain[side][0]] for side in ("runs", "twin_runs"))
+    mine, twin = _rows(evidence, plain)
     same = mine["params"] / twin["params"]
     ours = f"{plain['ratio']:.2f} times plain's distance{within(plain)} at {same:.3f} times its size"
-    return Finding(_of_verdict(plain, same <= 1), ours, plain["ratio"], plain["low"], plain["high"],
+    return _judged(plain, same <= 1, ours)
+
+
+def _rows(evidence: Evidence, plain: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The table's rows of a comparison's first run and of its twin."""
+    mine, twin = (evidence.by_run.loc[plain[side][0]] for side in ("runs", "twin_runs"))
+    return mine, twin
+
+
+def _judged(plain: pd.Series, cheap: bool, ours: str) -> Finding:
+    """By the verdict on the distance, with its interval and all runs of both sides."""
+    return Finding(_of_verdict(plain, cheap), ours, plain["ratio"], plain["low"], plain["high"],
                    (*plain["runs"], *plain["twin_runs"]), _few(plain))  # fmt: skip
 
 

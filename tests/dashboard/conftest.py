@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from lab import sheets
 from lab.config import DiTConfig, Recipe, UNetConfig, Use, config_to_json
 from lab.results import Run, Store, write_json, write_whole
 
+APP = Path(__file__).parents[2] / "app.py"
 EXTRACTOR = "fashion-mnist-cnn-1a2b3c4d"
 REFERENCE = "fashion-mnist train, 60,000 images"
 SHAPES = [  # about 0.1 M, 0.3 M and 1 M parameters, deep-thin to shallow-wide
@@ -255,6 +257,24 @@ def _log(run: Run, *, steps: int, batch: int, term: str) -> None:
         lines.append(json.dumps({"step": step, "images": step * batch, "seconds": step * 0.088, "lr": 5e-3,
                                  term: 0.5 / step**0.25, "grad_norm": 0.4}))  # fmt: skip
     write_whole(run.path / "log.jsonl", "\n".join(lines) + "\n")
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def open_page(name: str, *, timeout: float = 120, **query: str | list[str]) -> AppTest:
+    """A page by its file's name, at an address with these parameters."""
+    at = AppTest.from_file(str(APP), default_timeout=timeout)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.switch_page(f"lab/dashboard/{name}.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    """What a page says beside its charts and tables."""
+    return " ".join(e.value for e in [*at.markdown, *at.caption, *at.warning, *at.info]).replace("\\", "")
 
 
 # --- fixtures -----------------------------------------------------------------------------------

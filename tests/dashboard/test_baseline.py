@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
+from dashboard.conftest import open_page
 from streamlit.testing.v1 import AppTest
 
 from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
 BASE = "d4w64h4p4"
-
-
-def page(name: str, **query: str | list[str]) -> AppTest:
-    at = AppTest.from_file(str(APP), default_timeout=60)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page(f"lab/dashboard/{name}.py").run()
-    assert not at.exception, at.exception
-    return at
+page = functools.partial(open_page, timeout=60)
 
 
 def chart(at: AppTest, key: str) -> dict:

@@ -1,29 +1,18 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import add_student
+from dashboard.conftest import add_student, open_page, text
 from streamlit.testing.v1 import AppTest
 
 from lab.principles import suggest
 from lab.results import Store, write_whole
 
 ROOT = Path(__file__).parents[2]
-
-
-def page(**query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page("lab/dashboard/design_space.py").run()
-    assert not at.exception, at.exception
-    return at
-
-
-def text(at: AppTest) -> str:
-    return " ".join(e.value for e in [*at.markdown, *at.caption, *at.warning, *at.info]).replace("\\", "")
+page = functools.partial(open_page, "design_space")
 
 
 def chart(at: AppTest, place: int = 0) -> dict[str, dict]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from dashboard.conftest import open_page
 from streamlit.testing.v1 import AppTest
 
 from lab.dashboard import frame
@@ -14,15 +16,7 @@ from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
 PAGES = ["choose", "tradeoff", "gallery", "devices", "runs"]
-
-
-def page(name: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(APP), default_timeout=60)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page(f"lab/dashboard/{name}.py").run()
-    assert not at.exception, at.exception
-    return at
+page = functools.partial(open_page, timeout=60)
 
 
 def labels(at: AppTest) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import add_student
+from dashboard.conftest import add_student, open_page
 from streamlit.testing.v1 import AppTest
 
 from lab.config import Use
@@ -14,6 +15,7 @@ from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
 PLAIN, TAUGHT = "4x64 plain", "4x64 TA"
+page = functools.partial(open_page, timeout=60)
 
 
 @pytest.fixture
@@ -25,15 +27,6 @@ def taught(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> Store
     add_student(store, label=TAUGHT, fields={"methods": methods, "guide": f"run:{store.runs()[1].id}"})
     monkeypatch.setenv("LAB_RESULTS", str(tmp_path))
     return store
-
-
-def page(name: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(APP), default_timeout=60)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page(f"lab/dashboard/{name}.py").run()
-    assert not at.exception, at.exception
-    return at
 
 
 def chart(at: AppTest) -> dict[str, dict]:

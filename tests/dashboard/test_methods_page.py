@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import add_student
-from streamlit.testing.v1 import AppTest
+from dashboard.conftest import add_student, open_page, text
 
 from lab.catalogue import methods
 from lab.cli import parser
@@ -14,19 +14,7 @@ from lab.results import Store, write_whole
 
 ROOT = Path(__file__).parents[2]
 TAUGHT = "4x64 TA"
-
-
-def page(**query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page("lab/dashboard/methods.py").run()
-    assert not at.exception, at.exception
-    return at
-
-
-def text(at: AppTest) -> str:
-    return " ".join(e.value for e in [*at.markdown, *at.caption, *at.warning, *at.info]).replace("\\", "")
+page = functools.partial(open_page, "methods")
 
 
 @pytest.fixture

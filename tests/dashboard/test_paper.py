@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import add_student
+from dashboard.conftest import add_student, open_page
 from streamlit.testing.v1 import AppTest
 
 from lab import claims
@@ -15,15 +16,7 @@ from lab.results import Store, write_whole
 
 ROOT = Path(__file__).parents[2]
 MARKS = {claims.HOLDS: "green", claims.PARTLY: "orange", claims.DIFFERS: "red", claims.UNTESTED: "gray"}
-
-
-def page(**query: str | list[str]) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page("lab/dashboard/paper.py").run()
-    assert not at.exception, at.exception
-    return at
+page = functools.partial(open_page, "paper")
 
 
 def said(at: AppTest) -> str:
