@@ -135,6 +135,7 @@ def assemble(job: Job, store: Store, device: torch.device, *, compiled: bool = F
         answers = guides.Answers(store.root, guide, reader.pairs.what.id)
         if answers.ensure(nets.theirs, recipe.pairs, reader.inputs, device):
             nets.answers = answers
+            return Assembled(start_state(student, methods, recipe), nets, lambda at: answers.ahead(batches(at)), spec)
     return Assembled(start_state(student, methods, recipe), nets, batches, spec)
 
 

@@ -9,9 +9,10 @@ B batch, N pairs, C channels.
 from __future__ import annotations
 
 import math
+import mmap
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 
 from lab import diffusion, models
 from lab.config import NetConfig
-from lab.data import ImageSpec
+from lab.data import Batch, ImageSpec
 from lab.models.taps import Taps
 from lab.results import Run, read_json, write_json
 from lab.weights import load_student, spec_of_run
@@ -75,7 +76,8 @@ class Answers:
         self.guide = guide
         self.path = root / ".cache" / "guides" / f"{guide.digest[:16]}-{pairs}"[:200]
         self.seconds = 0.0  # that making those took which are read here
-        self._kept: dict[str, Tensor] = {}
+        self._files: dict[str, np.memmap] = {}
+        self._kept: dict[str, Tensor] = {}  # the same files
 
     def ensure(self, names: Iterable[str], count: int, ask: Callable[[Tensor], tuple[Tensor, Tensor | None]],
                device: torch.device) -> bool:  # fmt: skip
@@ -93,7 +95,10 @@ class Answers:
             return False
         if todo:
             self._make(todo, shapes, count, ask, device)
-        self._kept = {n: torch.from_numpy(self._file(n, shapes[n], count)) for n in names}
+        self._files = {n: self._file(n, shapes[n], count) for n in names}
+        for file in self._files.values():
+            _advise(file, "MADV_RANDOM")  # else the system reads megabytes around every answer
+        self._kept = {n: torch.from_numpy(file) for n, file in self._files.items()}
         self.seconds = sum(self._facts(n).get("seconds", 0.0) for n in names)
         return True
 
@@ -102,6 +107,17 @@ class Answers:
         index = index.cpu()
         found = {name: kept[index].to(device).float() for name, kept in self._kept.items()}
         return found.pop(PREDICTION), Taps.of(found)
+
+    def ahead(self, stream: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, each after the disk was asked for the answers to the one that follows."""
+        batch = next(stream, None)
+        while batch is not None:
+            following = next(stream, None)
+            for number in following.index.tolist() if following is not None else ():
+                for file in self._files.values():
+                    _advise(file, "MADV_WILLNEED", number)
+            yield batch
+            batch = following
 
     def _make(self, todo: dict[str, int], shapes: dict[str, tuple[int, ...]], count: int, ask: Callable,
               device: torch.device) -> None:  # fmt: skip
@@ -147,3 +163,12 @@ class Answers:
             if file.tell() < size:
                 file.truncate(size)
         return np.memmap(path, np.float16, "r+", shape=(count, *shape))
+
+
+def _advise(file: np.memmap, how: str, row: int | None = None) -> None:
+    """Tell the system how a file, or one row of it, will be read, where it can be told."""
+    if (advice := getattr(mmap, how, None)) is None:
+        return
+    size = file.nbytes // len(file)
+    start = 0 if row is None else row * size // mmap.PAGESIZE * mmap.PAGESIZE
+    file._mmap.madvise(advice, start, file.nbytes - start if row is None else (row + 1) * size - start)

@@ -316,6 +316,22 @@ def test_a_guide_s_answers_are_made_once_and_read_by_the_number_of_the_pair(taug
     assert not again.ensure({"block1"}, 301, reader.inputs, torch.device("cpu"))
 
 
+def test_looking_ahead_asks_the_disk_for_the_next_batch_and_changes_none(taught, monkeypatch):
+    guide = guides.load(experiment.run(TINY_STUDENT, taught, measure=False))
+    made = pairs.Pairs(taught.root, pairs.pair_set(taught, "tiny", TINY_STUDENT.solver))
+    reader = pairs.Reader(made, 300, shape=guide.spec.shape, num_classes=10)
+    answers = guides.Answers(taught.root, guide, made.what.id)
+    assert answers.ensure(set(), 300, reader.inputs, torch.device("cpu"))
+    asked, advise = [], guides._advise
+    monkeypatch.setattr(guides, "_advise", lambda file, how, row: asked.append(row) or advise(file, how, row))
+    ahead, plain = (reader.stream(batch=8, seed=0, start=5) for _ in range(2))
+    ahead = answers.ahead(ahead)
+    for _ in range(3):
+        mine, batch = next(ahead), next(plain)
+        assert torch.equal(mine.index, batch.index) and torch.equal(mine.image, batch.image)
+    assert asked[8:16] == mine.index.tolist() and len(asked) == 24  # the last eight: the batch that follows
+
+
 def test_unknown_teachers_name_the_nearest(taught):
     with pytest.raises(LookupError, match="unknown run 'tinny'; did you mean 'tiny'"):
         teachers.load("tinny", taught)

@@ -5,13 +5,15 @@ that gap. In every map of features, generated samples are attracted by the teach
 another (negatives); the student regresses on its own features moved by that drift. The features are the perceptual
 net's, never those of the net that measures. Drifting (arXiv 2602.04770), after its published `drift_loss`:
 
-    Y = [sg g; p],  D_ij = ||sg g_i - y_j||,  c = mean D of the class,  q = max(c / sqrt(S), 1e-3)
+    Y = [sg g; n; p],  D_ij = ||sg g_i - y_j||,  c = mean D of the class,  q = max(c / sqrt(S), 1e-3)
     A = sqrt(max(softmax_j(-D / c R) softmax_i(-D / c R), 1e-6)),  other classes and a sample's own place left out
     C_ij = +A_ij sum over negatives of A_i  for positives,  -A_ij sum over positives of A_i  for negatives
     F_i = sum over R of (sum_j C_ij y~_j - (sum_j C_ij) g~_i) / rms,  y~ = y / q
     L = mean (g~ - sg(g~ + F))^2,  summed over maps
 
-G generated samples, P positives, S dimensions of a map's feature, B batch, K classes.
+n are what the student drew in its last updates: a batch has few samples a class, and the repulsion of so few is noise.
+
+G generated samples, N earlier ones, P positives, S dimensions of a map's feature, B batch, K classes.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from lab import features
-from lab.config import Recipe
+from lab.config import JSON, Recipe
 from lab.methods.base import Method, Roles, Step
 
 LEAST = 1e-3  # of a scale
 SHARE = 1e-6  # least product of the two softmaxes
+Featured = tuple[Tensor, Tensor]  # features (P, S) and their classes (P,)
 OUT = 100.0  # added to a sample's distance to itself, in units of the mean distance
 
 
@@ -39,8 +42,11 @@ class Drifting(Method):
     paper: ClassVar[str] = "arXiv 2602.04770"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
+    added_later: ClassVar[dict[str, JSON]] = {"negatives": 0}
+
     weight: float = 0.3
     positives: int = 32  # images of the teacher a class, of the last batches
+    negatives: int = 0  # images of the student a class, of the last batches, beside this one's
     radii: tuple[float, ...] = (0.02, 0.05, 0.2)  # of attraction, in mean distances
     first: int = 1  # the perceptual net's first stage that is looked at
 
@@ -50,6 +56,8 @@ class Drifting(Method):
             raise ValueError(f"weight must not be negative, got {self.weight}")
         if self.positives < 1:
             raise ValueError(f"positives must be at least 1, got {self.positives}")
+        if self.negatives < 0:
+            raise ValueError(f"negatives must not be negative, got {self.negatives}")
         if not self.radii or min(self.radii) <= 0:
             raise ValueError(f"radii must all be above 0, got {list(self.radii)}")
 
@@ -69,7 +77,10 @@ class Drifting(Method):
         with torch.no_grad():
             looks = self._looks(torch.zeros(1, *roles.spec.shape, device=roles.device))
         # A ring of the last positives, kept with the state, so that a resumed run has the same.
-        self.own["ring"] = Ring(self._classes, self.positives, [look.shape[1] for look in looks])
+        sizes = [look.shape[1] for look in looks]
+        self.own["ring"] = Ring(self._classes, self.positives, sizes)
+        if self.negatives:
+            self.own["drawn"] = Ring(self._classes, self.negatives, sizes)
         return student
 
     def loss(self, step: Step) -> dict[str, Tensor]:
@@ -77,11 +88,15 @@ class Drifting(Method):
         drawn = self._looks(step.prediction)
         with torch.no_grad():
             self.own["ring"].put(self._looks(step.inputs.target), y)
+        positives = self.own["ring"].kept()
+        negatives = self.own["drawn"].kept() if self.negatives else [None] * len(positives)
         terms = []
-        for g, (p, classes) in zip(drawn, self.own["ring"].kept()):
-            F = drift(g.detach(), p, y, classes, self.radii)
+        for g, p, n in zip(drawn, positives, negatives):
+            F = drift(g.detach(), y, p, self.radii, n)
             scale = F.scale[:, None]
             terms.append((g / scale - (g.detach() / scale + F.moved)).square().mean())
+        if self.negatives:
+            self.own["drawn"].put([look.detach() for look in drawn], y)
         return {"drift": self.weight * torch.stack(terms).sum()}
 
     def _looks(self, images: Tensor) -> list[Tensor]:
@@ -95,7 +110,7 @@ class Drifting(Method):
 
 
 class Ring(nn.Module):
-    """The features of the last positives of every class; buffers, so that they are part of a run's state."""
+    """The features of the last images of every class; buffers, so that they are part of a run's state."""
 
     def __init__(self, classes: int, count: int, sizes: list[int]) -> None:
         super().__init__()
@@ -113,7 +128,7 @@ class Ring(nn.Module):
             self.held[k] += len(mine)
 
     def kept(self) -> list[tuple[Tensor, Tensor]]:
-        """Of every look the positives (P, S) and their classes (P,)."""
+        """Of every look what is held (P, S), and its classes (P,)."""
         there = torch.arange(self.count, device=self.store.device)[None] < self.held[:, None]
         rows, classes = self.store[there], there.nonzero()[:, 0]
         return [(part, classes) for part in rows.split(self.sizes, 1)]
@@ -128,10 +143,14 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(g: Tensor, p: Tensor, y: Tensor, classes: Tensor, radii: tuple[float, ...]) -> Drift:
-    """The drift of generated features g (G, S) of classes y (G,) among positives p (P, S) of classes (P,)."""
+def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...],
+          negatives: Featured | None = None) -> Drift:  # fmt: skip
+    """The drift of generated features g (G, S) of classes y (G,) among positives (P, S) and earlier negatives (N, S)."""
+    p, classes = positives
+    n, earlier = negatives or (g[:0], y[:0])
     count = len(g)
-    everything, same = torch.cat([g, p]), y[:, None] == torch.cat([y, classes])[None]  # (G + P, S), (G, G + P)
+    everything = torch.cat([g, n, p])  # (G + N + P, S)
+    same = y[:, None] == torch.cat([y, earlier, classes])[None]  # (G, G + N + P)
     D = torch.cdist(g, everything)
     own = torch.eye(count, len(everything), dtype=torch.bool, device=g.device)
     c = (D * same).sum(1) / same.sum(1)  # a sample's own class; its own place counts 0
@@ -141,7 +160,7 @@ def drift(g: Tensor, p: Tensor, y: Tensor, classes: Tensor, radii: tuple[float, 
     q = (c / g.shape[1] ** 0.5).clamp_min(LEAST)
     near = D / c.clamp_min(LEAST)[:, None] + OUT * own
     near = near.masked_fill(~same, torch.inf)
-    positive = torch.arange(len(everything), device=g.device) >= count
+    positive = torch.arange(len(everything), device=g.device) >= count + len(n)
     moved = torch.zeros_like(g)
     for radius in radii:
         logits = -near / radius

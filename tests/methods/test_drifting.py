@@ -19,7 +19,7 @@ def some(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 def test_the_drift_points_from_the_drawn_to_the_positives():
     g, p = some(24, 0), some(24, 1, shift=3.0)
     y = torch.zeros(24, dtype=torch.int64)
-    found = drift(g, p, y, y, (0.2,))
+    found = drift(g, y, (p, y), (0.2,))
     there = torch.nn.functional.cosine_similarity(found.moved.mean(0), torch.ones(5), dim=0)
     assert there > 0.9
 
@@ -29,7 +29,7 @@ def test_moving_along_it_brings_one_set_over_the_other():
     y = torch.zeros(48, dtype=torch.int64)
     before = (g.mean(0) - p.mean(0)).norm()
     for _ in range(200):
-        found = drift(g, p, y, y, RADII)
+        found = drift(g, y, (p, y), RADII)
         g = g + 0.1 * found.scale[:, None] * found.moved
     assert (g.mean(0) - p.mean(0)).norm() < 0.3 * before
     assert 0.5 < g.std() / p.std() < 2.0
@@ -38,18 +38,29 @@ def test_moving_along_it_brings_one_set_over_the_other():
 def test_classes_do_not_see_one_another():
     g, p = some(12, 0), some(12, 1)
     y = torch.arange(12) % 2
-    both = drift(g, p, y, y, RADII)
+    both = drift(g, y, (p, y), RADII)
     far = p.clone()
     far[y == 1] += 50.0
-    moved = drift(g, far, y, y, (0.2,)).moved[y == 0] / drift(g, p, y, y, (0.2,)).moved[y == 0]
+    moved = drift(g, y, (far, y), (0.2,)).moved[y == 0] / drift(g, y, (p, y), (0.2,)).moved[y == 0]
     assert torch.allclose(moved, moved[0, 0].expand_as(moved), rtol=1e-3)  # but for the common rms
     assert both.moved.isfinite().all()
 
 
 def test_a_class_without_positives_or_alone_does_not_move_by_a_number_that_is_none():
     g = some(3, 0)
-    found = drift(g, some(4, 1), torch.tensor([0, 1, 1]), torch.tensor([2, 2, 0, 0]), RADII)
+    found = drift(g, torch.tensor([0, 1, 1]), (some(4, 1), torch.tensor([2, 2, 0, 0])), RADII)
     assert found.moved.isfinite().all() and torch.all(found.moved[1:] == 0)
+
+
+def test_earlier_images_of_the_class_push_away_from_where_they_lie():
+    g, p = some(4, 0), some(24, 1)
+    y, classes = torch.zeros(4, dtype=torch.int64), torch.zeros(24, dtype=torch.int64)
+    crowd = some(24, 2) + torch.tensor([2.0, 0, 0, 0, 0])
+    alone = drift(g, y, (p, classes), (0.2,)).moved
+    pushed = drift(g, y, (p, classes), (0.2,), (crowd, classes)).moved
+    elsewhere = drift(g, y, (p, classes), (0.2,), (crowd, classes + 1)).moved
+    assert (pushed - alone).mean(0)[0] < -0.1  # the crowd stands on that side
+    assert torch.allclose(elsewhere, alone, rtol=1e-3, atol=1e-3)
 
 
 def test_the_ring_keeps_the_last_of_each_class_and_is_state():
@@ -72,7 +83,7 @@ def test_its_gradient_is_the_drift(monkeypatch):
 
 @pytest.mark.parametrize(("options", "part"), [
     ({"weight": -1.0}, "weight must not be negative"), ({"positives": 0}, "positives must be at least 1"),
-    ({"radii": []}, "radii must all be above 0"),
+    ({"negatives": -1}, "negatives must not be negative"), ({"radii": []}, "radii must all be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):
