@@ -145,7 +145,7 @@ class Drift:
 @torch.no_grad()
 def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...],
           negatives: Featured | None = None) -> Drift:  # fmt: skip
-    """The drift of generated features g (G, S) of classes y (G,) among positives (P, S) and earlier negatives (N, S)."""
+    """The drift of features g (G, S) of classes y (G,) among positives (P, S) and earlier negatives (N, S)."""
     p, classes = positives
     n, earlier = negatives or (g[:0], y[:0])
     count = len(g)
