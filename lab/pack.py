@@ -1,6 +1,6 @@
 """A run as one zip that times itself on a board: networks, noises and images to compare with, checksums, a runner.
 
-What runs there is devices/runner.py, the file that times runs here, so a board's report and this
+What runs there is devices/runner/ as one file, the code that times runs here, so a board's report and this
 machine's are made by one protocol. Equal runs give equal zips, byte for byte.
 """
 
@@ -23,7 +23,7 @@ from lab import artefacts, cost, deploy, diffusion, export
 from lab.bench import TOLERANCES
 from lab.config import JSON, config_to_json, unknown
 from lab.data import ImageSpec
-from lab.devices import runner
+from lab.devices import bundle, model_torch, runner
 from lab.pack_readme import readme
 from lab.results import Run, write_whole
 from lab.runtimes import RUNTIMES
@@ -79,8 +79,7 @@ def pack(run: Run, target: str, out: Path | str) -> Packed:
     name, content, precisions = _for_torch(net, spec_of_run(run))
     files[name] = content
     networks.append({"kind": "torch", "file": name, "precisions": precisions})
-    beside = Path(runner.__file__).parent
-    files |= {name: (beside / name).read_bytes() for name in ("runner.py", "model_torch.py")}
+    files |= {"runner.py": bundle.bundled(), "model_torch.py": Path(model_torch.__file__).read_bytes()}
     facts: dict[str, JSON] = {
         "format": runner.PACK_FORMAT, "target": target, "model": _model(run, net), "networks": networks,
         "reference": reference.facts(), "tolerances": {p: list(TOLERANCES[p]) for p in _precisions(networks)},

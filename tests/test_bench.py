@@ -64,7 +64,7 @@ def test_a_timing_is_stored_as_a_report_that_passes_the_check(store: Store, stud
     assert report["checks"]["output_ok"] is True and report["checks"]["max_abs_vs_ref"] < 1e-5
     assert report["timing"]["load_ms"] > 0 and report["timing"]["first_ms"] > 0
     assert report["timing"]["build_ms"] is None  # eager builds nothing
-    assert len(report["state"]["top_processes"]) <= runner.BUSIEST and "cudnn" in report["software"]
+    assert len(report["state"]["top_processes"]) <= runner.machine.BUSIEST and "cudnn" in report["software"]
 
 
 def test_a_report_joins_its_run_by_the_hash_of_the_weights(store: Store, student: Run) -> None:
@@ -121,11 +121,11 @@ def test_a_machine_with_a_rail_tells_energy_gross_and_net_of_idle(
     store: Store, student: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench.measure(student, store, preset=BRIEF)["energy"] is None
-    watts, warm_up = [2.0], runner.warm_up
+    watts, warm_up = [2.0], runner.calls.warm_up
     monkeypatch.setattr(runner.HERE, "power_rail", lambda: "VDD_IN")
     monkeypatch.setattr(runner.HERE, "power_w", lambda: watts[-1])
-    monkeypatch.setattr(runner, "SAMPLE_S", 0.01)
-    monkeypatch.setattr(runner, "warm_up", lambda *given: watts.append(5.0) or warm_up(*given))
+    monkeypatch.setattr(runner.watch, "SAMPLE_S", 0.01)
+    monkeypatch.setattr(runner.calls, "warm_up", lambda *given: watts.append(5.0) or warm_up(*given))
     report = bench.measure(student, store, batch=2, preset=BRIEF)
     ms = report["timing"]["p50"] / 2
     assert check(report) == [] and report["state"]["idle_power_w"] == 2.0

@@ -15,10 +15,10 @@ from typing import Any
 
 import conftest
 import pytest
+from onefile import runner
 
 from lab.config import DiTConfig
 from lab.devices import report as reports
-from lab.devices import runner
 from lab.devices.report import check, grade, parse
 from lab.results import Store
 

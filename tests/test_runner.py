@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
 import random
 import re
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onefile import runner
 
-from lab.devices import runner
-from lab.devices.runner import PRESETS, Before, Machine, Preset, Refused
+from lab.devices import bundle
 
+PRESETS, Before, Machine, Preset, Refused = (
+    getattr(runner, name) for name in ("PRESETS", "Before", "Machine", "Preset", "Refused")
+)
 SHORT = Preset(iters=8, seconds=0.0, warmup_iters=2, warmup_s=0.0, warmup_cap_s=1.0)
 QUIET = Before(load=0.1, swap_mb=0.0)
 
@@ -465,3 +469,38 @@ def test_the_runner_works_away_from_the_lab(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-S", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "5", done.stderr
+
+
+def test_the_one_file_has_every_definition_of_the_modules_as_it_stands_there() -> None:
+    assert {path.stem for path in bundle.FOLDER.glob("*.py")} == {"__init__", *bundle.MODULES}
+    there = {ast.dump(node) for node in ast.parse(Path(runner.__file__).read_text()).body}
+    for name in bundle.MODULES:
+        _title, *body = ast.parse((bundle.FOLDER / f"{name}.py").read_text()).body
+        mine = [node for node in body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert mine and not [node.lineno for node in mine if ast.dump(node) not in there], f"{name}.py"
+
+
+def test_reports_of_this_machine_and_of_boards_name_the_same_file() -> None:
+    assert bundle.sha256() == runner.own_sha256() == hashlib.sha256(bundle.bundled()).hexdigest()
+
+
+HEAD = "from __future__ import annotations\nfrom time import sleep\n"
+
+
+@pytest.mark.parametrize(("second", "why"), [
+    ("a = 2", "b.py can't be bundled: a.py gives the name a to something else"),
+    ("def sleep(): ...", "b.py can't be bundled: another module imports the name sleep"),
+    ("import statistics as s", "b.py can't be bundled: in one file `import statistics as s` has no meaning"),
+    ("from lab.devices.runner import a", "b.py can't be bundled: in one file `from lab.devices.runner import a` has"),
+])  # fmt: skip
+def test_modules_that_one_file_can_not_hold_are_refused(second: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        bundle.bundle({"__init__": '"""Both."""', "a": f'"""A."""\n{HEAD}a = 1', "b": f'"""B."""\n{HEAD}{second}'})
+
+
+def test_a_file_of_two_modules_has_each_import_once_and_none_of_its_own() -> None:
+    second = f'"""B."""\n{HEAD}import sys\nfrom lab.devices.runner.a import a\n\nb = a + 1'
+    made = bundle.bundle({"__init__": '"""Both."""', "a": f'"""A."""\n{HEAD}\na = 1', "b": second}).decode()
+    assert [line for line in made.splitlines() if "import" in line and line[0] != "#"] == [
+        "from __future__ import annotations", "import sys", "from time import sleep"]  # fmt: skip
+    assert made.startswith('"""Both.') and "# A.\n\na = 1\n\n\n# B.\n\nb = a + 1\n" in made

@@ -1,6 +1,6 @@
 """Times of this machine: whole images, what it can do at its best, and where a net's time goes.
 
-Three programs over one protocol, that of devices/runner.py: timing.py, machine.py and parts.py.
+Three programs over one protocol, that of devices/runner/: timing.py, machine.py and parts.py.
 """
 
 from lab.bench.machine import PRODUCTS, Product, card, card_here, known_card, product, slow_precisions

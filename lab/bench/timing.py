@@ -3,7 +3,7 @@
 A one-step student is timed as its network, a denoising teacher as its whole sampler. Scope `core`
 is the network alone on noise that lies on the device; `e2e` goes from drawing the noise to a uint8
 image on the host. On a CUDA device the network alone is timed by the device's clock, with the host's beside it. The
-protocol itself is devices/runner.py, the same that times a board.
+protocol itself is devices/runner/, the same that times a board.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from lab import artefacts, cost, diffusion, footprint
 from lab.config import JSON, config_to_json, unknown
-from lab.devices import runner
+from lab.devices import bundle, runner
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
 from lab.results import Run, Store, now
@@ -143,7 +143,7 @@ def measure(run: Run, store: Store, *, runtime: str = "eager", batch: int = 1, t
         versions |= {name: version for name, version in runner.cuda_versions(torch).items() if version}
     report = runner.with_id({
         "schema": SCHEMA, "created_utc": now(), "provenance": "measured",
-        "runner": {"name": runner.NAME, "version": runner.VERSION, "sha256": runner.own_sha256(),
+        "runner": {"name": runner.NAME, "version": runner.VERSION, "sha256": bundle.sha256(),
                    "preset": chosen.known_as},
         "device": device_facts(device),
         "software": {

@@ -6,7 +6,6 @@ import contextlib
 import html
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import streamlit as st
 from lab import choose, figures
 from lab.choose import number
 from lab.dashboard import frame
-from lab.devices import compare, predict
+from lab.devices import bundle, compare, predict
 from lab.devices.incoming import import_contents
 from lab.devices.predict import Card
 from lab.devices.report import GRADES
@@ -32,7 +31,6 @@ VIEWS = ("Timings", "Precisions", "Size", "Other devices", "Bring a report")
 ALL = "all"
 MOST = 6  # reports whose times are drawn into one chart
 IN_FULL = 2  # of them shown in full
-RUNNER = Path(compare.__file__).parent / "runner.py"
 MOST_ESTIMATED = 6  # students beside each other
 MOST_SAID = 3  # students whose parts get a sentence
 FIRST_CARDS = ("jetson-orin-nano-15w", "raspberry-pi-5")
@@ -588,7 +586,7 @@ def guide(runs: pd.DataFrame) -> None:
         st.page_link(
             "lab/dashboard/export.py", label="Make the pack on the page Export", icon=":material/deployed_code:"
         )
-        st.download_button("Download runner.py to read it", RUNNER.read_bytes, "runner.py", "text/x-python",
+        st.download_button("Download runner.py to read it", bundle.bundled, "runner.py", "text/x-python",
                            on_click="ignore", key="get_runner", icon=":material/download:",
                            help="One file of the standard library; it runs inside a pack")  # fmt: skip
     st.markdown("**2. On the board: unpack it and read README.md**, which says how to set power mode and clocks. It "

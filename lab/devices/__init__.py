@@ -1,4 +1,5 @@
-"""Timings of devices: the protocol (runner.py), the format and its grade (report.py), import (incoming.py).
+"""Timings of devices: the protocol (runner/), the format and its grade (report.py), import (incoming.py).
 
-model_torch.py alone has torch: a pack carries it to boards that have no other runtime.
+A pack carries the protocol as one file (bundle.py), and model_torch.py, which alone has torch, for boards that have no
+other runtime.
 """

@@ -16,13 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from onefile import runner
 
 from lab.choose import Budget, timings
-from lab.devices import report, runner
+from lab.devices import report
 from lab.devices.incoming import import_reports
-from lab.devices.runner import Before, Machine, Preset
 from lab.results import Store
 
+Before, Machine, Preset = runner.Before, runner.Machine, runner.Preset
 SHORT = Preset(iters=8, seconds=0.0, warmup_iters=2, warmup_s=0.0, warmup_cap_s=1.0)
 QUIET = Before(load=0.1, swap_mb=0.0, free_mb=5000.0)
 OPTIONS = ["--iters", "20", "--seconds", "1", "--threads", "6"]
@@ -881,7 +882,7 @@ def test_a_pi_runs_onnxruntime_by_itself(unpacked: Path, root: Path, pi: Machine
 
 def test_text_of_a_board_is_made_fit_to_be_shown() -> None:
     given = {"name": "Orin \x1b[31m<b>\u00fc", "flags": ["`a`"], "deep": {"n": 1.5, "none": None}, "long": "x" * 999}
-    assert runner._plain(given) == {"name": "Orin   31m b", "flags": ["a"], "deep": {"n": 1.5, "none": None},
+    assert runner.plain(given) == {"name": "Orin   31m b", "flags": ["a"], "deep": {"n": 1.5, "none": None},
                                     "long": "x" * 200}  # fmt: skip
 
 

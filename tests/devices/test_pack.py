@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onefile import runner
 
 from lab import cost, pack
 from lab.cli import MISSING, OK, USAGE, main
 from lab.cli.device import TARGETS
 from lab.config import DiTConfig
-from lab.devices import model_torch, report, runner
+from lab.devices import model_torch, report
 from lab.results import Run, Store
 from lab.weights import load_student
 from tests.devices.conftest import CONFIG, finished
