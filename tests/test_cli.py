@@ -31,7 +31,7 @@ from lab.sheets import read_samples
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["doctor", "fetch", "pairs", "run", "sweep", "eval", "sample", "count", "bench", "export", "pack", "import",
-            "ls", "verify", "choose", "predict", "similar", "place"]  # fmt: skip
+            "ls", "verify", "choose", "report", "predict", "similar", "place"]  # fmt: skip
 TINY = ["--teacher", "tiny", "--pairs", "300", "--solver", "dpmpp2m-4", "--depth", "2", "--width", "16", "--heads", "2",
         "--steps", "12", "--batch", "16", "--lr", "5e-3"]  # fmt: skip
 
@@ -642,3 +642,12 @@ def measured(distilled: Store) -> Store:
     })  # fmt: skip
     student(distilled).write("cost", {"params": 10_944, "macs": 31_232, "macs_image": 31_232, "file_mb": 0.024})
     return distilled
+
+
+def test_several_wide_columns_share_a_line():
+    from lab.cli.judge import WIDTH, wrapped
+
+    rows = [{"method": "features " * 20, "size": "4x40", "verdict": "no plain run of as many images " * 4}]
+    lines = wrapped(rows).splitlines()
+    assert max(map(len, lines)) <= WIDTH and len(lines) > 4
+    assert " ".join(" ".join(lines).split()).count("features") == 20  # nothing is lost

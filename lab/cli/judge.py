@@ -70,11 +70,12 @@ def verdicts(args: argparse.Namespace) -> Answer:
 
 
 def wrapped(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows in columns, the widest of which is wrapped so that no line is longer than WIDTH."""
+    """Rows in columns, the widest of which are wrapped so that no line is longer than WIDTH."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    widest = max(widths, key=widths.__getitem__)
-    widths[widest] = min(widths[widest], WIDTH - sum(w + 2 for name, w in widths.items() if name != widest))
+    while (over := sum(w + 2 for w in widths.values()) - 2 - WIDTH) > 0:
+        *_, second, widest = [0, *sorted(widths, key=widths.__getitem__)]
+        widths[widest] -= min(over, max(1, widths[widest] - widths.get(second, 0)))
     lines = []
     for row in [dict(zip(names, names)), *rows]:
         cells = {name: textwrap.wrap(row[name], widths[name]) or [""] for name in names}
