@@ -20,22 +20,15 @@ import torch
 from torch import nn
 
 from lab import artefacts, cost, deploy, diffusion, export
-from lab.bench import TOLERANCES
 from lab.config import JSON, config_to_json, unknown
 from lab.data import ImageSpec
 from lab.devices import bundle, model_torch, runner
 from lab.pack_readme import readme
+from lab.precisions import TARGETS, TOLERANCES
 from lab.results import Run, write_whole
 from lab.runtimes import RUNTIMES
 from lab.weights import load_student, spec_of_run
 
-# Which ONNX files a device gets. TensorRT reads int8 only with its ranges fixed beforehand; on CPUs ranges found at
-# run time cut nothing off, are as near to the images and about as fast.
-TARGETS = {
-    "cpu": ("fp32", "fp16", "int8"),
-    "jetson": ("fp32", "fp16", "int8-static"),
-    "rpi": ("fp32", "fp16", "int8"),
-}
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")  # that model_torch.py computes in
 REFERENCE_IMAGES = 16  # a larger batch has them several times
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name, so that its bytes depend on its content alone

@@ -18,10 +18,11 @@ from lab import artefacts, diffusion, export
 from lab.config import NetConfig, RoutedConfig, unknown
 from lab.data import ImageSpec
 from lab.pack_readme import COREML_NOTE, coreml
+from lab.precisions import FORMS
 from lab.results import Run, write_whole
 
 NAME, FILE, README = "torch-export", "model.pt2", "README.md"
-PRECISIONS = ("fp32",)
+PRECISIONS = FORMS[NAME]
 DRAWN = 32  # images at a time; programs of diffusers' U-Nets take less than 64
 
 

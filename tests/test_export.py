@@ -14,6 +14,8 @@ from lab.config import DiTConfig
 from lab.data import ImageSpec
 from lab.deploy import Deployed
 from lab.models.dit import DiT
+from lab.precisions import FORMS
+from lab.runtimes import base
 
 onnx = pytest.importorskip("onnx")
 CONFIG = DiTConfig(image_size=8, patch=4, depth=2, width=32, heads=2)
@@ -134,3 +136,8 @@ def test_an_unknown_precision_is_a_sentence(net: Deployed, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="unknown precision of an ONNX file 'int9'; did you mean 'int8'"):
         export.to_onnx(net, SPEC, tmp_path / "model.onnx", "int9")
     assert not list(tmp_path.iterdir())
+
+
+def test_onnx_files_and_torch_know_the_precisions_that_the_table_gives_them() -> None:
+    assert tuple(export.PRECISIONS) == FORMS["onnxruntime"]
+    assert tuple(base.PRECISIONS) == FORMS["eager"] == FORMS["compiled"]

@@ -28,23 +28,13 @@ from lab.config import JSON, config_to_json, unknown
 from lab.devices import bundle, runner
 from lab.devices.report import SCHEMA
 from lab.devices.runner import Comparison, Preset
+from lab.precisions import TOLERANCES
 from lab.results import Run, Store, now
 from lab.runtimes import Session
 from lab.runtimes import get as runtime_of
 from lab.runtimes.base import why_not
 
 SCOPES = ("core", "e2e")
-# How far the images that were timed may be from the finished network's in float32: largest and mean difference
-# in [-1, 1]. float16 keeps 11 bits of every number, bfloat16 8. OpenVINO keeps the residuals in it, too: its images of
-# trained students are up to 0.15 and 0.005 away, and no distance grew by more than 1 % (benchmarks/latency.py, part
-# distance); of random networks of width 128 and 256 up to 0.06 and 0.012, for which no distance is known: 0.02 lets
-# them pass and is a tenth of what a wrong image has. Rounding to 8 or 4 bits moves every pixel a little: the mean may
-# be 0.03, half of what the best small student is away from its teacher's images (L1 0.054), and one patch may not be
-# another patch (0.5). Another class or noise, or a constant, has a mean above 0.2.
-FEW_BITS = (0.5, 0.03)
-TOLERANCES = {"fp32": (1e-3, 1e-4), "fp16": (0.03, 0.003), "bf16": (0.2, 0.02),
-              "int8": FEW_BITS, "int8-static": FEW_BITS, "w4a32": FEW_BITS,
-              "ternary": (0.03, 0.003)}  # fmt: skip
 
 
 # --- what is timed ------------------------------------------------------------------------------

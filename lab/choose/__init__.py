@@ -14,10 +14,7 @@ from lab.choose.fronts import against, covered, dominators, front, front_of, hyp
 from lab.choose.prose import facts, images_off_said, images_said, is_estimate, left_out_of, size_said, timing_said
 from lab.choose.quantities import (
     AS_TRAINED,
-    COARSE,
     COSTS,
-    EXACT,
-    FLOATING,
     METRICS,
     PERCENTILES,
     PRECISIONS,
@@ -59,6 +56,7 @@ from lab.choose.timing import (
     unsteady,
     weak,
 )
+from lab.precisions import COARSE, EXACT, FLOATING
 
 __all__ = [
     "AS_TRAINED", "COARSE", "COSTS", "ESTIMATED", "EXACT", "FLOATING", "METRICS", "PERCENTILES", "PRECISIONS",

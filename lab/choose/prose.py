@@ -6,7 +6,7 @@ import dataclasses
 
 import pandas as pd
 
-from lab.choose.quantities import COSTS, EXACT, METRICS, Budget, joined, number, short, threads_said
+from lab.choose.quantities import COSTS, METRICS, Budget, joined, number, short, threads_said
 from lab.choose.rows import as_json, complete, is_student, of_method, protocols, size_as_trained
 from lab.choose.timing import (
     ESTIMATED,
@@ -20,6 +20,7 @@ from lab.choose.timing import (
     unseen,
 )
 from lab.config import JSON
+from lab.precisions import EXACT
 
 
 def size_said(row: dict[str, JSON], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.config import unknown
+from lab.precisions import COARSE, FLOATING
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,6 @@ QUANTITIES = METRICS | COSTS | {
 
 PERCENTILES = ("p50", "p90", "p99")
 SCOPES = ("core", "e2e")
-# The metrics are those of the weights as floating point numbers; an int8 engine draws other images.
-FLOATING = ("fp32", "tf32", "fp16", "bf16", "ternary")  # ternary: its weights as they are, two bits each
-EXACT = ("fp32", "tf32")  # of any other precision it must be known how far its images are off
-COARSE = ("int8", "int8-static", "w8a16", "w4a16", "w4a32")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 
 

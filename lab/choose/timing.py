@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lab.choose.quantities import EXACT, FLOATING, Budget
+from lab.choose.quantities import Budget
 from lab.devices import predict
 from lab.devices.report import FAMILIES_WITH_POWER_MODES
+from lab.precisions import EXACT, FLOATING
 
 WEAK = ("D", "E", "F")  # grades: in doubt, published by others, estimated
 ESTIMATED = "F"

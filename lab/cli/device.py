@@ -23,14 +23,13 @@ from lab.cli.frame import (
     would,
 )
 from lab.cli.text import table_text
+from lab.precisions import TARGETS
 
 if TYPE_CHECKING:
     from lab.config import DiTConfig
     from lab.devices.incoming import Arrival
     from lab.devices.predict import Card
     from lab.results import Run, Store
-
-TARGETS = ("cpu", "jetson", "rpi")  # of lab.pack, which needs torch; a test holds them equal
 
 
 def add_pack(commands: Any) -> None:

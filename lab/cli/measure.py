@@ -32,6 +32,7 @@ from lab.cli.frame import (
     would,
 )
 from lab.cli.text import table_text
+from lab.precisions import TOLERANCES
 
 if TYPE_CHECKING:
     from lab.results import Run, Store
@@ -243,7 +244,7 @@ def add_export(commands: Any) -> None:
              help="onnxruntime, openvino, packed, or torch-export (a .pt2 to hand on), comma separated "
                   "(default onnxruntime)")  # fmt: skip
     made.add("--precision", type=list_of(str), default=("fp32",),
-             help="fp32, fp16, bf16, int8, int8-static, w4a32, ternary, comma separated; "
+             help=f"{', '.join(TOLERANCES)}, comma separated; "
                   "each runtime takes those it has (default fp32)")  # fmt: skip
     made.add("--force", action="store_true", help="make again what is there for these weights")
     dry_run_option(made)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lab import precisions
 from lab.results import Run
 
 if TYPE_CHECKING:
@@ -24,13 +25,7 @@ if TYPE_CHECKING:
     from lab.walk import Walk
 
 AUTO = "fastest"
-# Every runtime with its precisions, the reference first; lab.runtimes has them too, but needs torch. A test holds them
-# equal.
-FORMS = {
-    "eager": ("fp32", "bf16"), "compiled": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "fp16", "int8", "int8-static", "w4a32"), "openvino": ("fp32", "bf16", "int8"),
-    "packed": ("ternary",),
-}  # fmt: skip
+FORMS = {name: known for name, known in precisions.FORMS.items() if name != "torch-export"}  # that one only exports
 LOOK = {"iters": 5, "seconds": 1.0, "warmup_iters": 5, "warmup_s": 0.2, "warmup_cap_s": 1.0}  # enough for a look
 BATCHES = (1, 16, 64)  # for which a fastest runtime is looked for; others take that of the nearest
 FAULTS = (RuntimeError, ValueError, LookupError, MemoryError, OSError)  # that drawing may end in, for `sentence`

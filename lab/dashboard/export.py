@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import streamlit as st
 
-from lab import choose, jobs
+from lab import choose, jobs, precisions
 from lab.choose import number
 from lab.dashboard import frame
 from lab.devices import compare
@@ -24,23 +24,11 @@ ORDER = 60
 ICON = ":material/deployed_code:"
 URL = "/export"
 
-# Of lab.runtimes, lab.program and lab.pack, which need torch; a test holds them equal.
-FORMS = {
-    "onnxruntime": ("fp32", "fp16", "int8", "int8-static", "w4a32"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "packed": ("ternary",),
-    "torch-export": ("fp32",),
-}
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # to OpenVINO, whose files of fp32 and bf16 are the same
+# Eager and compiled torch have no files.
+FORMS = {name: known for name, known in precisions.FORMS.items() if name not in ("eager", "compiled")}
 TARGETS = {
     "jetson": "NVIDIA Jetson, by trtexec or torch", "rpi": "Raspberry Pi, by onnxruntime",
     "cpu": "any computer, by onnxruntime or torch",
-}  # fmt: skip
-SAID = {
-    "fp32": "float32", "fp16": "float16 inside the file, casts at both ends", "bf16": "computed in bfloat16",
-    "int8": "8-bit weights and activations but for what GELU gives",
-    "int8-static": "the same, ranges of activations fixed beforehand",
-    "w4a32": "4-bit weights, computed in float32", "ternary": "weights of three values, four to a byte",
 }  # fmt: skip
 GREY_LEVELS = 127.5  # of a distance in [-1, 1]
 
@@ -207,7 +195,7 @@ def python_code(runtime: str, precision: str, shape: tuple[int, int, int], class
                         'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
                         f"(image,) = session.run(None, {inputs})"),
         "openvino": ("import openvino",
-                     f'settings = {{"INFERENCE_PRECISION_HINT": "{HINTS.get(precision)}"}}\n'
+                     f'settings = {{"INFERENCE_PRECISION_HINT": "{precisions.HINTS.get(precision)}"}}\n'
                      'network = openvino.Core().compile_model("model.xml", "CPU", settings)',
                      f'image = network({inputs})["image"]'),
     }  # fmt: skip
@@ -232,9 +220,9 @@ def usage(run: Run, runtime: str, precision: str, shape: tuple[int, int, int], c
         return
     st.code(python_code(runtime, precision, shape, classes), language="python", wrap_lines=True)
     if runtime == "openvino":
-        sizes = f"z[1,{','.join(map(str, shape))}]" + ",y[1]" * classes
+        sizes, hint = f"z[1,{','.join(map(str, shape))}]" + ",y[1]" * classes, precisions.HINTS[precision]
         st.markdown("Timed by OpenVINO's own tool:")
-        st.code(f"benchmark_app -m model.xml -d CPU -hint latency -nstreams 1 -infer_precision {HINTS[precision]} "
+        st.code(f"benchmark_app -m model.xml -d CPU -hint latency -nstreams 1 -infer_precision {hint} "
                 f'-shape "{sizes}"', language="bash", wrap_lines=True)  # fmt: skip
     else:
         st.caption("A file for ONNX Runtime may hold operators that it alone has. For TensorRT take the files of the "
@@ -316,7 +304,7 @@ run = Run(view.store.root / "runs" / names[name])
 shape, classes = shape_of(run)
 
 st.subheader(f"{frame.plain(name)} for {runtime}, {precision}", anchor=False)
-st.caption(f"{SAID[precision].capitalize()}.")
+st.caption(f"{precisions.PRECISIONS[precision].said.capitalize()}.")
 folder = run.path.resolve() / "export" / f"{runtime}-{precision}"
 artefact = run.artefacts().get((runtime, precision))
 there = artefact is not None and all((folder / file).exists() for file in artefact["files"])

@@ -313,7 +313,7 @@ def conditions_controls(view: View) -> None:
     """Controls for the conditions under which latencies are compared."""
     options = _timing_options(view)
     help = {"runtime": "fastest: each student with the runtime it is fastest on",
-            "precision": "float: the fastest of fp32, tf32, fp16, bf16, ternary; any: coarser ones too, such as int8. "
+            "precision": f"float: the fastest of {', '.join(choose.FLOATING)}; any: coarser ones too, such as int8. "
                          "What the images lose stands beside the answer",
             "percentile": "p50 is the median, p99 the slow end",
             "scope": "core: the network alone; e2e: from noise to an image"}  # fmt: skip

@@ -25,17 +25,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab import precisions
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
 from lab.devices.report import LARGEST, SCHEMA
 from lab.results import Run, now, read_json, write_json
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
-# Bytes of a weight, bytes of an activation, and what products with weights are computed in.
-PRECISIONS = {
-    "fp32": (4, 4, "fp32"), "tf32": (4, 4, "tf32"), "fp16": (2, 2, "fp16"), "bf16": (2, 2, "bf16"),
-    "int8": (1, 4, "int8"), "int8-static": (1, 4, "int8"), "w4a32": (0.5, 4, "int8"),
-}  # fmt: skip
+PRECISIONS = {name: row.work for name, row in precisions.PRECISIONS.items() if row.work}
 FLOATS = {"int8": "fp32"}  # what the products without weights are computed in
 PER_BLOCK, FINAL = 6, 2  # rows of the table of conditions, as in lab/deploy.py
 LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that

@@ -10,8 +10,9 @@ from torch import Tensor
 from lab import compiler
 from lab.config import NetConfig, RoutedConfig
 from lab.diffusion import SOLVER
+from lab.precisions import FORMS
 from lab.results import Run
-from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
+from lab.runtimes.base import TorchSession, check_precision
 
 
 class CompiledSession(TorchSession):
@@ -39,7 +40,7 @@ class CompiledSession(TorchSession):
 
 class Compiled:
     name = "compiled"
-    precisions = tuple(PRECISIONS)
+    precisions = FORMS[name]
     exports = False
 
     def missing(self) -> str | None:

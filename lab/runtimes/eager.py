@@ -7,8 +7,9 @@ from pathlib import Path
 from lab.config import NetConfig
 from lab.diffusion import SOLVER
 from lab.models.blocks.dynamic import fast
+from lab.precisions import FORMS
 from lab.results import Run
-from lab.runtimes.base import PRECISIONS, TorchSession, check_precision
+from lab.runtimes.base import TorchSession, check_precision
 
 
 class EagerSession(TorchSession):
@@ -19,7 +20,7 @@ class EagerSession(TorchSession):
 
 class Eager:
     name = "eager"
-    precisions = tuple(PRECISIONS)
+    precisions = FORMS[name]
     exports = False
 
     def missing(self) -> str | None:

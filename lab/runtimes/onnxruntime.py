@@ -14,6 +14,7 @@ from lab import artefacts, export, int8
 from lab.config import JSON, NetConfig, why_not_plain
 from lab.data import ImageSpec
 from lab.diffusion import SOLVER
+from lab.precisions import FORMS
 from lab.results import Run, write_whole
 from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
@@ -78,7 +79,7 @@ class OnnxSession(FileSession):
 
 class OnnxRuntime:
     name = "onnxruntime"
-    precisions = tuple(export.PRECISIONS)
+    precisions = FORMS[name]
     exports = True
     ALONE = f"""
 import numpy, onnxruntime

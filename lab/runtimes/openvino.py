@@ -16,12 +16,11 @@ from lab.config import NetConfig, why_not_plain
 from lab.data import ImageSpec
 from lab.deploy import Deployed
 from lab.diffusion import SOLVER
+from lab.precisions import FORMS, HINTS
 from lab.results import Run
 from lab.runtimes.base import FileSession, Parts, check_precision, in_turns, missing_packages
 
 FILE, WEIGHTS = "model.xml", "model.bin"
-# Said for float32, too: left alone, the CPU plugin takes bfloat16 wherever the processor has it.
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8 stands in the graph; the rest of it is float32
 
 
 @functools.cache
@@ -95,7 +94,7 @@ class OpenVinoSession(FileSession):
 
 class OpenVino:
     name = "openvino"
-    precisions = tuple(HINTS)
+    precisions = FORMS[name]
     exports = True
     ALONE = f"""
 import numpy, openvino

@@ -13,6 +13,7 @@ from lab import artefacts, deploy, export, models, packing
 from lab.config import JSON, NetConfig
 from lab.data import ImageSpec
 from lab.diffusion import SOLVER
+from lab.precisions import FORMS
 from lab.results import Run, write_whole
 from lab.runtimes.base import FileSession, check_precision
 
@@ -56,7 +57,7 @@ class PackedSession(FileSession):
 
 class Packed:
     name = "packed"
-    precisions = ("ternary",)
+    precisions = FORMS[name]
     exports = True
 
     def missing(self) -> str | None:

@@ -22,7 +22,6 @@ from onefile import runner
 
 from lab import cost, pack
 from lab.cli import MISSING, OK, USAGE, main
-from lab.cli.device import TARGETS
 from lab.config import DiTConfig
 from lab.devices import model_torch, report
 from lab.results import Run, Store
@@ -240,10 +239,6 @@ def test_a_run_without_weights_is_missing_data(tmp_path: Path, capsys: pytest.Ca
     (run.path / "student.safetensors").unlink()
     assert main(["pack", run.id, "--target", "cpu", "--results", str(tmp_path / "results")]) == MISSING
     assert "has no finished network" in capsys.readouterr().err
-
-
-def test_the_command_and_the_library_know_the_same_targets() -> None:
-    assert sorted(TARGETS) == sorted(pack.TARGETS)
 
 
 # --- its runner ---
