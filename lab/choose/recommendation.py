@@ -38,6 +38,11 @@ class Recommendation:
     everyone: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of `with_latency`; not part of the JSON
 
     @property
+    def teachers(self) -> pd.DataFrame:
+        """The row of `everyone` that is the teacher's; none where it is not measured alike."""
+        return self.everyone[self.everyone["run"] == (self.teacher or {}).get("run")]
+
+    @property
     def text(self) -> str:
         """The whole answer as plain lines."""
         sizes = SIZES_SAID if self.pick and size_as_trained(self.pick, "params_m") is not None else ""

@@ -11,6 +11,7 @@ from lab.cli.frame import (
     MISSING,
     OK,
     Answer,
+    Parser,
     Usage,
     as_usage,
     command,
@@ -24,7 +25,7 @@ from lab.cli.frame import (
 from lab.cli.text import RUN_COLUMNS, table_text
 
 if TYPE_CHECKING:
-    from lab.choose import Budget
+    from lab.choose import Budget, Recommendation
     from lab.results import Store
 
 
@@ -135,6 +136,11 @@ def add_choose(commands: Any) -> None:
         "choose --params-m 0.35 --latency-ms 1",
         "choose --latency-ms 2 --batch 16 --percentile p90 --json",
     )
+    budget_options(made)
+
+
+def budget_options(made: Parser) -> None:
+    """An option for each field of a budget; `answer_of` reads them."""
     for name, (kind, about) in BUDGET_OPTIONS.items():
         made.add(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
     made.add("--weak", action="store_true", default=None,
@@ -142,15 +148,20 @@ def add_choose(commands: Any) -> None:
     made.add("--estimated", action="store_true", default=None, help="also use estimates, where there is no timing")
 
 
-def choose(args: argparse.Namespace) -> Answer:
-    """The same answer as the page; 1 if nothing fits, 3 if nothing is measured."""
+def answer_of(args: argparse.Namespace, store: Store) -> Recommendation:
+    """What to ship within the budget that is asked for; one that can't be meant is a usage error."""
     from lab.choose import Budget, recommend
 
-    store = open_store(args)
-    names = [*BUDGET_OPTIONS, "weak", "estimated"]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in [*BUDGET_OPTIONS, "weak", "estimated"]}
     with as_usage():
-        found = recommend(store.table(), store.reports(), Budget(**given))
+        budget = Budget(**{name: value for name, value in given.items() if value is not None})
+        return recommend(store.table(), store.reports(), budget)
+
+
+def choose(args: argparse.Namespace) -> Answer:
+    """The same answer as the page; 1 if nothing fits, 3 if nothing is measured."""
+    store = open_store(args)
+    found = answer_of(args, store)
     code = OK if found.pick else FAILED if found.best else MISSING
     text = found.text
     if len(found.marginal):

@@ -231,26 +231,15 @@ def follow(start: Budget) -> None:
 
 def chart(answer: Recommendation) -> None:
     """Quality against latency, or against parameters where nothing is timed."""
-    rows, metric = answer.candidates, answer.budget.metric
-    x, base = choose.against(rows), frame.baseline(answer.everyone)
-    if base is not None:
-        rows = rows.assign(beside=choose.beside(rows, base, [metric, *COSTS]))
-    drawn = figures.tradeoff(
-        rows, x, metric, teacher=teachers(answer), limits=answer.budget.limits, log_x=True,
-        pick=(answer.pick or {}).get("run"), runner_up=(answer.runner_up or {}).get("run"),
-        knee=(answer.knee or {}).get("run"), baseline=(base or {}).get("run"),
-        methods=measured.loc[measured["role"] == "student", "method"].unique(),
-    )  # fmt: skip
+    rows, methods = answer.candidates, measured.loc[measured["role"] == "student", "method"].unique()
+    drawn = figures.recommended(answer, baseline=frame.baseline(answer.everyone), methods=methods)
     st.plotly_chart(
         drawn.update_layout(height=CHART_PX),
         key="choose_chart",
         config={"displaylogo": False},
-        alt=f"{METRICS[metric].title} against {COSTS[x].title.lower()} of {len(rows)} students",
+        alt=f"{METRICS[answer.budget.metric].title} against {COSTS[choose.against(rows)].title.lower()} of {len(rows)} "
+        "students",
     )
-
-
-def teachers(answer: Recommendation) -> pd.DataFrame:
-    return answer.everyone[answer.everyone["run"] == (answer.teacher or {}).get("run")]
 
 
 view = frame.view()
@@ -294,7 +283,7 @@ with st.expander("What it loses, how sure that is, where it comes from", icon=":
     if answer.pick:
         details(answer)
     st.caption(choose.SIZES_SAID)
-    rows = pd.concat([answer.candidates, teachers(answer)])
+    rows = pd.concat([answer.candidates, answer.teachers])
     st.caption(frame.plain(figures.conditions(rows, answer.left_out, answer.budget.metric)))
     if answer.pick:
         timing = choose.timing_said(answer.pick)

@@ -6,7 +6,7 @@ One file a subject; `from lab import figures` has all that pages and notebooks d
 from lab.figures.curves import CURVE_POINTS, curve, learning_curves, lttb, terms
 from lab.figures.design import budgets, heads, iso, over_seeds
 from lab.figures.factors import factors, verdicts
-from lab.figures.fronts import projections, tradeoff, tradeoff_3d
+from lab.figures.fronts import projections, recommended, tradeoff, tradeoff_3d
 from lab.figures.limits import draw_limits
 from lab.figures.look import GREY, MOST_NAMES
 from lab.figures.recipes import config_difference
@@ -31,7 +31,7 @@ __all__ = [
     "CURVE_POINTS", "DOUBTFUL", "ECDF_POINTS", "EMPTY", "GREY", "MOST_NAMES", "MOST_PARTED", "MOST_TIMINGS",
     "axis_title", "beside_twins", "budgets", "caption", "conditions", "config_difference", "curve", "difference",
     "draw_limits", "ecdf", "factors", "heads", "hover", "iso", "latencies", "learning_curves", "lttb",
-    "method_names", "over_seeds", "over_time", "parts", "plain_twins", "precisions", "projections", "residuals",
-    "side_by_side", "size_and_time", "stages", "states", "terms", "timing_labels", "tradeoff", "tradeoff_3d",
-    "verdicts",
+    "method_names", "over_seeds", "over_time", "parts", "plain_twins", "precisions", "projections", "recommended",
+    "residuals", "side_by_side", "size_and_time", "stages", "states", "terms", "timing_labels", "tradeoff",
+    "tradeoff_3d", "verdicts",
 ]  # fmt: skip

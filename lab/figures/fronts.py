@@ -106,6 +106,21 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     return figure.update_layout(template=TEMPLATE, height=480)
 
 
+def recommended(answer: choose.Recommendation, *, baseline: Mapping[str, object] | None = None,
+                methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
+    """Quality against latency, or against parameters where nothing is timed, with all that an answer says marked.
+
+    `baseline` is a row of `answer.everyone`, which hover boxes compare with; `methods` as of `tradeoff`.
+    """
+    rows, metric = answer.candidates, answer.budget.metric
+    if baseline is not None:
+        rows = rows.assign(beside=choose.beside(rows, baseline, [metric, *choose.COSTS]))
+    marked = {"pick": answer.pick, "runner_up": answer.runner_up, "knee": answer.knee, "baseline": baseline}
+    return tradeoff(rows, choose.against(rows), metric, teacher=answer.teachers, limits=answer.budget.limits,
+                    log_x=True, methods=methods,
+                    **{what: (row or {}).get("run") for what, row in marked.items()})  # fmt: skip
+
+
 def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None = None, log: Sequence[str] = (),
                 methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
     """Three quantities at once; `log` names those with a logarithmic axis. Raises ValueError as `tradeoff`.
