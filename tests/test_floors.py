@@ -19,8 +19,8 @@ FLOORS: dict[int, list[str]] = {
     2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights", "lab.packing"],
     1: ["lab.data", "lab.diffusion", "lab.ddpm", "lab.features", "lab.models", "lab.perceptual"],
     0: ["lab.config", "lab.schema", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.arms",
-        "lab.catalogue", "lab.claims", "lab.figures", "lab.sheets", "lab.jobs", "lab.locks", "lab.compiler",
-        "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
+        "lab.catalogue", "lab.claims", "lab.figures", "lab.report", "lab.sheets", "lab.jobs", "lab.locks",
+        "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
         "lab.devices.compare", "lab.devices.bundle", "lab.pack_readme", "lab.precisions"],
 }  # fmt: skip
 FLOOR_0 = [

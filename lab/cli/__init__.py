@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.cli import device, distill, judge, look, machine, measure, split, sweep
+from lab.cli import device, distill, judge, look, machine, measure, report, split, sweep
 from lab.cli.frame import FAILED, MISSING, OK, USAGE, Parser, Usage
 from lab.cli.text import plain
 
@@ -41,6 +41,7 @@ COMMANDS = (
     look.add_ls,
     measure.add_verify,
     look.add_choose,
+    report.add_report,
     judge.add_claims,
     judge.add_verdicts,
 )
