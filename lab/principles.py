@@ -409,18 +409,6 @@ def _optimum_said(params: float, aspect: float, low: float, high: float, ends: t
     return said + f"; not bracketed: {tried}, and {why}."
 
 
-def iso_curves(fit: Fit, sizes: Sequence[float], points: int = 41) -> pd.DataFrame:
-    """Iso-parameter curves over the aspects that were tried: params, aspect, depth, width (both by P = 18 L D^2), and
-    what `predicted` gives for the heads of most shapes.
-    """
-    ends = np.log([_aspect(fit.rows).min(), _aspect(fit.rows).max()])
-    grid = pd.DataFrame([(p, a) for p in sizes for a in np.exp(np.linspace(*ends, points))],
-                        columns=["params", "aspect"])  # fmt: skip
-    width = (grid["params"] / (18 * grid["aspect"])) ** (1 / 3)
-    grid = grid.assign(depth=grid["aspect"] * width, width=width, heads=fit.heads)
-    return grid.join(predicted(fit, grid))
-
-
 # --- a shape to try next ------------------------------------------------------------------------
 
 

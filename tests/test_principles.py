@@ -19,7 +19,6 @@ from lab.principles import (
     at_images,
     effects,
     fit,
-    iso_curves,
     leave_one_out,
     most_images,
     optimum,
@@ -216,13 +215,6 @@ def test_fiellers_interval_holds_the_optimum_about_as_often_as_it_says():
         found = optimum(fit(rows), 1e5)
         held.append(found.low <= at <= found.high)
     assert 0.90 <= np.mean(held) <= 0.99
-
-
-def test_curves_have_their_size_everywhere_and_intervals_around_their_value(rng: np.random.Generator):
-    curves = iso_curves(fit(study(rng)), [1e5, 1e6], points=11)
-    assert len(curves) == 22 and np.allclose(18 * curves["depth"] * curves["width"] ** 2, curves["params"])
-    ordered = curves[["low", "mean_low", "value", "mean_high", "high"]].to_numpy()
-    assert (np.diff(ordered) > 0).all()
 
 
 def test_a_shape_beyond_those_tried_is_flagged(rng: np.random.Generator):

@@ -379,11 +379,6 @@ def assign(sizes: Sequence[float], memories: Sequence[float], unit: str = "") ->
     return places
 
 
-def makespan(seconds: Sequence[float], places: Sequence[int]) -> float:
-    """How long it takes until every expert has drawn once, those of one device one after the other."""
-    return max(sum(s for s, at in zip(seconds, places) if at == device) for device in {*places})
-
-
 def part_files(net: Routed, spec: ImageSpec) -> list[bytes]:
     """Each expert as an ONNX file: its noise and local labels in, images out."""
     files = []

@@ -156,28 +156,3 @@ def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
             qkv = [ours.pop(f"blocks.{i}.attn1.to_{k}.{part}") for k in "qkv"]
             ours[f"blocks.{i}.attn.qkv.{part}"] = torch.cat(qkv)
     return ours | {"time.frequencies": frequencies(FREQUENCIES - 1)}
-
-
-def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under DiTTransformer2DModel's names; the inverse of `from_diffusers`.
-
-    The outputs agree if the net was trained with diffusers' timestep frequencies, which it can't store.
-    """
-    depth = 1 + max(int(n.split(".")[1]) for n in state if n.startswith("blocks."))
-    theirs: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name == "time.frequencies":
-            continue
-        embedder = next((v + name.removeprefix(k) for k, v in _EMBEDDERS.items() if name.startswith(k)), None)
-        if embedder:
-            for i in range(depth):
-                theirs[f"transformer_blocks.{i}.norm1.emb.{embedder}"] = value
-        elif ".attn.qkv." in name:
-            i, part = name.split(".")[1], name.rsplit(".", 1)[1]
-            for k, piece in zip("qkv", value.chunk(3)):
-                theirs[f"transformer_blocks.{i}.attn1.to_{k}.{part}"] = piece
-        else:
-            for mine, other in _DIFFUSERS.items():
-                name = name.replace(mine, other)
-            theirs[name] = value
-    return theirs

@@ -20,7 +20,6 @@ from lab.methods.class_split import (
     clusters,
     export_parts,
     importance,
-    makespan,
     masked,
     part_files,
     pruned,
@@ -242,7 +241,6 @@ def test_experts_of_other_classes_are_not_joined():
 
 def test_the_largest_expert_goes_where_most_room_is():
     assert assign([3, 5, 2, 2], [8, 6]) == [1, 0, 0, 1]  # 5 to 8, 3 to 6, then 2 to either of 3
-    assert makespan([1.0, 2.0, 4.0], [0, 1, 0]) == 5.0
     with pytest.raises(ValueError, match=r"expert 1 takes 9, the most room that is left is 8, on device 0"):
         assign([3, 9], [8, 6])
 

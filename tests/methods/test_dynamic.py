@@ -14,7 +14,7 @@ from lab.config import DiTConfig, Recipe, Use
 from lab.data import Batch
 from lab.methods import Roles, create, finish
 from lab.methods.dynamic import sort
-from lab.models.blocks.dynamic import FastBlock, fast, share_of_work, width_table
+from lab.models.blocks.dynamic import FastBlock, fast, share_of_work
 from lab.models.taps import Taps
 from lab.results import Store
 from lab.train import Networks, start_state, update
@@ -88,10 +88,9 @@ def test_the_width_goes_by_time_alone_and_without_one_by_class():
     x, t, _ = inputs(DENOISER)
     first, second = (masks_of(net, x, t, torch.full((12,), y)) for y in (0, 10))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    table = width_table(net, t, None)
-    assert torch.equal(table, torch.stack(first[:2], 2)) and len(table.unique(dim=0)) > 1
-    assert len(width_table(undecided(ONE_STEP), None, torch.arange(10)).unique(dim=0)) > 1
-    assert width_table(undecided(SHAPES["unconditional"]), None, None).shape == (1, 2, 2, 4)
+    assert len(torch.stack(first[:2], 2).unique(dim=0)) > 1
+    by_class = masks_of(undecided(ONE_STEP), x[:1].expand(10, -1, -1, -1), None, torch.arange(10))
+    assert len(torch.stack(by_class[:2], 2).unique(dim=0)) > 1
 
 
 def test_in_training_masks_are_drawn_anew_and_reach_the_routers():

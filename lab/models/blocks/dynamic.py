@@ -120,15 +120,6 @@ def share_of_work(config: DiTConfig, heads: Tensor, groups: Tensor, tokens: Tens
     return work.mean(-1) / (attention + mlp)
 
 
-@torch.no_grad()
-def width_table(net: nn.Module, t: Tensor | None, y: Tensor | None) -> Tensor:
-    """Which heads and groups act in every block of a DiT at times (T,), or for classes (T,): (T, L, 2, H)."""
-    given = t if t is not None else y
-    cond = net.condition(t, torch.zeros_like(given).long() if y is None and net.label is not None else y,
-                         1 if given is None else len(given))  # fmt: skip
-    return torch.stack([block.widths(cond) for block in net.blocks], 1)
-
-
 # --- with less to compute -----------------------------------------------------------------------
 
 
