@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from lab import cost
-from lab.config import DiTConfig, UNetConfig, config_to_json
+from lab.config import LARGEST_NET, DiTConfig, UNetConfig, config_to_json
 from lab.devices import predict
 from lab.devices.predict import Card, Measured, Rates
-from lab.devices.report import LARGEST_NET, check, grade
+from lab.devices.report import check, grade
 from lab.results import Store
 
 CARD = Card(name="bench", family="x86_cpu", memory_mb=8000, peak={"fp32": 100.0, "int8": 400.0}, bandwidth=20.0,

@@ -1,0 +1,121 @@
+"""The figures of a report held against the single times that it keeps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+SHORTEST_MS = 1e-6  # of one call: a nanosecond
+MAX_SAMPLES = 4096  # single times of a report; runner.py thins the sessions evenly where there were more
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+SURE = 5  # standard errors of a rank: how far a percentile of all times may lie from that of some of them
+TAIL = 0.05  # of the times at either end: few and far off, so that some of them say little of all
+
+
+def is_checked(timing: Mapping[str, Any]) -> bool:
+    """Whether a report keeps enough single times for its figures to be held against them."""
+    return _kept(timing) != "few"
+
+
+def _kept(timing: Mapping[str, Any]) -> str:
+    """How many of its single times a report keeps: `all`, `many` (as runner.py thins them) or `few`."""
+    kept, calls, sessions = len(timing.get("samples_ns") or ()), timing.get("iters") or 0, timing.get("sessions") or 1
+    if not kept or not calls:
+        return "few"
+    return "all" if kept == calls else "many" if kept >= MAX_SAMPLES // sessions else "few"
+
+
+def contradictions(timing: Mapping[str, Any]) -> Iterator[str]:
+    """Where a report's figures contradict its single times.
+
+    Where it keeps all of them the figures are computed anew, as runner.py does, and must agree but for their rounding.
+    Where it keeps some, a percentile of all must lie within SURE standard errors of its rank among these; all calls may
+    vary more than these do (the slowest are rare) but hardly less than those of them that are neither quick nor slow.
+    """
+    if not (raw := timing.get("samples_ns")):
+        return
+    ms = [t / 1e6 for t in raw]
+    ordered = sorted(ms)
+    if (calls := timing.get("iters")) is not None and calls < len(ms):
+        yield f"timing.samples_ns holds {len(ms)} times, and timing.iters says that {calls} were taken"
+    if not ordered[0] - SHORTEST_MS <= timing["p50"] <= ordered[-1] + SHORTEST_MS:
+        yield (f"timing.p50 of {timing['p50']:g} ms is not among its own times, which are {ordered[0]:g} to "
+               f"{ordered[-1]:g} ms")  # fmt: skip
+    kept = _kept(timing)
+    if kept == "all":
+        yield from _whole_rules(timing, ms, ordered)
+    elif kept == "many":
+        yield from _thinned_rules(timing, ms, ordered)
+
+
+def _whole_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequence[float]) -> Iterator[str]:
+    mean, std = statistics.fmean(ms), statistics.pstdev(ms)
+    found = {name: _percentile(ordered, q) for name, q in PERCENTILES.items()}
+    found |= {"min": ordered[0], "mean": mean, "std": std, "cv": std / mean,
+              "iqr": _percentile(ordered, 0.75) - _percentile(ordered, 0.25)}  # fmt: skip
+    # The runner rounds to nanoseconds, ratios to five digits, and divides what is rounded.
+    rounding = dict.fromkeys(found, SHORTEST_MS) | {"cv": 1e-5 + SHORTEST_MS * (1 + std / mean) / mean}
+    if timing.get("sessions") == 1:  # of several nothing says where one ends
+        found["drift"], rounding["drift"] = _drift(ms), 1e-5
+    for name, value in found.items():
+        said = timing.get(name)
+        if said is not None and abs(said - value) > rounding[name]:
+            unit = "" if name in ("cv", "drift") else " ms"
+            yield f"timing.{name} is {said:g}{unit}, but that of its {len(ms)} times is {value:g}{unit}"
+
+
+def _thinned_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequence[float]) -> Iterator[str]:
+    of = f"of the {len(ms)} times that it keeps"
+    for name, q in PERCENTILES.items():
+        low, high = _between(ordered, q)
+        if (said := timing.get(name)) is not None and not low - SHORTEST_MS <= said <= high + SHORTEST_MS:
+            yield f"timing.{name} is {said:g} ms, but by those {of} it is between {low:g} and {high:g} ms"
+    if (said := timing.get("min")) is not None and said > ordered[0] + SHORTEST_MS:
+        yield f"timing.min is {said:g} ms, but the least {of} is {ordered[0]:g} ms"
+    end = int(TAIL * len(ordered))
+    middle = ordered[end : len(ordered) - end]
+    least = 0.9 * math.sqrt(1 - 2 * TAIL) * statistics.pstdev(middle)
+    for name, bound, unit in [("std", least, " ms"), ("cv", least / statistics.fmean(ms), "")]:
+        # The mean of all may be above that of some, and the ratio below: by no more than std says, which is looked at.
+        if (said := timing.get(name)) is not None and said < bound - SHORTEST_MS:
+            yield (f"timing.{name} is {said:g}{unit}, but {1 - 2 * TAIL:.0%} {of} alone vary by "
+                   f"{bound / 0.9:g}{unit}")  # fmt: skip
+    yield from _drift_rules(timing, ms)
+
+
+def _drift_rules(timing: Mapping[str, Any], ms: Sequence[float]) -> Iterator[str]:
+    said, sessions = timing.get("drift"), timing.get("sessions") or 1
+    each = MAX_SAMPLES // sessions
+    if said is None or each < 3 or len(ms) != sessions * each:  # a shorter session: nothing says where it ends
+        return
+    spans = []
+    for start in range(0, len(ms), each):
+        first, last = (sorted(ms[k : k + each // 3]) for k in (start, start + each - each // 3))
+        (first_low, first_high), (last_low, last_high) = _between(first, 0.5), _between(last, 0.5)
+        spans.append((last_low / first_high - 1, last_high / first_low - 1))
+    # It is that of the session that drifts most, so no other may drift more for sure.
+    least = max(0.0 if low <= 0 <= high else min(abs(low), abs(high)) for low, high in spans)
+    if not any(low - 1e-5 <= said <= high + 1e-5 for low, high in spans) or abs(said) < least - 1e-5:
+        told = " or ".join(f"{low:+.2%} to {high:+.2%}" for low, high in spans)
+        yield f"timing.drift is {said:+.2%}, but by the {len(ms)} times that it keeps it is {told}"
+
+
+def _percentile(ordered: Sequence[float], q: float) -> float:
+    """Linear between the two nearest ranks."""
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def _between(ordered: Sequence[float], q: float) -> tuple[float, float]:
+    """Where a percentile of all calls lies by some of them, drawn evenly: SURE standard errors of its rank around."""
+    apart = SURE * math.sqrt(q * (1 - q) / len(ordered))
+    return _percentile(ordered, max(q - apart, 0.0)), _percentile(ordered, min(q + apart, 1.0))
+
+
+def _drift(ms: Sequence[float]) -> float:
+    """Median of the last third over that of the first, less 1."""
+    third = len(ms) // 3
+    return statistics.median(ms[-third:]) / statistics.median(ms[:third]) - 1 if third else 0.0
