@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lab.config import JSON, DiTConfig, Recipe, Use
+from lab.config import JSON, DiTConfig, Recipe, Use, unknown
 from lab.methods import features
 from lab.methods.base import METHODS, Method, Step
 
@@ -22,7 +22,7 @@ class Assisted(Method):
     """Abstract: learns from an assistant's image and blocks, beside the teacher's image."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
-    added_later: ClassVar[dict[str, JSON]] = {"assistant": None}  # a name for the recipe's guide, where it is kept
+    added_later: ClassVar[dict[str, JSON]] = {"assistant": None, "norm": "token"}  # the first: a name for its guide
 
     assistant: str | None = None  # the run that assists; None = the recipe's guide, or one that is trained first
     depth: int = 12  # blocks of an assistant that is trained first, at least the student's
@@ -32,6 +32,7 @@ class Assisted(Method):
     features: float = 1.0  # weight of its blocks, at the start
     until: float = 1.0  # share of the run after which they have faded out
     rate: float = 0.2  # of the projections' learning rate, over the recipe's
+    norm: str = "token"  # of features: of each token; or place: over the batch at each place, leaving out what is alike
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +43,8 @@ class Assisted(Method):
             raise ValueError("pair and output must not both be 0: nothing would say what the image is to be")
         if not 0 < self.until <= 1:
             raise ValueError(f"until must lie in (0, 1], got {self.until}")
+        if self.norm not in features.NORMS:
+            raise ValueError(unknown(f"norm of {self.name}", self.norm, features.NORMS))
         if not self.rate > 0:
             raise ValueError(f"rate must be above 0, got {self.rate}")
 
@@ -52,6 +55,8 @@ class Assisted(Method):
         if recipe.guide and self.assistant not in (None, recipe.guide):
             return (f"guide is {recipe.guide} and {self.name}.assistant {self.assistant}: they are one; "
                     "leave one out")  # fmt: skip
+        if self.norm == "place" and self.features and recipe.batch < 2:
+            return f"norm place of {self.name} compares the images of a batch, and batch is {recipe.batch}"
         return None
 
     def plan(self, recipe: Recipe) -> list[Recipe]:

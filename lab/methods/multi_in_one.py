@@ -92,7 +92,7 @@ class MultiInOne(Assisted):
             self._groups = features.groups(mine.depth, theirs.depth)
             trained = self.mix == "trained" and self.variant == "agg"
             self.own["groups"] = Groups(self._groups, mine.width, theirs.width, every=self.variant == "all",
-                                        mixed=self.variant == "agg", trained=trained)  # fmt: skip
+                                        mixed=self.variant == "agg", trained=trained, norm=self.norm)  # fmt: skip
         for module in self.own.values():
             module.lr_scale = self.rate
         return student
@@ -173,8 +173,10 @@ class Groups(nn.Module):
     `every`: one projection for each block of a group; `mixed`: one for their mean, whose weights may be `trained`.
     """
 
-    def __init__(self, groups: list[range], mine: int, theirs: int, *, every: bool, mixed: bool, trained: bool) -> None:
+    def __init__(self, groups: list[range], mine: int, theirs: int, *, every: bool, mixed: bool, trained: bool,
+                 norm: str = "token") -> None:  # fmt: skip
         super().__init__()
+        self.norm = norm
         self.projections = nn.ModuleList(Projections(len(group) if every else 1, mine, theirs) for group in groups)
         self.mixed, self.trained = mixed, trained
         sizes = [len(group) for group in groups] if mixed else []
@@ -184,8 +186,7 @@ class Groups(nn.Module):
         """Tensors (B, N, D_S) of the blocks, and for each those (B, N, D_T) to match -> scalar."""
         terms = []
         for block, (project, x, targets) in enumerate(zip(self.projections, mine, theirs)):
-            u = features.norm(project(x))  # (B, N, K, D_T)
-            v = features.norm(torch.stack(targets, 2).detach())
+            u, v = features.matched(project(x), torch.stack(targets, 2), self.norm)  # (B, N, K, D_T)
             if self.mixed:
                 v = (self.scores[block].softmax(0)[:, None] * v).sum(2, keepdim=True)
             terms.append((u - v).square().mean())

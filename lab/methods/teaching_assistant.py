@@ -50,5 +50,5 @@ class TeachingAssistant(Assisted):
         if weight := self.weight(step.progress):
             pairs = [(project(step.taps[f"block{mine}"]), step.guide_taps[f"block{theirs}"])
                      for mine, (project, theirs) in enumerate(zip(self.own["projections"], self._map))]  # fmt: skip
-            terms["features"] = weight * features.stacked([features.gap(s, t) for s, t in pairs])
+            terms["features"] = weight * features.stacked([features.gap(s, t, self.norm) for s, t in pairs])
         return terms

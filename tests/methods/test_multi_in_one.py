@@ -69,11 +69,13 @@ def test_groups_are_a_partition_of_the_guide_s_blocks():
         assert all(len(group) >= guide // student for group in groups)
 
 
+@pytest.mark.parametrize("by", features.NORMS)
 @pytest.mark.parametrize("variant", ["all", "agg"])
-def test_at_equal_depth_it_is_the_teaching_assistant_exactly(variant):
+def test_at_equal_depth_it_is_the_teaching_assistant_exactly(variant, by):
     guide = dataclasses.replace(DEEP, depth=TINY_DIT.depth)
-    found = values(networks(guide, variant=variant, entropy=0.0), 0.25)
-    assert found == values(networks(guide, "teaching_assistant"), 0.25) and set(found) == {"l1", "output", "features"}
+    found = values(networks(guide, variant=variant, entropy=0.0, norm=by), 0.25)
+    expected = values(networks(guide, "teaching_assistant", norm=by), 0.25)
+    assert found == pytest.approx(expected, rel=1e-6) and set(found) == {"l1", "output", "features"}
 
 
 def test_every_block_of_a_group_is_matched_by_a_projection_of_its_own():

@@ -72,6 +72,22 @@ def test_the_terms_are_those_of_the_formula():
     )
 
 
+def test_features_by_place_compare_what_tells_images_apart():
+    """By numpy; and what all images share, or a channel's scale, makes no difference."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 5, 3), torch.randn(6, 5, 4)
+    normed = (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+    v = (normed - normed.mean(0)).double().numpy()
+    v = v / np.sqrt((v**2).mean((0, 1)) + 1e-6)
+    mine, theirs = features.matched(x, y, "place")
+    np.testing.assert_allclose(theirs.numpy(), v, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine, x - x.mean(0))
+    torch.testing.assert_close(features.matched(x + torch.randn(5, 3), 3 * y, "place")[0], mine)
+    torch.testing.assert_close(features.matched(x, 3 * y, "place")[1], theirs, rtol=1e-4, atol=1e-5)
+    alike = features.matched(x, y[:1].expand(6, 5, 4), "place")[1]
+    assert alike.abs().max() < 1e-2  # nothing to learn of features that are the same for all images
+
+
 def test_features_fade_to_nothing_and_weights_of_zero_leave_their_terms_out():
     nets = networks(filled(models.build(DEEP)), filled(models.build(TINY_DIT)), until=0.5)
     assert "teaching_assistant/features" in losses(nets, 0.49) and "teaching_assistant/features" not in losses(
