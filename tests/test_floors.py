@@ -121,7 +121,7 @@ def test_an_import_between_two_methods_is_found():
 def test_pages_import_floor_0_at_their_head():
     """A page that needs torch imports it inside the cached function that uses it."""
     wrong = []
-    for path in [ROOT / "app.py", *sorted((ROOT / "lab" / "dashboard").glob("*.py"))]:
+    for path in [ROOT / "app.py", *sorted((ROOT / "lab" / "dashboard").rglob("*.py"))]:
         body = ast.parse(path.read_text()).body
         head = ast.Module([node for node in body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
         wrong += [f"{shown(module(path))} imports {shown(o)}" for o in imports(head)

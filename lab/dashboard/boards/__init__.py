@@ -1,0 +1,1 @@
+"""What the page Devices shows, one view a file."""
