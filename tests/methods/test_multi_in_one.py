@@ -205,6 +205,7 @@ def test_a_path_is_kept_with_the_pairs_and_ends_at_the_image_and_its_run_goes_on
 @pytest.mark.parametrize(("options", "part"), [
     ({"variant": "al"}, "variant of multi_in_one 'al'; did you mean 'all'"), ({"mix": "even"}, "mix of multi_in_one"),
     ({"entropy": -1.0}, "entropy must not be negative"), ({"levels": -1}, "levels must not be negative"),
+    ({"norm": "batch"}, "norm of multi_in_one 'batch'"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):
