@@ -25,7 +25,7 @@ from lab.results import ID, Run, Store
 from lab.sweep import Entry, is_done
 
 RETRIES = 3  # of a task whose node has died
-LEFT_BEHIND = ("lock", "process.log", "export")  # of a run folder that travels
+LEFT_BEHIND = ("lock", "process.log", "process.pid", "export")  # of a run folder that travels
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ results/runs/<id>/   recipe.json  status.json  env.json  log.jsonl  student.safe
                      at-<images>.safetensors  notes.json            while it trains: state.pt  lock
 results/teachers.json            alias -> run id
 results/pairs/<id>/              pairs.json and shards (the shards stay out of git)
+results/sweeps/<name>.json       what a sweep was asked for, and its runs
 results/devices/<report>.json    every timing, made here or on a board
 results/devices/blocks/*.json    where a student's time goes, part by part, beside what the machine allows
 
@@ -68,7 +69,8 @@ TABLE = {
 # What a row of `Store.table()` is made of, beside the recipe; and the other JSON files of a run.
 _ROW_FILES = ("status", "notes", "cost", "student", "metrics")
 _MORE_FILES = ("env", "neighbours")
-_KINDS = {"teachers.json": "teachers", "pairs/*/pairs.json": "pairs", "devices/blocks/*.json": "blocks"}
+_KINDS = {"teachers.json": "teachers", "pairs/*/pairs.json": "pairs", "devices/blocks/*.json": "blocks",
+          "sweeps/*.json": "sweep"}  # fmt: skip
 _KEPT_ROWS = 2**15  # of runs, and of reports: a few KB each
 # Of artefact.json: how far the images of a file are from those of the network that it was made of, and by what.
 _DISTANCES = ("images", "max_abs", "mean_abs", "perceptual", "perceptual_by")
@@ -478,6 +480,11 @@ class Store:
         self.check_alias(alias)
         path = self.root / "teachers.json"
         write_json(path, read_to_change(path, "teachers") | {alias: self.get(run_id).id})
+
+    def sweeps(self) -> dict[Path, dict[str, JSON]]:
+        """Every file of a sweep that holds, and what it says."""
+        found = {path: look(path, "sweep")[0] for path in sorted((self.root / "sweeps").glob("*.json"))}
+        return {path: plain for path, plain in found.items() if plain}
 
     # --- tables ---
 

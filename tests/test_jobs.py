@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lab import jobs
 from lab.config import Recipe
 from lab.results import Run, Store, write_json
 
+PYTHON = sys.executable  # which some tests put another program in the place of
 HOLD = """
 import fcntl, sys, time
 lock = open(sys.argv[1], "a+")
@@ -117,7 +119,7 @@ def test_a_started_run_is_its_own_process_and_writes_where_the_run_lies(
     status(run, "stopped", 0)
     pid = jobs.start(run)
     deadline = time.time() + 10
-    while jobs.alive(pid) and time.time() < deadline:
+    while jobs.at_work(run.path / "process.log") == pid and time.time() < deadline:
         time.sleep(0.01)
     assert jobs.last_words(run) == f"{tmp_path.resolve()} -m lab run {run.path.resolve() / 'recipe.json'}"
 
@@ -137,8 +139,58 @@ def test_a_killed_run_is_started_again_at_once(run: Run, monkeypatch: pytest.Mon
     assert asked == [["run", str(run.path.resolve() / "recipe.json")]]
 
 
-def test_a_pid_that_was_never_started_here_is_not_alive():
-    assert not jobs.alive(os.getpid())
+@pytest.fixture
+def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What is started does nothing for a minute."""
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(jobs, "_children", started := {})
+    yield
+    for child in started.values():
+        child.kill()
+        child.wait()
+
+
+def test_a_process_that_still_loads_is_found_by_another_server_and_not_started_twice(
+    run: Run, sleeper: None, monkeypatch: pytest.MonkeyPatch
+):
+    status(run, "stopped", 4242)
+    pid, (child,) = jobs.start(run), jobs._children.values()
+    monkeypatch.setattr(jobs, "_children", {})  # a server that began later
+    assert jobs.at_work(run.path / "process.log") == jobs.process_of(run) == pid
+    with pytest.raises(ValueError, match=f"is the work of process {pid}"):
+        jobs.start(run)
+    assert jobs.stop(run) == pid and child.wait(10) == -15
+    assert jobs.process_of(run) is None
+
+
+def test_a_process_that_has_said_how_it_ended_works_no_more(run: Run, sleeper: None):
+    status(run, "stopped", 0)
+    pid = jobs.start(run)
+    assert jobs.process_of(run) == pid
+    status(run, "stopped", pid)
+    assert jobs.process_of(run) is None
+
+
+def test_a_sweep_is_found_by_its_log_and_then_by_its_lock(sleeper: None, tmp_path: Path):
+    record = tmp_path / "sweeps" / "some.json"
+    pid = jobs.start_sweep(record, 2)
+    assert jobs.process_of_sweep(record) == pid
+    with pytest.raises(ValueError, match=f"sweep some is the work of process {pid}"):
+        jobs.start_sweep(record, 2)
+    record.with_suffix(".lock").write_text(str(pid))  # it has let go of it
+    assert jobs.process_of_sweep(record) is None
+    holder = subprocess.Popen([PYTHON, "-c", HOLD, str(record.with_suffix(".lock"))],
+                              stdout=subprocess.PIPE)  # fmt: skip
+    try:
+        holder.stdout.readline()
+        record.with_suffix(".lock").write_text(str(holder.pid))
+        assert jobs.stop_sweep(record) == holder.pid and holder.wait(10) == -15
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_last_words_show_a_progress_bar_s_last_state(run: Run):
@@ -176,7 +228,7 @@ def test_the_command_of_samples_names_the_file_that_is_looked_for(run: Run):
 
 def ended(log: Path) -> None:
     until = time.monotonic() + 240
-    while jobs.working(log):
+    while jobs.at_work(log):
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -191,7 +243,7 @@ def test_a_command_works_on_the_given_folder_and_says_when_it_is_done(tmp_path: 
 
 def test_what_a_command_failed_by_is_its_last_line(tmp_path: Path):
     log = tmp_path / "export.log"
-    assert jobs.failed(log) is None and not jobs.working(log)
+    assert jobs.failed(log) is None and jobs.at_work(log) is None
     jobs.begin(["choose", "--precision", "int9"], log, tmp_path)
     ended(log)
     assert "unknown precision 'int9'" in jobs.failed(log)

@@ -24,11 +24,11 @@ from typing import Any
 import pytest
 from conftest import TINY_DIT, TINY_STUDENT
 
-from lab import cost, experiment, sweep
+from lab import cost, experiment, locks, sweep
 from lab.cli import FAILED, OK, main
 from lab.cluster import OnRay, Orders, Sent, on_node, pack, unpack
 from lab.config import Recipe, Use
-from lab.results import Run, Store
+from lab.results import Busy, Run, Store
 from lab.sweep import Entry, Space, iso
 
 ROOT = Path(__file__).parent.parent
@@ -227,6 +227,30 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_sweep_goes_on(store: S
     place = InProcess(store)
     assert sweep.carry_out(of_list(*recipes), store, place) and len(place.did) == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_record_of_a_sweep_is_a_sweep_that_goes_on(store: Store):
+    recipes = [BASE.with_(seed=seed) for seed in range(2)]
+    sweep.carry_out(of_list(recipes[0]), store, InProcess(store))
+    found = of_list(*recipes)
+    found.write(store)
+    again = sweep.read((store.root / "sweeps" / "some.json").read_text(), "some")
+    assert again.asked == found.asked
+    place = InProcess(store)
+    assert sweep.carry_out(again, store, place) and len(place.did) == 1
+
+
+def test_a_sweep_is_done_by_one_process_at_a_time(store: Store):
+    found, place = of_list(BASE), InProcess(store)
+    lock = store.root / "sweeps" / "some.lock"
+    lock.parent.mkdir(parents=True)
+    with open(lock, "w") as held:
+        locks.take(held)
+        print(4242, end="", file=held, flush=True)
+        with pytest.raises(Busy, match="sweep some is the work of process 4242"):
+            sweep.carry_out(found, store, place)
+    assert not place.did and sweep.carry_out(found, store, place)
+    assert lock.read_text() == str(os.getpid())
 
 
 def test_a_search_looks_at_three_things_and_goes_on_from_its_file(store: Store, monkeypatch: pytest.MonkeyPatch):

@@ -39,7 +39,7 @@ GREY_LEVELS = 127.5  # of a distance in [-1, 1]
 @st.fragment(run_every="1s")
 def wait(log: Path, doing: str) -> None:
     """Until the command of this log has ended; then the page is drawn anew."""
-    if not jobs.working(log):
+    if not jobs.at_work(log):
         st.rerun(scope="app")
     st.status(f"{doing} It goes on if this page is closed.", state="running")
 
@@ -50,7 +50,7 @@ def begin(words: list[str], log: Path) -> None:
 
 def make(label: str, words: list[str], log: Path, doing: str, *, first: bool) -> None:
     """A button for a command, or the command while it is at work; what went wrong stands below."""
-    if jobs.working(log):
+    if jobs.at_work(log):
         wait(log, doing)
         return
     kind, icon = ("primary", ":material/build:") if first else ("secondary", ":material/refresh:")
@@ -242,7 +242,7 @@ def device_pack(run: Run, shape: tuple[int, int, int], classes: bool) -> None:
     words = ["pack", run.id, "--target", target, "--out", str(path)]
     make("Make it again" if path.exists() else "Make the pack", words, path.with_suffix(".log"), "Packing.",
          first=not path.exists())  # fmt: skip
-    if path.exists() and not jobs.working(path.with_suffix(".log")):
+    if path.exists() and not jobs.at_work(path.with_suffix(".log")):
         label = f"Download the pack ({path.stat().st_size / 1e6:.2f} MB)"
         st.download_button(label, path.read_bytes, path.name, "application/zip", on_click="ignore",
                            icon=":material/download:", key="get_pack")  # fmt: skip

@@ -44,7 +44,7 @@ PROVENANCE = (
 EVERY = "every method"  # of the filter by method
 NO_BASELINE = "none"
 MOST_FAULTS = 5  # files that are named on a page
-JUDGED = ("runs", "pairs", "devices", "devices/blocks", "devices/cards")  # folders whose files are held to the schema
+JUDGED = ("runs", "pairs", "sweeps", "devices", "devices/blocks", "devices/cards")  # held to the schema
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
 

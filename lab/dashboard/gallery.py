@@ -330,14 +330,7 @@ def _shot(row: dict[str, object], run: Run, shots: list[tuple[int, Path]], momen
     past = [(images, path) for images, path in shots if images <= moment]
     if not past:
         return pictures.Column(str(row["name"]), "no snapshot so early")
-    images, path = past[-1]
-    try:
-        picture = sheets.read_png(path.read_bytes())
-        return pictures.Column(
-            str(row["name"]), f"{images:,} images seen", sheets.untile(picture, picture.shape[0] // 2)
-        )
-    except (OSError, ValueError):
-        return pictures.Column(str(row["name"]), f"the snapshot at {images:,} images can't be read")
+    return pictures.snapshot(str(row["name"]), *past[-1])
 
 
 if mode == "learn":

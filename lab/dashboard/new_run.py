@@ -1,4 +1,4 @@
-"""A form for a new run, made from the fields of recipe, network and methods."""
+"""A form for a new run or sweep, made from the fields of recipe, network and methods."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab import jobs
 from lab.config import (
     DTYPES,
     FAMILIES,
@@ -31,6 +32,7 @@ from lab.dashboard import frame, live
 from lab.results import Run, Store
 
 DATA = ("digits", "fashion-mnist", "cifar10")
+MOST_WRONG = 5  # of a sweep's faults that are shown
 
 
 @st.cache_resource(show_spinner="Loading the methods ...")
@@ -166,7 +168,10 @@ def form(store: Store, table: pd.DataFrame) -> None:
     st.markdown("**Training**")
     made |= fields(Recipe, made, key, {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "dtype": DTYPES},
                    leave_out=("data", "teacher", "student", "methods"))  # fmt: skip
-    verdict(experiment, store, made)
+    if axes := varied(made, key):
+        sweep_verdict(store, made, axes)
+    else:
+        verdict(experiment, store, made)
 
 
 def verdict(experiment: types.ModuleType, store: Store, made: Mapping[str, Any]) -> None:
@@ -188,8 +193,62 @@ def verdict(experiment: types.ModuleType, store: Store, made: Mapping[str, Any])
     elif st.button("Start this run", type="primary", icon=":material/play_arrow:", key="start_new"):
         for job in planned:
             store.open(job.recipe)
-        live.act(live.begin, run)
-        st.rerun(scope="app")
+        if live.act(jobs.start, run):
+            st.rerun(scope="app")
     st.download_button(
         "Save the recipe", recipe.to_json() + "\n", f"{run.id}.json", "application/json", on_click="ignore"
     )
+
+
+# --- a sweep ------------------------------------------------------------------------------------
+
+
+def varied(made: Mapping[str, Any], key: str) -> dict[str, list[JSON]]:
+    """The fields of which several values are tried, as axes of a sweep; {} for a single run."""
+    now = {name: value for name, value in made.items() if name not in ("data", "teacher", "student", "methods")}
+    now |= {f"student.{name}": value for name, value in made["student"].items() if name != "family"}
+    now |= {f"methods.{use['method']}.{name}": value for use in made["methods"]
+            for name, value in use["options"].items()}  # fmt: skip
+    chosen = st.multiselect("Vary", list(now), key=f"{key}-vary", placeholder="nothing: a single run",
+                            help="A sweep: a run for every combination of the values")  # fmt: skip
+    found = {}
+    with st.grid(min_column_width=170):
+        for name in chosen:
+            text = st.text_input(f"Values of {name}", json.dumps(now[name]), key=f"{key}-vary-{name}",
+                                 help="As JSON with commas between: 2, 4, 8")  # fmt: skip
+            try:
+                found[name] = json.loads(f"[{text}]")
+            except ValueError:
+                found[name] = [text]
+    return found
+
+
+def sweep_verdict(store: Store, made: Mapping[str, Any], axes: Mapping[str, list[JSON]]) -> None:
+    """What is wrong with a sweep's runs, or how many they are and the button that starts them."""
+    from lab import experiment, sweep
+
+    usual = re.sub(r"[^a-z0-9]+", "-", f"{made['data']} {' '.join(axes)}".lower()).strip("-")
+    name = st.text_input("Name of the sweep", usual, key=f"sweep-{usual}")
+    try:
+        planned = sweep.read(json.dumps({"base": made, "axes": axes}), name)
+        no_net = [f"{live.point(plain['at'])}: {plain['why']}" for plain in planned.dropped]
+        wrong = [] if planned.entries else no_net
+        wrong += [f"{live.point(entry.at)}: {said}" for entry in planned.entries
+                  for said in ([entry.why] if entry.why else experiment.check(entry.recipe, store))]  # fmt: skip
+    except ValueError as error:
+        wrong = [str(error)]
+    record = store.root / "sweeps" / f"{name}.json"
+    if not wrong and record.exists() and store.sweeps().get(record, {}).get("asked") != planned.asked:
+        wrong = [f"there is another sweep called {name}"]
+    if wrong:
+        st.warning("\n".join(f"- {frame.plain(said)}" for said in wrong[:MOST_WRONG]))
+        return
+    images = sum(entry.recipe.images for entry in planned.entries)
+    left_out = f" Left out: {'; '.join(no_net[:MOST_WRONG])}." if no_net else ""
+    st.caption(frame.plain(f"{len(planned.entries)} runs, {images:,} images in all.{left_out}"))
+    at_once = live.workers("new")
+    if st.button("Start this sweep", type="primary", icon=":material/play_arrow:", key="start_sweep"):
+        if not record.exists():
+            planned.write(store)
+        if live.act(jobs.start_sweep, record, at_once):
+            st.rerun(scope="app")

@@ -74,6 +74,15 @@ def neighbours(run: Run, sheet: sheets.Samples | None) -> sheets.Neighbours | No
     return _neighbours(str(run.path), stamp, student["weights_sha256"], sheet.seeds.tobytes(), sheet)
 
 
+def snapshot(title: str, images: int, path: Path) -> Column:
+    """The 16 images of a snapshot that a run took while it trained, after so many images."""
+    try:
+        picture = sheets.read_png(path.read_bytes())
+        return Column(title, f"{images:,} images seen", sheets.untile(picture, picture.shape[0] // 2))
+    except (OSError, ValueError):
+        return Column(title, f"the snapshot at {images:,} images can't be read")
+
+
 def log_of(run: Run) -> list[dict[str, float]]:
     """A run's log, read again when it has grown."""
     return _log(str(run.path), _stamp(run.path / "log.jsonl"))
@@ -134,6 +143,7 @@ tbody tr:hover .tile { outline: 2px solid var(--st-primary-color); }
 .stack .line { padding-bottom: 3px; }
 .stack .edge { position: absolute; top: 0; bottom: 0; width: 2px; background: var(--st-primary-color); }
 .blinking { cursor: default; }
+@media (max-width: 640px) { thead th { min-width: 0; } } /* two models beside each other on a phone */
 button { font: inherit; color: inherit; background: var(--st-secondary-background-color); padding: 4px 12px;
   border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius, 6px); cursor: pointer; }
 """

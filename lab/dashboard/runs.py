@@ -147,7 +147,7 @@ def annotate(run: Run, name: str, data: str) -> None:
 store, table = frame.store(), frame.all_runs()
 st.title("Runs")
 live.panel(store)
-frame.tell_unreadable("runs/", "pairs/", "teachers.json")
+frame.tell_unreadable("runs/", "pairs/", "sweeps/", "teachers.json")
 if table.empty:
     st.info(
         "No run yet. This trains a small teacher on the embedded digits, in about a minute:",

@@ -4,7 +4,7 @@
      "iso": {"params_m": [0.1, 0.3], "depths": [2, 4, 8], "heads": [4, 2]},
      "sample": {"n": 20, "seed": 0}     or     "search": {"trials": 40, "seed": 0, "device": "..."}}
 
-All but base may be left out.
+All but base may be left out. A file of results/sweeps is one, too: that sweep goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def read(text: str, name: str) -> Sweep:
         asked = json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise ValueError(f"a sweep must be JSON: {error}") from None
+    if isinstance(asked, dict) and "asked" in asked:
+        asked = asked["asked"]
     if isinstance(asked, list):
         return Sweep(name, asked, [_entry(plain) for plain in asked])
     if isinstance(asked, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from lab import experiment
+from lab import experiment, locks
 from lab.config import Recipe
-from lab.results import Run, Store
+from lab.results import Busy, Run, Store
 from lab.sweep.entries import Entry, Sweep
 
 POLL_S = 1.0  # how often the bar moves and a signal is looked for
@@ -48,7 +49,8 @@ def carry_out(sweep: Sweep, store: Store, place: Place, *, ended: Callable[[Entr
     """Do what is left of a sweep; gives False if it was stopped by SIGINT or SIGTERM, the runs at work in order.
 
     An entry whose runs are all done is skipped; one that fails is told in its row and stops no other. Entries are
-    planned one by one as their turn comes, so with one worker an entry may name the run of an earlier one.
+    planned one by one as their turn comes, so with one worker an entry may name the run of an earlier one. Raises Busy
+    if another process does this sweep.
     """
     done_before = sweep.search.open(store.root) if sweep.search else 0
     waiting: dict[Future[str], tuple[Any, Entry]] = {}
@@ -64,12 +66,13 @@ def carry_out(sweep: Sweep, store: Store, place: Place, *, ended: Callable[[Entr
         sweep.write(store)
         ended(entry)
 
-    with _stoppable() as stopping, _bar(sweep.total, done_before) as bar:
+    with _alone(sweep, store), _stoppable() as stopping, _bar(sweep.total, done_before) as bar:
         sweep.write(store)
         while True:
             while len(waiting) < place.at_once and not stopping.is_set() and (item := next(queue, None)):
                 if future := _begin(item[1], store, place):
                     waiting[future] = item
+                    sweep.write(store)  # its runs are known now
                 else:
                     bar.initial += 1  # took no time
                     end(*item)
@@ -125,6 +128,24 @@ def _annotate(entry: Entry, store: Store) -> None:
     told = {k: v for k in ("label", "notes") if (v := getattr(entry, k)) and not before[k]}
     if told:
         run.set_notes(**told)
+
+
+@contextlib.contextmanager
+def _alone(sweep: Sweep, store: Store) -> Iterator[None]:
+    """Hold the sweep's lock, in which stands who does."""
+    path = store.root / "sweeps" / f"{sweep.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as lock:
+        try:
+            locks.take(lock)
+        except BlockingIOError:
+            raise Busy(
+                f"sweep {sweep.name} is the work of process {path.read_text()}; wait for it or stop it"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 @contextlib.contextmanager

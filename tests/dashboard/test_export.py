@@ -287,5 +287,5 @@ def test_the_page_loads_no_torch(store: Store) -> None:
 
 
 def test_the_work_of_one_page_is_seen_by_another(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "working", lambda log: log.name == "onnxruntime-int8.log")
+    monkeypatch.setattr(jobs, "at_work", lambda log: log.name == "onnxruntime-int8.log")
     assert page(export_onnxruntime="int8").get("status") and not page(export_onnxruntime="fp16").get("status")

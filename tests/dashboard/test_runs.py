@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from lab import jobs
 from lab.config import Recipe
+from lab.dashboard import live
 from lab.results import Run, Store, write_json
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -162,7 +164,7 @@ def test_stop_asks_the_run_s_own_process(store: Store, monkeypatch: pytest.Monke
     at = page()
     next(b for b in at.button if b.key == f"stop-{run.id}").click().run()
     assert asked == [(4242, "SIGTERM")]
-    assert "Asked to stop" in text(at)
+    assert "Asked to stop" in at.toast[0].value
 
 
 def test_resume_starts_the_run_and_a_failed_start_is_quoted(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -178,6 +180,108 @@ def test_resume_starts_the_run_and_a_failed_start_is_quoted(store: Store, monkey
     next(b for b in at.button if b.key == f"resume-{run.id}").click().run()
     assert started == [run.id]
     assert "no such teacher" in text(at)
+
+
+def running(run: Run, step: int) -> None:
+    write_json(run.path / "status.json", {"state": "running", "step": step, "steps": 12_500, "pid": 4242,
+                                          "heartbeat": time.time()})  # fmt: skip
+
+
+def test_a_running_run_shows_its_curve_its_newest_grid_its_speed_and_what_is_left(store: Store):
+    run = unfinished(store)
+    running(run, 8000)
+    shots = store.get(LABEL).path / "snapshots"
+    shutil.copytree(shots, run.path / "snapshots")
+    at = page()
+    said = next(p.text for p in at.get("progress") if "images/s" in p.text)
+    assert "727 images/s, 7 min to go" in said  # 64 images in 0.088 s, as its log has it; 4,500 updates are left
+    assert len(at.get("plotly_chart")) == 1
+    ((column,),) = [json.loads(c.proto.json)["columns"] for c in at.get("bidi_component")]
+    assert column["caption"] == ["800,000 images seen"] and column["count"] == 16
+
+
+def test_a_process_that_still_loads_can_be_stopped_and_is_not_started_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    run = unfinished(store)
+    monkeypatch.setattr(jobs, "process_of", lambda of: 4242 if of.id == run.id else None)
+    at = page()
+    assert f"{run.label} starting, process 4242" in text(at).replace("*", "")
+    (stop,) = [b for b in at.button if b.key in (f"stop-{run.id}", f"resume-{run.id}")]
+    assert stop.label == "Stop" and not stop.disabled
+
+
+def test_a_refused_start_is_told(store: Store, monkeypatch: pytest.MonkeyPatch):
+    run = unfinished(store)
+
+    def start(run: Run) -> int:
+        raise ValueError(f"run {run.id} is the work of process 4242")
+
+    monkeypatch.setattr(jobs, "start", start)
+    at = page()
+    next(b for b in at.button if b.key == f"resume-{run.id}").click().run()
+    assert "is the work of process 4242" in at.toast[0].value.replace("\\", "")
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def swept(store: Store) -> tuple[Path, list[Run]]:
+    """A sweep of three: one is done, one runs, one is queued."""
+    done, at_work = store.get(LABEL), unfinished(store)
+    running(at_work, 8000)
+    rows = [{"run": run.id, "state": "queued", "stages": [run.id], "at": {"student.depth": depth}}
+            for depth, run in [(8, done), (5, at_work)]]  # fmt: skip
+    path = store.root / "sweeps" / "depths.json"
+    write_json(path, {"asked": {}, "runs": [*rows, {"run": "", "state": "queued", "stages": []}]})
+    return path, [done, at_work]
+
+
+def test_how_far_a_sweep_is_follows_from_its_runs_folders(store: Store):
+    path, (done, at_work) = swept(store)
+    members = live.Members(store, store.sweeps()[path])
+    assert members.states == {"done": 1, "running": 1, "queued": 1} and members.left == 2
+    assert members.named() == {"depth 8": members.begun[done.id], "depth 5": members.begun[at_work.id]}
+    share, images_per_s, seconds = members.progress()
+    assert share == pytest.approx((1 + 0.64) / 3) and images_per_s == pytest.approx(64 / 0.088)
+    assert seconds == pytest.approx((0.36 + 1) * (1100 + 12_500 * 0.088) / 2)  # two runs of 1,100 s each
+
+
+def test_a_sweep_at_work_has_its_runs_in_one_card_and_stops_as_one(store: Store, monkeypatch: pytest.MonkeyPatch):
+    _, (_, at_work) = swept(store)
+    asked = []
+    monkeypatch.setattr(jobs, "process_of_sweep", lambda of: 4242)
+    monkeypatch.setattr(jobs.os, "kill", lambda pid, sign: asked.append((pid, sign.name)))
+    at = page()
+    assert "Sweep depths running, process 4242" in text(at).replace("*", "")
+    assert any(p.text.startswith("3 runs: 1 running, 1 queued, 1 done, 727 images/s") for p in at.get("progress"))
+    assert not [b for b in at.button if b.key in (f"stop-{at_work.id}", f"resume-{at_work.id}")]
+    assert len(at.get("plotly_chart")) == 1
+    at.button(key="stop-depths").click().run()
+    assert asked == [(4242, "SIGTERM")]
+
+
+def test_a_sweep_without_a_process_goes_on_by_a_button_or_its_command(store: Store, monkeypatch: pytest.MonkeyPatch):
+    path, _ = swept(store)
+    started = []
+    monkeypatch.setattr(jobs, "start_sweep", lambda *of: started.append(of))
+    at = page()
+    assert "Sweep depths unfinished" in text(at).replace("*", "")
+    assert f"LAB_RESULTS={store.root} python -m lab sweep {path}" in [c.value for c in at.code]
+    at.button(key="resume-depths").click().run()
+    assert started == [(path, 1)]
+
+
+def test_a_sweep_that_is_done_is_not_shown(store: Store):
+    run = store.get(LABEL)
+    write_json(store.root / "sweeps" / "old.json",
+               {"asked": {}, "runs": [{"run": run.id, "state": "queued", "stages": [run.id]}]})  # fmt: skip
+    assert "Sweep old" not in text(page())
+
+
+def test_a_sweep_s_file_that_does_not_hold_is_named(store: Store):
+    write_json(store.root / "sweeps" / "bad.json", {"asked": {}, "runs": [{"run": "x", "state": "lost", "stages": []}]})
+    assert "sweeps/bad.json" in text(page())
 
 
 def test_a_broken_run_is_named_with_its_reason(demo: Store):
@@ -260,6 +364,34 @@ def test_start_writes_the_recipe_and_starts_a_process(form: AppTest, nothing: St
     (run,) = nothing.runs()
     assert started == [run.id] and run.recipe.steps == 30
     assert run.recipe.methods[0].options  # written out in full, so that the id lasts
+
+
+def test_values_of_a_field_make_a_sweep_whose_file_says_what_was_asked(
+    form: AppTest, nothing: Store, monkeypatch: pytest.MonkeyPatch
+):
+    started = []
+    monkeypatch.setattr(jobs, "start_sweep", lambda *of: started.append(of) or 4242)
+    label(form, "multiselect", "Vary").set_value(["seed", "student.heads"])
+    form.run()
+    label(form, "text_input", "Values of seed").set_value("0, 1, 2")
+    label(form, "text_input", "Values of student.heads").set_value("3")
+    form.run()
+    assert "width 64 is not a multiple of heads 3" in text(form)
+    label(form, "text_input", "Values of student.heads").set_value("2, 3, 4")
+    form.run()
+    assert "6 runs" in text(form) and "Left out: seed 0, heads 3: width 64" in text(form) and not form.warning
+    form.button(key="start_sweep").click().run()
+    assert not form.exception
+    record = nothing.root / "sweeps" / "digits-seed-student-heads.json"
+    assert started == [(record, 1)]
+    assert nothing.sweeps()[record]["asked"]["axes"] == {"seed": [0, 1, 2], "student.heads": [2, 3, 4]}
+
+
+def test_another_sweep_s_name_is_refused(form: AppTest, nothing: Store):
+    write_json(nothing.root / "sweeps" / "digits-seed.json", {"asked": {}, "runs": []})
+    label(form, "multiselect", "Vary").set_value(["seed"])
+    form.run()
+    assert "there is another sweep called digits-seed" in text(form)
 
 
 def test_a_run_s_recipe_can_be_the_beginning(store: Store):
