@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 SHORTEST_MS = 1e-6  # of one call: a nanosecond
 MAX_SAMPLES = 4096  # single times of a report; runner.py thins the sessions evenly where there were more
@@ -36,25 +37,24 @@ def contradictions(timing: Mapping[str, Any]) -> Iterator[str]:
     """
     if not (raw := timing.get("samples_ns")):
         return
-    ms = [t / 1e6 for t in raw]
-    ordered = sorted(ms)
+    ms = np.array(raw) / 1e6
     if (calls := timing.get("iters")) is not None and calls < len(ms):
         yield f"timing.samples_ns holds {len(ms)} times, and timing.iters says that {calls} were taken"
-    if not ordered[0] - SHORTEST_MS <= timing["p50"] <= ordered[-1] + SHORTEST_MS:
-        yield (f"timing.p50 of {timing['p50']:g} ms is not among its own times, which are {ordered[0]:g} to "
-               f"{ordered[-1]:g} ms")  # fmt: skip
+    if not ms.min() - SHORTEST_MS <= timing["p50"] <= ms.max() + SHORTEST_MS:
+        yield (f"timing.p50 of {timing['p50']:g} ms is not among its own times, which are {ms.min():g} to "
+               f"{ms.max():g} ms")  # fmt: skip
     kept = _kept(timing)
     if kept == "all":
-        yield from _whole_rules(timing, ms, ordered)
+        yield from _whole_rules(timing, ms)
     elif kept == "many":
-        yield from _thinned_rules(timing, ms, ordered)
+        yield from _thinned_rules(timing, ms)
 
 
-def _whole_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequence[float]) -> Iterator[str]:
-    mean, std = statistics.fmean(ms), statistics.pstdev(ms)
-    found = {name: _percentile(ordered, q) for name, q in PERCENTILES.items()}
-    found |= {"min": ordered[0], "mean": mean, "std": std, "cv": std / mean,
-              "iqr": _percentile(ordered, 0.75) - _percentile(ordered, 0.25)}  # fmt: skip
+def _whole_rules(timing: Mapping[str, Any], ms: np.ndarray) -> Iterator[str]:
+    mean, std = ms.mean(), ms.std()
+    found = {name: np.quantile(ms, q) for name, q in PERCENTILES.items()}
+    found |= {"min": ms.min(), "mean": mean, "std": std, "cv": std / mean,
+              "iqr": np.subtract(*np.quantile(ms, [0.75, 0.25]))}  # fmt: skip
     # The runner rounds to nanoseconds, ratios to five digits, and divides what is rounded.
     rounding = dict.fromkeys(found, SHORTEST_MS) | {"cv": 1e-5 + SHORTEST_MS * (1 + std / mean) / mean}
     if timing.get("sessions") == 1:  # of several nothing says where one ends
@@ -66,18 +66,18 @@ def _whole_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequen
             yield f"timing.{name} is {said:g}{unit}, but that of its {len(ms)} times is {value:g}{unit}"
 
 
-def _thinned_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequence[float]) -> Iterator[str]:
+def _thinned_rules(timing: Mapping[str, Any], ms: np.ndarray) -> Iterator[str]:
     of = f"of the {len(ms)} times that it keeps"
     for name, q in PERCENTILES.items():
-        low, high = _between(ordered, q)
+        low, high = _between(ms, q)
         if (said := timing.get(name)) is not None and not low - SHORTEST_MS <= said <= high + SHORTEST_MS:
             yield f"timing.{name} is {said:g} ms, but by those {of} it is between {low:g} and {high:g} ms"
-    if (said := timing.get("min")) is not None and said > ordered[0] + SHORTEST_MS:
-        yield f"timing.min is {said:g} ms, but the least {of} is {ordered[0]:g} ms"
-    end = int(TAIL * len(ordered))
-    middle = ordered[end : len(ordered) - end]
-    least = 0.9 * math.sqrt(1 - 2 * TAIL) * statistics.pstdev(middle)
-    for name, bound, unit in [("std", least, " ms"), ("cv", least / statistics.fmean(ms), "")]:
+    if (said := timing.get("min")) is not None and said > ms.min() + SHORTEST_MS:
+        yield f"timing.min is {said:g} ms, but the least {of} is {ms.min():g} ms"
+    end = int(TAIL * len(ms))
+    middle = np.sort(ms)[end : len(ms) - end]
+    least = 0.9 * math.sqrt(1 - 2 * TAIL) * middle.std()
+    for name, bound, unit in [("std", least, " ms"), ("cv", least / ms.mean(), "")]:
         # The mean of all may be above that of some, and the ratio below: by no more than std says, which is looked at.
         if (said := timing.get(name)) is not None and said < bound - SHORTEST_MS:
             yield (f"timing.{name} is {said:g}{unit}, but {1 - 2 * TAIL:.0%} {of} alone vary by "
@@ -85,15 +85,16 @@ def _thinned_rules(timing: Mapping[str, Any], ms: Sequence[float], ordered: Sequ
     yield from _drift_rules(timing, ms)
 
 
-def _drift_rules(timing: Mapping[str, Any], ms: Sequence[float]) -> Iterator[str]:
+def _drift_rules(timing: Mapping[str, Any], ms: np.ndarray) -> Iterator[str]:
     said, sessions = timing.get("drift"), timing.get("sessions") or 1
     each = MAX_SAMPLES // sessions
     if said is None or each < 3 or len(ms) != sessions * each:  # a shorter session: nothing says where it ends
         return
     spans = []
-    for start in range(0, len(ms), each):
-        first, last = (sorted(ms[k : k + each // 3]) for k in (start, start + each - each // 3))
-        (first_low, first_high), (last_low, last_high) = _between(first, 0.5), _between(last, 0.5)
+    for session in ms.reshape(sessions, each):
+        (first_low, first_high), (last_low, last_high) = (
+            _between(third, 0.5) for third in (session[: each // 3], session[-(each // 3) :])
+        )
         spans.append((last_low / first_high - 1, last_high / first_low - 1))
     # It is that of the session that drifts most, so no other may drift more for sure.
     least = max(0.0 if low <= 0 <= high else min(abs(low), abs(high)) for low, high in spans)
@@ -102,20 +103,13 @@ def _drift_rules(timing: Mapping[str, Any], ms: Sequence[float]) -> Iterator[str
         yield f"timing.drift is {said:+.2%}, but by the {len(ms)} times that it keeps it is {told}"
 
 
-def _percentile(ordered: Sequence[float], q: float) -> float:
-    """Linear between the two nearest ranks."""
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
-    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
-
-
-def _between(ordered: Sequence[float], q: float) -> tuple[float, float]:
+def _between(ms: np.ndarray, q: float) -> np.ndarray:
     """Where a percentile of all calls lies by some of them, drawn evenly: SURE standard errors of its rank around."""
-    apart = SURE * math.sqrt(q * (1 - q) / len(ordered))
-    return _percentile(ordered, max(q - apart, 0.0)), _percentile(ordered, min(q + apart, 1.0))
+    apart = SURE * math.sqrt(q * (1 - q) / len(ms))
+    return np.quantile(ms, np.clip([q - apart, q + apart], 0, 1))
 
 
-def _drift(ms: Sequence[float]) -> float:
+def _drift(ms: np.ndarray) -> float:
     """Median of the last third over that of the first, less 1."""
     third = len(ms) // 3
-    return statistics.median(ms[-third:]) / statistics.median(ms[:third]) - 1 if third else 0.0
+    return float(np.median(ms[-third:]) / np.median(ms[:third]) - 1) if third else 0.0
