@@ -107,6 +107,7 @@ def test_the_letter_of_a_grade_cannot_be_typed_in() -> None:
         ({"timing__p50": 0}, "timing.p50"),
         ({"timing__p50": "1"}, "timing.p50"),
         ({"timing__samples_ns": [1] * 4097}, "timing.samples_ns"),
+        ({"timing__samples_ns": [1_000_000, 0], "timing__iters": 2}, "timing.samples_ns holds a time of 0 ns"),
         ({"timing__iters": None}, "timing.iters"),
         ({"checks__output_ok": None}, "checks.output_ok"),
         ({"report_id": "../../etc/passwd"}, "report_id"),

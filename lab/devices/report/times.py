@@ -37,6 +37,9 @@ def contradictions(timing: Mapping[str, Any]) -> Iterator[str]:
     """
     if not (raw := timing.get("samples_ns")):
         return
+    if min(raw) < 1:
+        yield f"timing.samples_ns holds a time of {min(raw)} ns; a call takes at least a nanosecond"
+        return
     ms = np.array(raw) / 1e6
     if (calls := timing.get("iters")) is not None and calls < len(ms):
         yield f"timing.samples_ns holds {len(ms)} times, and timing.iters says that {calls} were taken"
