@@ -2,6 +2,8 @@
 
 A page is a file with the constants TITLE, ORDER, ICON and URL ("/" is the first page, which is found under
 its file's name, too). They are read with ast, so that listing the pages imports none of them.
+
+The server imports this file once for its `app`; for each visit it is run as a script.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import ast
 from pathlib import Path
 
 import streamlit as st
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from lab.dashboard import frame
 
@@ -46,15 +51,33 @@ def by_its_name(first: st.Page) -> st.Page:
     return st.Page(lead_there, title=first.title, url_path=name, visibility="hidden")
 
 
-st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wide")
-shown = pages()
-page = st.navigation([*shown, by_its_name(next(p for p in shown if p.url_path == ""))])
-st.session_state.pop("footer", None)
-with frame.one_look():
-    try:
-        page.run()
-    except frame.Ended:
-        pass
-    finally:  # also where a page fails
-        frame.draw_footer()
-        frame.sidebar()
+def visit() -> None:
+    """The open page, and what stands around every page."""
+    st.set_page_config(page_title="Edge DiT Lab", page_icon=frame.icon(), layout="wide")
+    shown = pages()
+    page = st.navigation([*shown, by_its_name(next(p for p in shown if p.url_path == ""))])
+    st.session_state.pop("footer", None)
+    with frame.one_look():
+        try:
+            page.run()
+        except frame.Ended:
+            pass
+        finally:  # also where a page fails
+            frame.draw_footer()
+            frame.sidebar()
+
+
+def at_an_address(request: Request) -> HTMLResponse:
+    """Streamlit's own HTML for an address of one of the pages, told where the server is.
+
+    Else the browser looks for it below the page's address first, writes two 404s into its console, and waits.
+    """
+    html = (Path(st.__file__).parent / "static" / "index.html").read_text()
+    here = '<script>window.__streamlit = {BACKEND_BASE_URL: new URL(".", location.href).href}</script>'
+    return HTMLResponse(html.replace("<head>", f"<head>{here}", 1), headers={"Cache-Control": "no-cache"})
+
+
+if __name__ == "__main__":
+    visit()
+else:
+    app = st.App(__file__, routes=[Route(f"/{path.stem}", at_an_address) for path in PAGES.glob("*.py")])

@@ -1,10 +1,12 @@
-"""How long does a person wait for the app? Seconds in headless Chromium, on a results folder.
+"""How long does a person wait for the app, and what memory does it take? In headless Chromium, on a results folder.
 
     python benchmarks/pages.py --out results/benchmarks/pages.json
+    python benchmarks/pages.py --runs 5000 --out results/benchmarks/pages-5000.json  # among so many synthetic ones
 
-In turns: the first page in a fresh tab with an empty cache, to its headline and to its first chart, and a Streamlit
-page of one title and one plotly chart likewise. Then, in one tab: every page by the navigation, to its headline, and a
-limit typed into the first page, to the end of its redraw. Medians over the rounds, with the slowest.
+The first tab of a new server. Then in turns: the first page in a fresh tab with an empty cache, to its sentence and to
+its first chart, and a Streamlit page of one title and one plotly chart likewise. Then, in one tab: a limit typed into
+the first page, to the end of its redraw, and every page by the navigation, to its headline. Medians over the rounds,
+with the slowest. The server's memory is read when every page has been open but Try it, which imports torch.
 
 Needs playwright and a Chromium (--chromium, Debian's by default).
 """
@@ -15,6 +17,7 @@ import argparse
 import contextlib
 import os
 import platform
+import re
 import socket
 import statistics
 import subprocess
@@ -24,6 +27,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -39,15 +43,29 @@ st.plotly_chart(px.scatter(x=[1, 2, 3], y=[3, 1, 2]))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HEADLINE = "[data-testid=stHeading]"
 CHART = ".js-plotly-plot .scatterlayer .trace"  # not one of nothing
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 REST_MS = 500  # before typing: a page that has just been opened takes its address's values over what is typed meanwhile
 LIMIT = "Max parameters"  # the start of a label of the first page's number fields
 LIMITS = ("0.3", "0.12", "1.1")  # none is the one that the page suggests: that would be no change
+WITH_TORCH = "Try it"
+
+
+class Server(NamedTuple):
+    """A Streamlit app in a process of its own."""
+
+    address: str
+    pid: int
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory now and at its peak, as Linux tells them."""
+        said = Path(f"/proc/{self.pid}/status").read_text()
+        now, peak = (int(re.search(rf"{name}:\s+(\d+) kB", said)[1]) / 1024 for name in ("VmRSS", "VmHWM"))
+        return now, peak
 
 
 @contextlib.contextmanager
-def served(script: Path, results: Path) -> Iterator[str]:
-    """The address of a Streamlit app of its own, up and warm."""
+def served(script: Path, results: Path) -> Iterator[Server]:
+    """A Streamlit app on a results folder, up; what pages import comes with the first visit."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,7 +81,7 @@ def served(script: Path, results: Path) -> Iterator[str]:
             time.sleep(0.1)
         else:
             raise RuntimeError(f"{script.name} does not answer at {address} after a minute")
-        yield address
+        yield Server(address, app.pid)
     finally:
         app.terminate()
         app.wait()
@@ -99,13 +117,15 @@ def timed(act: Callable[[], object], until: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def by_navigation(page: Page) -> dict[str, float]:
+def by_navigation(page: Page, leaving_out: str = "") -> dict[str, float]:
     """Seconds from a click on every page's name to its headline."""
     found = {}
     links = page.locator("[data-testid=stSidebarNavLink]")
     for k in [*range(1, links.count()), 0]:
         old = page.locator(HEADLINE).first.inner_text()
         name = links.nth(k).inner_text().strip().splitlines()[-1]  # before it stands its icon's
+        if name == leaving_out:
+            continue
 
         def new_headline(old: str = old) -> None:
             page.wait_for_function(
@@ -144,27 +164,29 @@ def main(results: Path, chromium: str, *, rounds: int) -> dict:
         script.write_text(ONE_CHART)
         with served(ROOT / "app.py", results) as app, served(script, results) as one:
             browser = tool.chromium.launch(executable_path=chromium, args=FLAGS)
-            for address in (app, one):  # the servers' own first imports
-                fresh_tab(browser, address)
+            first, _ = (fresh_tab(browser, server.address) for server in (app, one))  # with imports and all reading
             for k in range(rounds):
-                for name, address in [("app", app), ("one chart", one)][:: 1 if k % 2 == 0 else -1]:
-                    tabs[name].append(fresh_tab(browser, address))
+                for name, server in [("app", app), ("one chart", one)][:: 1 if k % 2 == 0 else -1]:
+                    tabs[name].append(fresh_tab(browser, server.address))
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.goto(app)
+            page.goto(app.address)
             page.locator(CHART).first.wait_for(timeout=PATIENCE_MS)
             settled(page)
-            by_navigation(page)  # each page's own first imports
+            by_navigation(page, leaving_out=WITH_TORCH)  # each page's own first imports
+            memory = app.memory_mb()
             for k in range(rounds):
+                redraws.append(redraw(page, LIMITS[k % len(LIMITS)]))
                 for name, seconds in by_navigation(page).items():
                     switches.setdefault(name, []).append(seconds)
-                redraws.append(redraw(page, LIMITS[k % len(LIMITS)]))
             browser.close()
     ratios = [a["chart"] / b["chart"] for a, b in zip(tabs["app"], tabs["one chart"])]
-    seconds = {f"{name}: {what}": _some([tab[what] for tab in found]) for name, found in tabs.items()
-               for what in ("headline", "chart")}  # fmt: skip
+    seconds = {f"first tab: {what}": _some([value]) for what, value in first.items()}
+    seconds |= {f"{name}: {what}": _some([tab[what] for tab in found]) for name, found in tabs.items()
+                for what in ("headline", "chart")}  # fmt: skip
     seconds |= {f"to page {name}": _some(found) for name, found in switches.items()}
     return {
-        "seconds": seconds | {"redraw": _some(redraws)},
+        "runs": len(os.listdir(results / "runs")), "seconds": seconds | {"redraw": _some(redraws)},
+        "memory (MB)": {"now": round(memory[0]), "peak": round(memory[1])},
         "first chart, app / one chart": {"median": statistics.median(ratios), "spread": [min(ratios), max(ratios)]},
         "rounds": rounds, "commit": commit(), "python": platform.python_version(), "machine": platform.machine(),
         "load": os.getloadavg()[0],
@@ -178,13 +200,22 @@ def _some(found: list[float]) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=default_root(), help="the results folder that is shown")
+    parser.add_argument("--runs", type=int, default=0, help="fill a copy of it up to so many runs (synthetic.py)")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/pages.json"))
     args = parser.parse_args()
-    report = main(args.results.absolute(), args.chromium, rounds=args.rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = args.results.absolute()
+        if args.runs:
+            from synthetic import copied, fill
+
+            shown = Path(scratch) / "results"
+            fill(store := copied(args.results, shown), args.runs - len(store.runs()))
+        report = main(shown, args.chromium, rounds=args.rounds)
     for what, found in report["seconds"].items():
         print(f"{what:24s} {found['median']:.2f} s, slowest {found['slowest']:.2f} s")
-    ratio = report["first chart, app / one chart"]
+    ratio, memory = report["first chart, app / one chart"], report["memory (MB)"]
     print(f"first chart, app / one chart: {ratio['median']:.2f} ({ratio['spread'][0]:.2f} to {ratio['spread'][1]:.2f})")
+    print(f"memory of the server of {report['runs']:,} runs: {memory['now']} MB, at its peak {memory['peak']} MB")
     write_json(args.out, report)

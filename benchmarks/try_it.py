@@ -72,7 +72,7 @@ def main(results: Path, chromium: str, models: list[str], *, rounds: int, second
                       + [("walk_models", name) for name in models])  # fmt: skip
     with sync_playwright() as tool:
         for _ in range(rounds):
-            with served(ROOT / "app.py", results) as address:
+            with served(ROOT / "app.py", results) as (address, _):
                 browser = tool.chromium.launch(executable_path=chromium, args=FLAGS)
                 page = browser.new_page(viewport={"width": 1440, "height": 900})
                 page.goto(f"{address}/try_it")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 
 import pytest
-from dashboard.conftest import SHAPES, add_report, make_store, report
+from dashboard.conftest import SHAPES, make_store
 from streamlit.testing.v1 import AppTest
 
 from lab.config import DiTConfig, Recipe
-from lab.results import Run, Store
+from lab.results import Store
 
 APP = Path(__file__).parents[2] / "app.py"
 RUNS = 2000
@@ -20,26 +18,11 @@ RUNS = 2000
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A student of each shape as the other tests have it, and others by seed, which share files by hard links."""
+    """A student of each shape as the other tests have it, and others by seed."""
+    from benchmarks.synthetic import fill
+
     store = make_store(tmp_path_factory.mktemp("many"), students=len(SHAPES))
-    first = {run.recipe.student: run for run in store.runs()[1:] if run.read("student")}
-    students = [run for run in first.values() if run.recipe.student.family == "dit"]
-    for seed in range(1, RUNS // len(students) + 1):
-        for of in students:
-            recipe = of.recipe.with_(seed=seed)
-            run = Run(store.root / "runs" / recipe.id)
-            run.path.mkdir()
-            (run.path / "recipe.json").write_text(recipe.to_json())
-            weights = hashlib.sha256(run.id.encode()).hexdigest()
-            (run.path / "student.json").write_text(json.dumps(of.read("student") | {"weights_sha256": weights}))
-            metrics = of.read("metrics")
-            metrics["values"]["fd"]["value"] += seed / 1000
-            (run.path / "metrics.json").write_text(json.dumps(metrics))
-            for name in ("status.json", "cost.json", "log.jsonl", "samples.npz", "samples.png"):
-                os.link(of.path / name, run.path / name)
-            if seed % 10 == 1:
-                add_report(store, report(run, ms=1 + seed / 100))
-    assert len(store.runs()) >= RUNS
+    fill(store, RUNS - len(store.runs()), timed=1)
     return store
 
 
