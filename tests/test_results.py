@@ -81,9 +81,11 @@ def test_a_run_that_changes_is_read_anew_whoever_wrote_its_file(taught):
     run.set_notes(label="a")
     assert row()["label"] == "a"
     path, was = run.path / "notes.json", (run.path / "notes.json").stat()
+    stamp = taught.stamp()
+    assert taught.stamp() == stamp
     path.write_text(path.read_text().replace('"a"', '"b"'))  # in its place, as long, and as old, as it was
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    assert row()["label"] == "b"
+    assert row()["label"] == "b" and taught.stamp() != stamp
     path.unlink()
     assert row()["label"] == nameless
     taught.name_teacher("another", run.id)

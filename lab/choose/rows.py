@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -25,14 +26,16 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 def protocols(table: pd.DataFrame, metric: str = "fd") -> pd.Series:
     """What each row's metric was measured with, in words; "" where it was not. Equal words may be compared."""
-    needed = (metric, f"{metric}_reference", "extractor", "samples", "eval_seed")
-    said = [
-        "" if pd.isna(value) or pd.isna(samples) else
-        f"{extractor}, {samples:,.0f} samples, against {reference}, "
-        + ("seed not recorded" if pd.isna(seed) else f"seed {seed:.0f}")
-        for value, reference, extractor, samples, seed in zip(*(table[column] for column in needed))
-    ]  # fmt: skip
+    known = table[metric].notna() & table["samples"].notna()
+    how = zip(known, *(table[column] for column in (f"{metric}_reference", "extractor", "samples", "eval_seed")))
+    said = [_protocol(*conditions) if measured else "" for measured, *conditions in how]
     return pd.Series(said, index=table.index, dtype=str)
+
+
+@functools.lru_cache(maxsize=256)  # a page asks ten times of thousands of rows
+def _protocol(reference: str, extractor: str, samples: float, seed: float) -> str:
+    seeded = "seed not recorded" if pd.isna(seed) else f"seed {seed:.0f}"
+    return f"{extractor}, {samples:,.0f} samples, against {reference}, {seeded}"
 
 
 def protocol_for(table: pd.DataFrame, protocol: str, metric: str) -> str:

@@ -212,7 +212,7 @@ def controls(start: Budget) -> None:
             frame.conditions_controls(view)
 
 
-@st.cache_data(max_entries=16, ttl=frame.RECHECK_S, show_spinner=False)
+@st.cache_data(max_entries=16, show_spinner=False)
 def suggested_limits(stamp: int, data: str, conditions: Budget, _runs: pd.DataFrame, _reports: pd.DataFrame) -> Budget:
     """Limits to begin with: they follow from the data and the conditions, not from what is typed into the limits."""
     return choose.start(_runs, _reports, conditions)

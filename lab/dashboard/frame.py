@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,9 +55,9 @@ def store() -> Store:
 
 
 def all_runs() -> pd.DataFrame:
-    """Every run, hidden ones too, with the columns `protocol` and `name`; read again when a folder has changed."""
+    """Every run, hidden ones too, with the columns `protocol` and `name`; read again when a file has changed."""
     root = store().root
-    table = _runs(str(root), _stamp(root, "runs"))
+    table = _runs(str(root), _files(str(root), _stamp(root, "runs"))).copy(deep=False)
     for place, run in table["run"][table["state"] == "running"].items():  # a process that is killed changes no file
         table.loc[place, "state"] = Run(root / "runs" / run).status().state
     return table
@@ -65,7 +66,7 @@ def all_runs() -> pd.DataFrame:
 def all_reports() -> pd.DataFrame:
     """Every device report."""
     root = store().root
-    return _reports(str(root), hash((_stamp(root, "devices"), _exports(root)))).copy()
+    return _reports(str(root), hash((_stamp(root, "devices"), _exports(root)))).copy(deep=False)
 
 
 def all_blocks() -> pd.DataFrame:
@@ -91,20 +92,28 @@ def _faults(root: str, stamp: int) -> dict[str, str]:
 
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)
-def _runs(root: str, stamp: int) -> pd.DataFrame:
+def _files(root: str, stamp: int) -> int:
+    return Store(root).stamp()
+
+
+# As they are: unpickling thousands of rows takes too long, and what is handed out is a copy that copies on write.
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _runs(root: str, files: int) -> pd.DataFrame:
     return _in_one_block(choose.complete(Store(root).table()))
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)  # as it is: unpickling thousands of reports takes too long
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _reports(root: str, stamp: int) -> pd.DataFrame:
     return _in_one_block(Store(root).reports())
 
 
 def _in_one_block(table: pd.DataFrame) -> pd.DataFrame:
-    """With text as Python's own: rows are taken a hundred times for a page, and pandas takes its columns of text, of
-    which there are dozens, one by one.
+    """With text as Python's own, each word once: rows are taken a hundred times for a page, and pandas takes its
+    columns of text, of which there are dozens, one by one.
     """
-    return table.astype({name: object for name in table.select_dtypes("string")}).copy()
+    text = {name: [sys.intern(said) if type(said) is str else said for said in column]
+            for name, column in table.select_dtypes("string").items()}  # fmt: skip
+    return table.assign(**{name: pd.Series(said, table.index, dtype=object) for name, said in text.items()}).copy()
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
@@ -114,6 +123,7 @@ def _blocks(root: str, stamp: int) -> pd.DataFrame:
 
 def clear() -> None:
     """Forget what was read, for tests that put other tables in its place."""
+    _files.clear()
     _runs.clear()
     _reports.clear()
     _blocks.clear()
@@ -204,7 +214,8 @@ def view() -> View:
     data, protocol, device = (held(key, options[key]) for key in ("data", "protocol", "device"))
     runs = runs[runs["data"] == data].reset_index(drop=True)
     root = store().root
-    stamp = hash((str(root), _stamp(root, "runs"), _stamp(root, "devices"), _exports(root)))
+    files = _files(str(root), _stamp(root, "runs"))
+    stamp = hash((str(root), files, _stamp(root, "devices"), _exports(root)))
     return View(store=store(), data=data, protocol=protocol, device=device, runs=runs, reports=reports, stamp=stamp)
 
 
@@ -452,7 +463,7 @@ def show_command(command: str) -> None:
 
 def _visible() -> pd.DataFrame:
     runs = all_runs()
-    return runs[~runs["hide"]].reset_index(drop=True)
+    return runs[~runs["hide"]].reset_index(drop=True) if runs["hide"].any() else runs
 
 
 def _select(label: str, key: str, options: dict[str, list[str]], nothing: str, help: str | None = None) -> None:
