@@ -66,6 +66,7 @@ def at_work(page: Page, said: str, key: str) -> None:
 
 
 def press(page: Page, word: str, key: str, *, then: str) -> None:
+    settled(page)  # a run that changes its state has the page drawn anew
     page.locator(f".st-key-{word}-{key} button").first.click()
     page.locator(f".st-key-{then}-{key} button:enabled").first.wait_for()
 
