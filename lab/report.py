@@ -38,7 +38,7 @@ new Response(unpacked).text().then(code => {
   for (const place of document.querySelectorAll(".chart")) {
     const figure = JSON.parse(place.nextElementSibling.textContent);
     place.textContent = "";
-    Plotly.newPlot(place, figure.data, figure.layout, {responsive: true, displaylogo: false});
+    Plotly.newPlot(place, figure.data, figure.layout, {responsive: true, displayModeBar: false});
   }
 });
 """
