@@ -31,7 +31,13 @@ HELD = """keys => keys.map(key => {
 })"""
 # Text that contrasts less with what it stands on than it should, with the ratio; what is disabled may.
 FAINT = """least => {
-  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const pixel = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+  const parts = colour => {  // as a pixel shows it, however it is written
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = colour;
+    pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data].map((c, k) => k < 3 ? c : c / 255);
+  };
   const over = ([r, g, b, a = 1], under) => [r, g, b].map((c, k) => a * c + (1 - a) * under[k]);
   const light = colour => colour.map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     .reduce((sum, c, k) => sum + [0.2126, 0.7152, 0.0722][k] * c, 0);
@@ -44,11 +50,11 @@ FAINT = """least => {
       }
       const on = over(parts(style.backgroundColor), under), seen = opacity * style.opacity;
       const text = [...el.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join(" ").trim();
-      if (text && seen > 0 && box.width > 1 && box.height > 1) {
+      if (text && box.width > 1 && box.height > 1) {
         const [r, g, b, a = 1] = parts(el instanceof SVGElement ? style.fill : style.color);
         const [dark, bright] = [light(over([r, g, b, a * seen], on)), light(on)].sort((x, y) => x - y);
         const ratio = (bright + 0.05) / (dark + 0.05);
-        if (ratio < least) faint[text.slice(0, 40)] = Math.round(10 * ratio) / 10;
+        if (a * seen && ratio < least) faint[text.slice(0, 40)] = Math.round(10 * ratio) / 10;
       }
       look(el.shadowRoot ?? el, on, seen);
     }
