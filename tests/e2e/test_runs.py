@@ -48,10 +48,11 @@ def begin(page: Page, button: str, *, seeds: str = "") -> None:
     if seeds:
         settled(page)
         page.locator("[class*=-vary] input").click()
+        page.keyboard.type("seed")  # the list is longer than what the page holds of it
         page.get_by_role("option", name="seed", exact=True).click()
         page.keyboard.press("Escape")
-        page.get_by_label("Values of seed").fill(seeds)
-        page.get_by_label("Values of seed").press("Enter")
+        page.get_by_role("textbox", name="Values of seed").fill(seeds)
+        page.get_by_role("textbox", name="Values of seed").press("Enter")
     settled(page)
     page.locator(f".st-key-{button} button").click()
 
