@@ -207,7 +207,7 @@ def point(at: Mapping[str, JSON]) -> str:
 def sweep(path: Path, members: Members, pid: int | None) -> None:
     """One sweep that is at work or has runs left."""
     share, images_per_s, seconds = members.progress()
-    named = members.named()
+    named, key = members.named(), f"sweep-{path.stem}"  # a sweep may be called as a run is
     left, right = st.columns([5, 1], vertical_alignment="center")
     with left:
         head(f"Sweep {path.stem}", "running" if pid else "unfinished", pid)
@@ -222,13 +222,13 @@ def sweep(path: Path, members: Members, pid: int | None) -> None:
             at_rest(jobs.sweep_command(path), jobs.tail_of(path.with_suffix(".log"), LINES))
     with right:
         if pid:
-            stop_button(path.stem, jobs.stop_sweep, path, pid)
+            stop_button(key, jobs.stop_sweep, path, pid)
         else:
-            at_once = workers(path.stem)
-            st.button("Resume", key=f"resume-{path.stem}", width="stretch", on_click=act,
+            at_once = workers(key)
+            st.button("Resume", key=f"resume-{key}", width="stretch", on_click=act,
                       args=(jobs.start_sweep, path, at_once))  # fmt: skip
     if pid:
-        watch(dict(list(named.items())[-CURVES:]), path.stem, at_work=True)
+        watch(dict(list(named.items())[-CURVES:]), key, at_work=True)
 
 
 def workers(key: str) -> int:

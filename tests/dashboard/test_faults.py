@@ -42,7 +42,7 @@ OF_RUN = (
     "neighbours",
     "export/onnxruntime-fp32/artefact",
 )
-OF_STORE = ("devices/{}", "devices/blocks/{}", "devices/cards/{}", "pairs/{}/pairs")
+OF_STORE = ("devices/{}", "devices/blocks/{}", "devices/cards/{}", "pairs/{}/pairs", "sweeps/{}")
 FILES = (*(f"runs/{{}}/{name}.json" for name in OF_RUN), *(f"{name}.json" for name in OF_STORE))
 
 
@@ -142,6 +142,10 @@ def add(store: Store, run: Run) -> None:
         "shards": {"0000": {"sha256": "0", "made": "2026", "environment": {"torch": "2"}}},
         "environment": {"torch": "2"},
     })  # fmt: skip
+    write_json(store.root / "sweeps" / f"{run.id[-60:]}.json", {
+        "name": "x", "asked": [{"label": "x", "recipe": {}}],
+        "runs": [{"run": run.id, "state": "queued", "stages": [run.id], "at": {"seed": 1}, "why": "x"}],
+    })  # fmt: skip
 
 
 def name_in(file: str, run: Run) -> str:
@@ -170,7 +174,7 @@ def refused(store: Store, fault: Fault, run: Run) -> bool:
 def tables(store: Store) -> None:
     """Every table of a store, and the recommendation that rests on them."""
     table, reports = store.table(), store.reports()
-    store.blocks(), cards(store.root), [run.label for run in store.runs()]
+    store.blocks(), store.sweeps(), cards(store.root), [run.label for run in store.runs()]
     choose.recommend(table, reports, choose.Budget(params_m=1.0))
 
 

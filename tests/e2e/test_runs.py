@@ -125,21 +125,21 @@ def test_a_run_survives_a_refresh_and_a_killed_server_and_is_stopped_and_resumed
 
 
 def test_a_sweep_survives_a_killed_server_and_is_stopped_and_resumed(browser: BrowserContext, tmp_path: Path):
-    store, record = Store(tmp_path), tmp_path / "sweeps" / "digits-seed.json"
+    store, record, key = Store(tmp_path), tmp_path / "sweeps" / "digits-seed.json", "sweep-digits-seed"
     with nothing_left(store):
         with visited(browser, tmp_path, "?new=true") as page:
             begin(page, "start_sweep", seeds="0, 1, 2")
-            at_work(page, "Sweep digits-seed running, process", record.stem)
+            at_work(page, "Sweep digits-seed running, process", key)
             pid = jobs.process_of_sweep(record)
         with visited(browser, tmp_path) as page:
-            at_work(page, f"Sweep digits-seed running, process {pid}", record.stem)
-            press(page, "stop", record.stem, then="resume")
+            at_work(page, f"Sweep digits-seed running, process {pid}", key)
+            press(page, "stop", key, then="resume")
             (run,) = store.runs()
             step = run.status().step
             assert run.status().state == "stopped" and step > 0 and jobs.process_of(run) is None
             assert [row["state"] for row in store.sweeps()[record]["runs"]] == ["stopped", "queued", "queued"]
-            press(page, "resume", record.stem, then="stop")
+            press(page, "resume", key, then="stop")
             until(lambda: last_step(run) > step)
-            at_work(page, f"Sweep digits-seed running, process {jobs.process_of_sweep(record)}", record.stem)
-            press(page, "stop", record.stem, then="resume")
+            at_work(page, f"Sweep digits-seed running, process {jobs.process_of_sweep(record)}", key)
+            press(page, "stop", key, then="resume")
             assert jobs.process_of_sweep(record) is None and jobs.process_of(run) is None
