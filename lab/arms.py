@@ -83,14 +83,27 @@ def _name(family: str, shape: str, methods: str) -> str:
 
 
 def _apart(names: Sequence[str], parts: Sequence[Mapping[str, JSON]]) -> list[str]:
-    """The names, with those options behind them in which arms of the same name differ."""
-    seen: dict[tuple[str, str], set[str]] = {}
-    for name, part in zip(names, parts):
-        for option, value in part.items():
-            seen.setdefault((name, option), set()).add(str(value))
-    return [name + (f" ({', '.join(said)})" if said else "") for name, part in zip(names, parts)
-            for said in [[f"{option.rpartition('.')[2]} {value or 'none'}" for option, value in part.items()
-                          if len(seen[name, option]) > 1]]]  # fmt: skip
+    """The names, with those options behind them in which an arm differs from the most common one of its name."""
+    usual: dict[str, Mapping[str, JSON]] = {}
+    for name in dict.fromkeys(names):
+        arms = [part for other, part in zip(names, parts) if other == name]
+        usual[name] = max(arms, key=arms.count)
+    return [
+        name + (f" ({', '.join(said)})" if said else "")
+        for name, part in zip(names, parts)
+        for said in [
+            [
+                f"{option.rpartition('.')[2]} {_value(part.get(option))}"
+                for option in sorted({*part, *usual[name]})
+                if part.get(option) != usual[name].get(option)
+            ]
+        ]
+    ]
+
+
+def _value(value: JSON) -> str:
+    """An option as a name has it; one that came later is not in an older recipe, and means what it did then."""
+    return "as ever" if value is None else f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:

@@ -41,25 +41,29 @@ FAINT = """least => {
   const over = ([r, g, b, a = 1], under) => [r, g, b].map((c, k) => a * c + (1 - a) * under[k]);
   const light = colour => colour.map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     .reduce((sum, c, k) => sum + [0.2126, 0.7152, 0.0722][k] * c, 0);
-  const faint = {};
-  const look = (node, under, opacity) => {
+  const page = parts(getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor), faint = {};
+  // What is painted at a place: a slider's value, say, is within its knob and stands above it.
+  const at = (x, y, layers) => layers.filter(({ box }) => box.left <= x && x <= box.right && box.top <= y &&
+    y <= box.bottom).reduce((under, { colour }) => over(colour, under), page);
+  const look = (node, layers, opacity) => {
     for (const el of node.children) {
       const style = getComputedStyle(el), box = el.getBoundingClientRect();
       if (style.display === "none" || style.visibility === "hidden" || el.matches(":disabled, [aria-disabled=true]")) {
         continue;
       }
-      const on = over(parts(style.backgroundColor), under), seen = opacity * style.opacity;
+      const all = [...layers, { box, colour: parts(style.backgroundColor) }], seen = opacity * style.opacity;
       const text = [...el.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join(" ").trim();
       if (text && box.width > 1 && box.height > 1) {
         const [r, g, b, a = 1] = parts(el instanceof SVGElement ? style.fill : style.color);
+        const on = at(box.left + box.width / 2, box.top + box.height / 2, all);
         const [dark, bright] = [light(over([r, g, b, a * seen], on)), light(on)].sort((x, y) => x - y);
         const ratio = (bright + 0.05) / (dark + 0.05);
         if (a * seen && ratio < least) faint[text.slice(0, 40)] = Math.round(10 * ratio) / 10;
       }
-      look(el.shadowRoot ?? el, on, seen);
+      look(el.shadowRoot ?? el, all, seen);
     }
   };
-  look(document.body, parts(getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor), 1);
+  look(document.body, [], 1);
   return faint;
 }"""
 
