@@ -139,6 +139,9 @@ def test_pruning_is_held_against_the_whole_networks_time_and_training(ms, steps,
     assert found["status"] == status and found["value"] == pytest.approx(1 / ms)
     assert f"at {(steps + 30) / 1000:.0%} of its images; 1.20 times the whole's distance" in found["ours"]
     assert found["runs"] == ("whole", "search", "short")
+    timings(whole=1.0)
+    untimed = of("tinyfusion", rows, tmp_path)
+    assert untimed["status"] == claims.UNTESTED and untimed["ours"].startswith("not timed, at ")
 
 
 def test_a_packed_file_is_held_against_float32(tmp_path: Path):

@@ -58,8 +58,10 @@ class Recommendation:
 
 
 def start(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> Budget:
-    """The budget with limits at a round figure above the median student, where a choice is hardest."""
-    found = candidates(table, reports, budget)
+    """The budget with limits at a round figure above the median shape, where a choice is hardest: a shape that was
+    trained in many ways counts once.
+    """
+    found = candidates(table, reports, budget).drop_duplicates("shape")
     median = found["params_m"].median()
     limited = dataclasses.replace(budget, params_m=None if pd.isna(median) else _round_above(median))
     median = found["latency_ms"].median()

@@ -66,8 +66,8 @@ def depth_pruning(evidence: Evidence) -> Finding:
         ms = evidence.latency_ms(16)
         speed = ms[whole["run"]] / ms[row["run"]]
         share = sum(one["images"] for one in chain) / whole["images"]
-        ours = (f"{speed:.2f} times the speed of {whole['name']} at batch 16, at {share:.0%} of its images"
-                + _distance(row, whole, whole["name"]))  # fmt: skip
+        said = "not timed" if math.isnan(speed) else f"{speed:.2f} times the speed of {whole['name']} at batch 16"
+        ours = f"{said}, at {share:.0%} of its images" + _distance(row, whole, whole["name"])
         why = f"{row['name']} or {whole['name']} was not timed at batch 16" if math.isnan(speed) else ""
         return Finding(_reached((speed, 2.0), (1 / share, 1 / 0.07)), ours, speed, why=why,
                        runs=(whole["run"], *(one["run"] for one in reversed(chain))))  # fmt: skip
