@@ -759,7 +759,7 @@ def test_the_starting_limits_lie_just_above_the_median_student() -> None:
     assert (start.params_m, start.latency_ms) == (0.35, 1.5)
     assert choose.start(TABLE, NONE, Budget()).latency_ms is None
     least = TABLE[TABLE["params_deployed"].eq(TABLE["params_deployed"].min())]
-    ways = [least.assign(run=[f"{run}{k}" for run in least["run"]]) for k in range(9)]  # one shape, trained in many ways
+    ways = [least.assign(run=[f"{run}{k}" for run in least["run"]]) for k in range(9)]  # one shape
     assert choose.start(pd.concat([TABLE, *ways], ignore_index=True), NONE, Budget()).params_m == 0.35
 
 
