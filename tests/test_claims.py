@@ -148,6 +148,12 @@ def test_a_packed_file_is_held_against_float32(tmp_path: Path):
     found = of("terdit", [student("three", "pairs+ternary", file_mb=0.04)], tmp_path)
     assert found["status"] == claims.PARTLY and found["value"] == pytest.approx(10.0)
     assert of("terdit", [student("three", "pairs+ternary", file_mb=0.02)], tmp_path)["status"] == claims.HOLDS
+    two = [student(name, "pairs+ternary", file_mb=0.2, params_deployed=8e4) for name in ("three", "other")]
+    reports = pd.DataFrame({column: pd.Series(dtype=NONE[column].dtype) for column in NONE}).reindex(range(2))
+    reports["model.model_id"], reports["model.precision"] = ["three", "other"], ["ternary", "fp32"]
+    reports["model.file_mb"] = [0.04, 0.001]
+    (claim,) = [claim for claim in claims.CLAIMS if claim.name == "terdit"]
+    assert claim.judge(Evidence(Store(tmp_path), table_of(two), reports)).value == pytest.approx(8.0)
 
 
 def test_a_request_costs_one_expert_and_the_sum_is_said_too(timings, facts, tmp_path: Path):

@@ -89,6 +89,12 @@ class Evidence:
         name = str(name).removeprefix("run:")
         return self.by_run.loc[name] if name in self.by_run.index else None
 
+    @functools.cached_property
+    def packed_mb(self) -> dict[str, float]:
+        """run -> MB of its file of two bits a ternary weight, where that was made and timed."""
+        files = self.reports[self.reports["model.precision"].eq("ternary")]
+        return files.groupby("model.model_id")["model.file_mb"].min().to_dict()
+
     def latency_ms(self, batch: int) -> pd.Series:
         """run -> median milliseconds of the network by its fastest right runtime; nan where it was not timed."""
         frame = choose.with_latency(

@@ -92,11 +92,14 @@ def dynamic(evidence: Evidence) -> Finding:
 
 
 def ternary(evidence: Evidence) -> Finding:
-    """The bytes of all weights in float32 over those of the packed file."""
+    """The bytes of what is shipped in float32 over those of its packed file, or where none is known, of all weights
+    over those of the file that training left.
+    """
     rows = evidence.done("ternary").dropna(subset=["file_mb"])
     if rows.empty:
         return _none("ternary")
-    ratio = FLOAT32 * rows["params"] / 1e6 / rows["file_mb"]
+    packed = rows["run"].map(evidence.packed_mb)
+    ratio = (FLOAT32 / 1e6 * rows["params_deployed"] / packed).fillna(FLOAT32 / 1e6 * rows["params"] / rows["file_mb"])
     row, best = rows.loc[ratio.idxmax()], ratio.max()
     plain = _beside_plain(evidence, "ternary")
     beside = "" if plain is None else f"; {plain['ratio']:.2f} times plain's distance{within(plain)}"
