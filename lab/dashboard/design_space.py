@@ -165,12 +165,12 @@ conditions = frame.conditions(view, "fd")
 start = choose.start(view.runs, view.reports, conditions)
 with st.container(border=True):
     with st.grid(4, min_column_width=150):
-        size = st.number_input("Max parameters (M)", 0.0, value=start.params_m or 0.0, step=0.05, format="%g",
-                               key="space_params", bind="query-params",
+        size = st.number_input("Max parameters (M)", 0.0, value=start.params_m, step=0.05, format="%g",
+                               key="space_params", bind="query-params", placeholder="no limit",
                                help="Of what is shipped. 0 lifts the limit")  # fmt: skip
-        speed = st.number_input("Max latency (ms)", 0.0, value=0.0, step=0.1, format="%g", key="space_ms",
-                                bind="query-params",
-                                help="Predicted from the shapes timed here. 0 is no limit")  # fmt: skip
+        speed = st.number_input("Max latency (ms)", 0.0, value=None, step=0.1, format="%g", key="space_ms",
+                                bind="query-params", placeholder="no limit",
+                                help="Predicted from the shapes timed here. 0 lifts the limit")  # fmt: skip
         frame.method_control(view)
     with st.expander("Timing conditions", icon=":material/tune:"):
         frame.conditions_controls(view)
