@@ -257,7 +257,7 @@ def test_a_sweep_at_work_has_its_runs_in_one_card_and_stops_as_one(store: Store,
     assert any(p.text.startswith("3 runs: 1 running, 1 queued, 1 done, 727 images/s") for p in at.get("progress"))
     assert not [b for b in at.button if b.key in (f"stop-{at_work.id}", f"resume-{at_work.id}")]
     assert len(at.get("plotly_chart")) == 1
-    at.button(key="stop-depths").click().run()
+    at.button(key="stop-sweep-depths").click().run()
     assert asked == [(4242, "SIGTERM")]
 
 
@@ -268,7 +268,7 @@ def test_a_sweep_without_a_process_goes_on_by_a_button_or_its_command(store: Sto
     at = page()
     assert "Sweep depths unfinished" in text(at).replace("*", "")
     assert f"LAB_RESULTS={store.root} python -m lab sweep {path}" in [c.value for c in at.code]
-    at.button(key="resume-depths").click().run()
+    at.button(key="resume-sweep-depths").click().run()
     assert started == [(path, 1)]
 
 
