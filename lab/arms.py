@@ -86,19 +86,16 @@ def _apart(names: Sequence[str], parts: Sequence[Mapping[str, JSON]]) -> list[st
     """The names, with those options behind them in which an arm differs from the most common one of its name."""
     usual: dict[str, Mapping[str, JSON]] = {}
     for name in dict.fromkeys(names):
-        arms = [part for other, part in zip(names, parts) if other == name]
-        usual[name] = max(arms, key=arms.count)
-    return [
-        name + (f" ({', '.join(said)})" if said else "")
-        for name, part in zip(names, parts)
-        for said in [
-            [
-                f"{option.rpartition('.')[2]} {_value(part.get(option))}"
-                for option in sorted({*part, *usual[name]})
-                if part.get(option) != usual[name].get(option)
-            ]
-        ]
-    ]
+        same = [part for other, part in zip(names, parts) if other == name]
+        usual[name] = max(same, key=same.count)
+    return [name + _differs(part, usual[name]) for name, part in zip(names, parts)]
+
+
+def _differs(part: Mapping[str, JSON], usual: Mapping[str, JSON]) -> str:
+    """The options that are not the usual ones, in brackets; "" for none."""
+    said = [f"{option.rpartition('.')[2]} {_value(part.get(option))}" for option in sorted({*part, *usual})
+            if part.get(option) != usual.get(option)]  # fmt: skip
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _value(value: JSON) -> str:

@@ -76,8 +76,7 @@ class Answers:
         self.guide = guide
         self.path = root / ".cache" / "guides" / f"{guide.digest[:16]}-{pairs}"[:200]
         self.seconds = 0.0  # that making those took which are read here
-        self._files: dict[str, np.memmap] = {}
-        self._kept: dict[str, Tensor] = {}  # the same files
+        self._kept: dict[str, np.memmap] = {}
 
     def ensure(self, names: Iterable[str], count: int, ask: Callable[[Tensor], tuple[Tensor, Tensor | None]],
                device: torch.device) -> bool:  # fmt: skip
@@ -95,17 +94,16 @@ class Answers:
             return False
         if todo:
             self._make(todo, shapes, count, ask, device)
-        self._files = {n: self._file(n, shapes[n], count) for n in names}
-        for file in self._files.values():
+        self._kept = {n: self._file(n, shapes[n], count) for n in names}
+        for file in self._kept.values():
             _advise(file, "MADV_RANDOM")  # else the system reads megabytes around every answer
-        self._kept = {n: torch.from_numpy(file) for n, file in self._files.items()}
         self.seconds = sum(self._facts(n).get("seconds", 0.0) for n in names)
         return True
 
     def at(self, index: Tensor, device: torch.device) -> tuple[Tensor, Taps]:
         """Images (B, C, H, W) and taps, in float32, for pairs by number."""
-        index = index.cpu()
-        found = {name: kept[index].to(device).float() for name, kept in self._kept.items()}
+        rows = index.cpu().numpy()
+        found = {name: torch.from_numpy(file[rows]).to(device).float() for name, file in self._kept.items()}
         return found.pop(PREDICTION), Taps.of(found)
 
     def ahead(self, stream: Iterator[Batch]) -> Iterator[Batch]:
@@ -114,7 +112,7 @@ class Answers:
         while batch is not None:
             following = next(stream, None)
             for number in following.index.tolist() if following is not None else ():
-                for file in self._files.values():
+                for file in self._kept.values():
                     _advise(file, "MADV_WILLNEED", number)
             yield batch
             batch = following

@@ -22,7 +22,8 @@ class Assisted(Method):
     """Abstract: learns from an assistant's image and blocks, beside the teacher's image."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
-    added_later: ClassVar[dict[str, JSON]] = {"assistant": None, "norm": "token"}  # the first: a name for its guide
+    # `assistant` is a name for the recipe's guide, where it is kept.
+    added_later: ClassVar[dict[str, JSON]] = {"assistant": None, "norm": "token"}
 
     assistant: str | None = None  # the run that assists; None = the recipe's guide, or one that is trained first
     depth: int = 12  # blocks of an assistant that is trained first, at least the student's

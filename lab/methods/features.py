@@ -64,8 +64,8 @@ def matched(x: Tensor, y: Tensor, by: str = "token") -> tuple[Tensor, Tensor]:
 
     token    LN0 of both
     place    LN0 of the guide's; then both without their mean over the batch at each place, and the guide's with every
-             channel at variance 1 (ours). Much of a normed residual stream is one and the same for all images (94 to
-             60 % of its square in the blocks of the committed 12x64), and this leaves what tells them apart.
+             channel at variance 1 (ours). Much of a normed residual stream is one and the same for all images, and
+             this leaves what tells them apart.
     """
     if by == "token":
         return norm(x), norm(y.detach())
