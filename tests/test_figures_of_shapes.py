@@ -152,3 +152,9 @@ def test_verdicts_are_drawn_best_first_each_word_by_its_own_mark():
         hurts.hovertext[0].endswith("6 paired seeds") and "1.20 times 4x40 plain (1.10 to 1.30)" in hurts.hovertext[0]
     )
     assert better.y[0].startswith("&lt;b&gt;TA") and better.hovertext[0].endswith("1 paired seed")
+
+
+def test_rows_are_as_high_as_the_longest_label():
+    short, long = (figures.verdicts(arms(method=[name, "ternary"])).layout.height for name in
+                   ("manifold", "manifold (norm place, output 0, pair 0, until 0.3)"))  # fmt: skip
+    assert long - short == 2 * (16 * 6 + 8 - 46)  # six lines instead of two, in two rows

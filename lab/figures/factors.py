@@ -49,7 +49,8 @@ def factors(rows: pd.DataFrame, title: str, marks: Mapping[str, tuple[str, str]]
     figure.update_xaxes(title=title, type="log", range=[np.log10(low) - around, np.log10(high) + around],
                         tickvals=ticks, ticktext=[f"{t:g}" for t in ticks])  # fmt: skip
     figure.update_yaxes(categoryorder="array", categoryarray=list(dict.fromkeys(labels))[::-1], tickfont=dict(size=12))
-    return figure.update_layout(template=TEMPLATE, height=120 + 46 * max(1, len(set(labels))), showlegend=True)
+    row = max(46, *(16 * (label.count("<br>") + 1) + 8 for label in labels), 0)  # pixels: a label may be of many lines
+    return figure.update_layout(template=TEMPLATE, height=120 + row * max(1, len(set(labels))), showlegend=True)
 
 
 def verdicts(rows: pd.DataFrame) -> go.Figure:
