@@ -174,7 +174,9 @@ def _source(job: Job, store: Store, device: torch.device
         _fits(recipe, spec)
         made = pairs.ensure(store, what, recipe.pairs, device=device)
         reader = pairs.Reader(made, recipe.pairs, shape=spec.shape, num_classes=spec.num_classes).only(recipe.classes)
-        return lambda start: reader.stream(batch=recipe.batch, seed=recipe.seed, start=start), spec, reader
+        classes = max(method.batch_classes() for method in job.methods)
+        return lambda start: reader.stream(
+            batch=recipe.batch, seed=recipe.seed, start=start, classes=classes), spec, reader  # fmt: skip
     if recipe.start and not any(method.objective for method in job.methods):  # nothing is learned
         return lambda start: iter(()), spec_of_run(store.get(recipe.start[0])), None
     images = data.load(recipe.data, "train", size=recipe.student.image_size, channels=recipe.student.channels)

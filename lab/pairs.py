@@ -304,9 +304,13 @@ class Reader:
     def _draw(self, chosen: Tensor) -> Tensor:
         return diffusion.noise_of(self.pairs.seeds(chosen), self.shape, self.num_classes)[0]
 
-    def stream(self, *, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Endless batches from batch number `start` on; resumable at any step."""
+    def stream(self, *, batch: int, seed: int, start: int = 0, classes: int = 0) -> Iterator[Batch]:
+        """Endless batches from batch number `start` on, each of so many classes if told; resumable at any step."""
+        labels = self.labels[self.index]
         step = start
         while True:
-            yield self.batch(data.order(len(self.index), batch, seed, step))
+            if classes:
+                yield self.batch(data.few_classes(labels, classes, batch, seed, step))
+            else:
+                yield self.batch(data.order(len(self.index), batch, seed, step))
             step += 1

@@ -188,3 +188,13 @@ def test_a_reader_of_some_classes_gives_only_those(made):
     stream = reader.stream(batch=4, seed=0)
     next(stream)
     assert torch.equal(next(stream).noise, next(reader.stream(batch=4, seed=0, start=1)).noise)
+
+
+def test_a_stream_of_few_classes_has_like_parts_of_them_and_goes_on_at_any_step(made):
+    reader = pairs.Reader(made[1], 300, shape=(1, 8, 8), num_classes=10).only((2, 5, 7))
+    stream = reader.stream(batch=6, seed=1, classes=2)
+    batches = [next(stream) for _ in range(12)]
+    assert all(sorted(torch.bincount(batch.y).tolist())[-2:] == [3, 3] for batch in batches)
+    assert {*torch.cat([batch.y for batch in batches]).tolist()} == {2, 5, 7}
+    assert torch.equal(batches[5].index, next(reader.stream(batch=6, seed=1, start=5, classes=2)).index)
+    assert torch.equal(reader.labels[batches[0].index], batches[0].y)

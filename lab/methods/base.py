@@ -134,6 +134,10 @@ class Method:
         """How many estimates along the teacher's path it wants with each pair."""
         return 0
 
+    def batch_classes(self) -> int:
+        """Of how many classes it wants each batch of pairs to be; 0: as they come."""
+        return 0
+
     # --- the run ---
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:

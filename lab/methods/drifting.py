@@ -11,7 +11,8 @@ net's, never those of the net that measures. Drifting (arXiv 2602.04770), after 
     F_i = sum over R of (sum_j C_ij y~_j - (sum_j C_ij) g~_i) / rms,  y~ = y / q
     L = mean (g~ - sg(g~ + F))^2,  summed over maps
 
-n are what the student drew in its last updates: a batch has few samples a class, and the repulsion of so few is noise.
+A batch of all classes has few samples of each, and the repulsion of so few is noise: either a batch has few classes, or
+n are what the student drew in its last updates.
 
 G generated samples, N earlier ones, P positives, S dimensions of a map's feature, B batch, K classes.
 """
@@ -42,12 +43,13 @@ class Drifting(Method):
     paper: ClassVar[str] = "arXiv 2602.04770"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
-    added_later: ClassVar[dict[str, JSON]] = {"negatives": 0}
+    added_later: ClassVar[dict[str, JSON]] = {"negatives": 0, "classes": 0}
 
     weight: float = 0.3
     positives: int = 32  # images of the teacher a class, of the last batches
     negatives: int = 0  # images of the student a class, of the last batches, beside this one's
     radii: tuple[float, ...] = (0.02, 0.05, 0.2)  # of attraction, in mean distances
+    classes: int = 0  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
     first: int = 1  # the perceptual net's first stage that is looked at
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class Drifting(Method):
             raise ValueError(f"positives must be at least 1, got {self.positives}")
         if self.negatives < 0:
             raise ValueError(f"negatives must not be negative, got {self.negatives}")
+        if self.classes < 0:
+            raise ValueError(f"classes must not be negative, got {self.classes}")
         if not self.radii or min(self.radii) <= 0:
             raise ValueError(f"radii must all be above 0, got {list(self.radii)}")
 
@@ -68,6 +72,9 @@ class Drifting(Method):
             return (f"method drifting looks through a small net of the data's own, and {recipe.data} has none; it has "
                     f"them for {', '.join(features.known())}")  # fmt: skip
         return None
+
+    def batch_classes(self) -> int:
+        return self.classes
 
     def prepare(self, student: nn.Module, roles: Roles) -> nn.Module:
         self._net = features.load(roles.spec.data, "perceptual").to(roles.device)

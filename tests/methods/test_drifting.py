@@ -83,7 +83,8 @@ def test_its_gradient_is_the_drift(monkeypatch):
 
 @pytest.mark.parametrize(("options", "part"), [
     ({"weight": -1.0}, "weight must not be negative"), ({"positives": 0}, "positives must be at least 1"),
-    ({"negatives": -1}, "negatives must not be negative"), ({"radii": []}, "radii must all be above 0"),
+    ({"negatives": -1}, "negatives must not be negative"), ({"classes": -1}, "classes must not be negative"),
+     ({"radii": []}, "radii must all be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):
