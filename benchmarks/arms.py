@@ -13,6 +13,7 @@ A guide's answers are made before; their seconds stand beside.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def rows_of(arms: list[Arm]) -> list[dict]:
             "over_plain": round(ratio, 4),
             "over_plain_spread": [round(ratios[0], 4), round(ratios[-1], 4)], "updates": recipe.steps,
             "updates_in_the_plain_time": round(plain.job.recipe.steps / ratio),
-            "guide_seconds": round(answers.seconds, 1) if answers else 0.0,
+            "guide_seconds": round(answers.seconds, 1) if answers else 0.0, "recipe": json.loads(recipe.to_json()),
         })  # fmt: skip
     return rows
 

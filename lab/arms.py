@@ -15,6 +15,7 @@ each of the same seed, at
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -24,8 +25,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lab.choose import complete
-from lab.config import JSON
-from lab.results import OBJECTIVES, Store, read_json
+from lab.config import JSON, Recipe
+from lab.results import OBJECTIVES, Store, columns_of, read_json, table_of
 from lab.verdicts import ENOUGH, Verdict, compare, holm, spread
 
 COMPUTE = ("equal images", "wall-clock", "with the guide")
@@ -46,11 +47,14 @@ def calibration(store: Store) -> JSON:
     return read_json(store.root / "benchmarks" / "arms.json")
 
 
-def arms(table: pd.DataFrame) -> pd.DataFrame:
+def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """The students of `Store.table()` that were trained, with `method` (a name, and the options and guide that tell
-    arms of one name apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`.
+    arms of one name apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`. With them
+    the recipes whose updates were timed and which were not trained, which have no metric.
     """
-    table = complete(table)
+    timed = [columns_of(recipe, recipe.student) | {"run": recipe.id, "role": "student"}
+             for recipe in _timed(calibration) if recipe.id not in set(table["run"])]  # fmt: skip
+    table = complete(table_of([*table.to_dict("records"), *timed]) if timed else table)
     rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
     uses = [json.loads(text) if text else {} for text in rows["options"]]
     goal = [{name: use for name, use in one.items() if name in OBJECTIVES} for one in uses]
@@ -114,6 +118,17 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
     return {(row["arm"], row["alike"]):
             (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
             for row, one in known}  # fmt: skip
+
+
+def _timed(calibration: JSON) -> list[Recipe]:
+    """The recipes of a calibration's rows that are told whole."""
+    rows = calibration.get("rows") if isinstance(calibration, dict) else None
+    found = []
+    for row in rows or ():
+        if _whole(row) and isinstance(row.get("recipe"), dict):
+            with contextlib.suppress(ValueError):
+                found.append(Recipe.from_json(json.dumps(row["recipe"])))
+    return found
 
 
 def _whole(row: JSON) -> bool:
@@ -193,7 +208,7 @@ def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     update_ratio: seconds of an update over the twin's, as calibrated; guide_seconds likewise; runs and twin_runs: ids,
     by seed. p_t is corrected by Holm over the arms of one shape and compute that have ENOUGH seeds.
     """
-    rows = arms(table)
+    rows = arms(table, calibration)
     seconds, found = clock(rows, calibration), []
     for _, group in rows[rows["protocol"] != ""].groupby(["alike", "protocol"], sort=False):
         for _, mine in group[~group["plain"]].groupby("arm", sort=False):

@@ -749,18 +749,7 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
         return _packed(row | {"state": "unreadable", "error": wrong})
     status, config = Status.of(found["status"]), (found["student"] or {}).get("config")
     net = recipe.student if config is None else config_from_json(config)
-    config = config_to_json(net)
-    row |= {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
-    row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
-    if net.family != "unet":
-        row["mlp_hidden"] = net.hidden
-    row |= {
-        "shape": net.shape,
-        "time": net.time,
-        "method": methods_of(recipe),
-        "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
-        "options": json.dumps({use.method: dict(use.options) for use in recipe.methods}, sort_keys=True),
-        "images": recipe.images,
+    row |= columns_of(recipe, net) | {
         "role": "",  # of teachers.json, as the next
         "aliases": [],
         "state": status.state,
@@ -775,6 +764,23 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
         mine = files_schema()["$defs"][name]["properties"]
         row |= {k: v for k, v in (found[name] or {}).items() if k in mine and not isinstance(v, (dict, list))}
     return _packed(row | _metric_columns(found["metrics"]))
+
+
+def columns_of(recipe: Recipe, net: NetConfig) -> dict[str, JSON]:
+    """What a recipe says of its run, and of the network that is left of its student."""
+    row = {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
+    config = config_to_json(net)
+    row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
+    if net.family != "unet":
+        row["mlp_hidden"] = net.hidden
+    return row | {
+        "shape": net.shape,
+        "time": net.time,
+        "method": methods_of(recipe),
+        "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
+        "options": json.dumps({use.method: dict(use.options) for use in recipe.methods}, sort_keys=True),
+        "images": recipe.images,
+    }
 
 
 def _packed(row: Mapping[str, JSON]) -> bytes:

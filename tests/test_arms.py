@@ -9,7 +9,8 @@ import pytest
 
 from lab import arms
 from lab.arms import COMPUTE, UNTESTED, verdicts
-from lab.results import Store, table_of
+from lab.config import DiTConfig, Recipe, Use
+from lab.results import Store, columns_of, table_of
 from lab.verdicts import compare, spread
 
 IMAGES, WALL, GUIDED = COMPUTE
@@ -87,6 +88,26 @@ def test_equal_seconds_wait_for_both_arms_to_be_timed():
                         ({"rows": [{"odd": 1}]}, "its updates are not timed")]:  # fmt: skip
         found = of([plain, ta], known, compute=WALL)
         assert found["word"] == UNTESTED and said in found["why_not"]
+
+
+def test_an_arm_is_calibrated_by_a_recipe_that_was_timed_and_never_trained():
+    recipe = Recipe(data="toy", teacher="run:unet", pairs=10, student=DiTConfig(depth=4, width=40, heads=4), steps=9)
+    ternary = recipe.with_(methods=(Use("pairs"), Use("ternary")))
+    known = {"rows": [{"run": r.id, "ms": 10.0, "over_plain": over, "guide_seconds": 0.0, "recipe": plain(r)}
+                      for r, over in [(recipe, 1.0), (ternary, 2.0)]]}  # fmt: skip
+    rows = [run() | columns(recipe) | {"fd": 1.5}, run("ternary") | columns(recipe, "ternary", steps=4) | {"fd": 1.4}]
+    assert of(rows, known, compute=WALL)["word"] == UNTESTED  # 4 updates of 2 are no 9 of 1
+    rows[1] |= columns(recipe, "ternary", steps=4.5)
+    assert of(rows, known, compute=WALL)["ratio"] == pytest.approx(1.4 / 1.5)
+
+
+def plain(recipe: Recipe) -> dict[str, object]:
+    return json.loads(recipe.to_json())
+
+
+def columns(recipe: Recipe, *methods: str, steps: float = 9) -> dict[str, object]:
+    made = recipe.with_(methods=(Use("pairs"), *map(Use, methods)))
+    return columns_of(made, made.student) | {"steps": steps, "images": steps * made.batch}
 
 
 def test_a_student_of_another_family_is_held_against_plain_dits_of_its_size():

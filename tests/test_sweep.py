@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import io
@@ -29,7 +30,7 @@ from lab.cli import FAILED, OK, main
 from lab.cluster import OnRay, Orders, Sent, on_node, pack, unpack
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store
-from lab.sweep import Entry, Space, iso
+from lab.sweep import Entry, Space, here, iso
 
 ROOT = Path(__file__).parent.parent
 # A denoiser needs no teacher: as little as a run can be.
@@ -301,6 +302,22 @@ def test_a_sweep_runs_processes_and_tells_what_went_wrong(
     assert store.get("tiny").said().state == "done"
     file.write_text(json.dumps(told[:1]))
     assert main(words) == OK
+
+
+def test_a_run_that_another_process_does_is_waited_for_and_not_done_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(here, "LOOK_S", 0.01)
+    recipe = experiment.resolve(BASE, store)
+    run = store.open(recipe)
+    with run.working():
+        run.set_status(state="running")
+        place = here.Here(store)
+        future = place.submit(Entry(BASE), [recipe])
+        assert not concurrent.futures.wait([future], 0.3).done
+        run.set_status(state="done")
+    assert future.result(60) == "" and not (run.path / "log.jsonl").exists()
+    assert f"run {run.id} is the work of process {os.getpid()}; waiting for it" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def over_get(evidence: Evidence) -> pd.DataFrame:
     """Every DiT arm over the GET of its size, at equal images and equal wall-clock, guides charged to their arms:
     rows as of `arms.verdicts`, whose `size` is the budget.
     """
-    rows = arms.arms(evidence.table)
+    rows = arms.arms(evidence.table, evidence.calibration)
     clock, found = arms.clock(rows, evidence.calibration), []
     for _, group in rows[rows["protocol"] != ""].groupby(["alike", "protocol"], sort=False):
         get, dit = (group[group["family"].eq(family)] for family in ("get", "dit"))

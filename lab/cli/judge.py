@@ -64,9 +64,20 @@ def verdicts(args: argparse.Namespace) -> Answer:
         return Answer([], f"no run of a method beside the objective in {store.root}")
     said = [{name: cell(row[name]) for name in ("method", "size", "images", "compute")}
             | {"ratio": cell(row["ratio"]), "95 %": f"{row['low']:.2f} to {row['high']:.2f}" * (row["seeds"] > 1),
-               "seeds": str(row["seeds"]), "verdict": row["why_not"] or row["word"]} for row in rows]  # fmt: skip
+               "seeds": str(row["seeds"]), "verdict": row["word"]} for row in rows if row["seeds"]]  # fmt: skip
     rule = f"ratio: distance over plain's, below 1 is better. {claims.RULE}"
-    return Answer(rows, "\n".join([wrapped(said), "", *textwrap.wrap(rule, WIDTH)]))
+    notes = [line for note in [*_without_a_pair(rows), rule] for line in ["", *textwrap.wrap(note, WIDTH)]]
+    return Answer(rows, "\n".join([wrapped(said) if said else "no method has a pair", *notes]))
+
+
+def _without_a_pair(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each reason why there is no pair, with the arms that it holds for."""
+    arms: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if not row["seeds"]:
+            arms.setdefault((row["compute"], row["why_not"]), []).append(f"{row['method']} at {row['size']}")
+    return [f"No pair at {compute}, {why}: {', '.join(dict.fromkeys(names))}."
+            for (compute, why), names in arms.items()]  # fmt: skip
 
 
 def wrapped(rows: Sequence[Mapping[str, str]]) -> str:
