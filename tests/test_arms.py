@@ -10,7 +10,7 @@ import pytest
 from lab import arms
 from lab.arms import COMPUTE, UNTESTED, verdicts
 from lab.config import DiTConfig, Recipe, Use
-from lab.results import Store, columns_of, table_of
+from lab.results import Store, columns_of, table_of, write_json
 from lab.verdicts import compare, spread
 
 IMAGES, WALL, GUIDED = COMPUTE
@@ -150,6 +150,12 @@ def test_a_finish_is_held_against_as_many_images_more_of_plain_training_from_the
 def test_without_seeds_of_the_plain_arm_no_margin_is_known():
     found = of(seeds()[:1] + seeds("manifold", GAINS)[:1], compute=IMAGES)
     assert np.isnan(found["margin"]) and found["seeds"] == 1
+
+
+def test_what_was_timed_stands_in_one_file_or_several(tmp_path):
+    for name, rows in [("arms", [1]), ("arms-neighbours", [2, 3]), ("arms-broken", {"no": "list"})]:
+        write_json(tmp_path / "benchmarks" / f"{name}.json", {"rows": rows})
+    assert arms.calibration(Store(tmp_path)) == {"rows": [2, 3, 1]}
 
 
 def test_an_empty_folder_has_no_arm(tmp_path):

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab import arms, claims
 from lab.dashboard import frame
-from lab.results import Stamp, Store, stamp
+from lab.results import Store
 
 TITLE = "Paper"
 ORDER = 28
@@ -25,7 +25,7 @@ PAPERS = {"All": "", "The paper": claims.paper.PAPER, "Its neighbours": ""}
 
 
 @st.cache_data(max_entries=8, ttl=frame.RECHECK_S, show_spinner=False)
-def judged(changed: tuple[int, Stamp], root: str, _runs: pd.DataFrame, _reports: pd.DataFrame) -> pd.DataFrame:
+def judged(changed: int, root: str, _runs: pd.DataFrame, _reports: pd.DataFrame) -> pd.DataFrame:
     return claims.table(Store(root), _runs, _reports)
 
 
@@ -66,8 +66,7 @@ def _details(claim: dict) -> None:
 
 view = frame.view()
 st.title("Which claims hold here?", anchor=False)
-found = judged((view.stamp, stamp(view.store.root / "benchmarks" / "arms.json")), str(view.store.root), view.runs,
-               view.reports)  # fmt: skip
+found = judged(view.stamp, str(view.store.root), view.runs, view.reports)
 if view.measured.empty:
     st.info("No finished and measured run yet, so every claim waits for its runs. These make a teacher and a plain "
             "student on the embedded digits:", icon=":material/hourglass_empty:")  # fmt: skip
