@@ -100,7 +100,8 @@ def comparable(frame: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     frame = frame[same & is_student(frame)].reset_index(drop=True)
     frame["why_not"] = _why_not(frame, budget)
     frame["fits"] = frame["why_not"] == ""
-    return frame
+    # In few blocks: a chart takes rows a hundred times, and pandas takes columns of text and added ones one by one.
+    return frame.astype({name: object for name in frame.select_dtypes("string")}).copy()
 
 
 def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
-    shown = frame.dropna(subset=[x, y])
+    shown = frame.dropna(subset=[x, y]).copy()  # in one block, of which rows are taken for every trace
     fits = shown["fits"] if "fits" in shown else pd.Series(True, index=shown.index)
     figure = go.Figure()
     # The front is of what may be chosen: a staircase, since what lies between two points does not exist.
