@@ -5,16 +5,17 @@ that gap. In every map of features, generated samples are attracted by the teach
 another (negatives); the student regresses on its own features moved by that drift. The features are the perceptual
 net's, never those of the net that measures. Drifting (arXiv 2602.04770), after its published `drift_loss`:
 
-    Y = [sg g; n; p],  D_ij = ||sg g_i - y_j||,  c = mean D of the class,  q = max(c / sqrt(S), 1e-3)
+    Y = [sg g; p],  D_ij = ||sg g_i - y_j||,  c = mean D of the class,  q = max(c / sqrt(S), 1e-3)
     A = sqrt(max(softmax_j(-D / c R) softmax_i(-D / c R), 1e-6)),  other classes and a sample's own place left out
     C_ij = +A_ij sum over negatives of A_i  for positives,  -A_ij sum over positives of A_i  for negatives
     F_i = sum over R of (sum_j C_ij y~_j - (sum_j C_ij) g~_i) / rms,  y~ = y / q
     L = mean (g~ - sg(g~ + F))^2,  summed over maps
 
-A batch of all classes has few samples of each, and the repulsion of so few is noise: either a batch has few classes, or
-n are what the student drew in its last updates.
+A batch of all classes has few samples of each, and the repulsion of so few is noise: so a batch has few classes. L is
+about 20 whatever the student draws, F being of unit size, while the pairs' loss is 0.1: of weights that let it decide,
+images take a grid that these features do not see.
 
-G generated samples, N earlier ones, P positives, S dimensions of a map's feature, B batch, K classes.
+G generated samples, P positives, S dimensions of a map's feature, B batch, K classes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import features
-from lab.config import JSON, Recipe
+from lab.config import Recipe
 from lab.methods.base import Method, Roles, Step
 
 LEAST = 1e-3  # of a scale
@@ -43,13 +44,10 @@ class Drifting(Method):
     paper: ClassVar[str] = "arXiv 2602.04770"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
-    added_later: ClassVar[dict[str, JSON]] = {"negatives": 0, "classes": 0}
-
-    weight: float = 0.3
+    weight: float = 0.03
     positives: int = 32  # images of the teacher a class, of the last batches
-    negatives: int = 0  # images of the student a class, of the last batches, beside this one's
     radii: tuple[float, ...] = (0.02, 0.05, 0.2)  # of attraction, in mean distances
-    classes: int = 0  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
+    classes: int = 4  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
     first: int = 1  # the perceptual net's first stage that is looked at
 
     def __post_init__(self) -> None:
@@ -58,8 +56,6 @@ class Drifting(Method):
             raise ValueError(f"weight must not be negative, got {self.weight}")
         if self.positives < 1:
             raise ValueError(f"positives must be at least 1, got {self.positives}")
-        if self.negatives < 0:
-            raise ValueError(f"negatives must not be negative, got {self.negatives}")
         if self.classes < 0:
             raise ValueError(f"classes must not be negative, got {self.classes}")
         if not self.radii or min(self.radii) <= 0:
@@ -86,8 +82,6 @@ class Drifting(Method):
         # A ring of the last positives, kept with the state, so that a resumed run has the same.
         sizes = [look.shape[1] for look in looks]
         self.own["ring"] = Ring(self._classes, self.positives, sizes)
-        if self.negatives:
-            self.own["drawn"] = Ring(self._classes, self.negatives, sizes)
         return student
 
     def loss(self, step: Step) -> dict[str, Tensor]:
@@ -95,15 +89,11 @@ class Drifting(Method):
         drawn = self._looks(step.prediction)
         with torch.no_grad():
             self.own["ring"].put(self._looks(step.inputs.target), y)
-        positives = self.own["ring"].kept()
-        negatives = self.own["drawn"].kept() if self.negatives else [None] * len(positives)
         terms = []
-        for g, p, n in zip(drawn, positives, negatives):
-            F = drift(g.detach(), y, p, self.radii, n)
+        for g, p in zip(drawn, self.own["ring"].kept()):
+            F = drift(g.detach(), y, p, self.radii)
             scale = F.scale[:, None]
             terms.append((g / scale - (g.detach() / scale + F.moved)).square().mean())
-        if self.negatives:
-            self.own["drawn"].put([look.detach() for look in drawn], y)
         return {"drift": self.weight * torch.stack(terms).sum()}
 
     def _looks(self, images: Tensor) -> list[Tensor]:
@@ -150,14 +140,12 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...],
-          negatives: Featured | None = None) -> Drift:  # fmt: skip
-    """The drift of features g (G, S) of classes y (G,) among positives (P, S) and earlier negatives (N, S)."""
+def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...]) -> Drift:
+    """The drift of features g (G, S) of classes y (G,) among positives (P, S)."""
     p, classes = positives
-    n, earlier = negatives or (g[:0], y[:0])
     count = len(g)
-    everything = torch.cat([g, n, p])  # (G + N + P, S)
-    same = y[:, None] == torch.cat([y, earlier, classes])[None]  # (G, G + N + P)
+    everything = torch.cat([g, p])  # (G + P, S)
+    same = y[:, None] == torch.cat([y, classes])[None]  # (G, G + P)
     D = torch.cdist(g, everything)
     own = torch.eye(count, len(everything), dtype=torch.bool, device=g.device)
     c = (D * same).sum(1) / same.sum(1)  # a sample's own class; its own place counts 0
@@ -167,7 +155,7 @@ def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...],
     q = (c / g.shape[1] ** 0.5).clamp_min(LEAST)
     near = D / c.clamp_min(LEAST)[:, None] + OUT * own
     near = near.masked_fill(~same, torch.inf)
-    positive = torch.arange(len(everything), device=g.device) >= count + len(n)
+    positive = torch.arange(len(everything), device=g.device) >= count
     moved = torch.zeros_like(g)
     for radius in radii:
         logits = -near / radius
