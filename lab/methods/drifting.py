@@ -44,7 +44,7 @@ class Drifting(Method):
     paper: ClassVar[str] = "arXiv 2602.04770"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
-    weight: float = 0.03
+    weight: float = 0.015
     positives: int = 32  # images of the teacher a class, of the last batches
     radii: tuple[float, ...] = (0.02, 0.05, 0.2)  # of attraction, in mean distances
     classes: int = 4  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
