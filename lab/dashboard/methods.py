@@ -140,11 +140,16 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     name = st.selectbox("Method", [frame.EVERY, *known], key="of", bind="query-params", width=260)
     compute = st.segmented_control("Compared at", arms.COMPUTE, default=arms.COMPUTE[0], required=True, key="compute",
                                    bind="query-params")  # fmt: skip
+    every = name != frame.EVERY or st.toggle(
+        "Variants", key="variants", bind="query-params",
+        help="Also those whose options are not the most common ones of their method. One method shows all of its own.",
+    )  # fmt: skip
 mine = found if name == frame.EVERY else of_method(found, name)
 mine = mine[mine["compute"] == compute]
+looked = mine if every else mine[~mine["method"].str.contains(" (", regex=False)]
 of = f"none of {len(known)} methods has" if name == frame.EVERY else f"{name} does not have"
-st.markdown(frame.plain(answer(mine, of, compute)))
-paired = mine[mine["word"] != arms.UNTESTED]
+st.markdown(frame.plain(answer(looked, of, compute)))
+paired = looked[looked["word"] != arms.UNTESTED]
 if len(paired):
     st.plotly_chart(figures.verdicts(paired), key="verdicts", config={"displaylogo": False},
                     alt=f"The distance of {len(paired)} arms over their plain twins'")  # fmt: skip

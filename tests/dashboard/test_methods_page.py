@@ -50,6 +50,18 @@ def test_a_pair_has_its_verdict_chart_and_images_of_the_same_noise(taught: Store
     assert "not timed beside plain yet" in text(at)
 
 
+def test_variants_of_a_method_are_drawn_where_they_are_asked_for(taught: Store) -> None:
+    other = add_student(taught, fields={"methods": (Use("pairs"), Use("teaching_assistant", {"output": 0.0})),
+                                        "guide": f"run:{taught.runs()[1].id}"})  # fmt: skip
+    assert other.id != taught.get(TAUGHT).id
+
+    def drawn(**asked: str) -> int:
+        (chart,) = page(**asked).get("plotly_chart")
+        return sum(len(trace["y"]) for trace in json.loads(chart.proto.spec)["data"])
+
+    assert (drawn(), drawn(variants="true"), drawn(of="teaching_assistant")) == (1, 2, 2)
+
+
 def test_training_cost_is_that_of_updates_timed_in_turns(taught: Store) -> None:
     runs = {row["method_short"]: row["run"] for _, row in taught.table().iterrows() if row["depth"] == 4}
     rows = [{"run": runs["plain"], "ms": 10.0, "over_plain": 1.0, "guide_seconds": 0.0},
