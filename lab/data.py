@@ -469,16 +469,14 @@ def order(count: int, batch: int, seed: int, step: int) -> Tensor:
     return index
 
 
-def few_classes(labels: Tensor, classes: int, batch: int, seed: int, step: int) -> Tensor:
+def few_classes(members: Sequence[Tensor], classes: int, batch: int, seed: int, step: int) -> Tensor:
     """The indices of batch number `step` of so many classes in like parts, a function of (seed, step) alone; (batch,)
-    int64. Drawn with replacement: no epochs.
+    int64. `members` are the indices of each class, (n,); they are drawn with replacement, so there are no epochs.
     """
     rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    found = labels.unique()
-    chosen = found[torch.randperm(len(found), generator=rng)[:classes]]
+    chosen = [members[k] for k in torch.randperm(len(members), generator=rng)[:classes]]
     parts = torch.arange(batch).tensor_split(len(chosen))
-    members = [(labels == k).nonzero()[:, 0] for k in chosen]
-    return torch.cat([of[torch.randint(len(of), (len(part),), generator=rng)] for of, part in zip(members, parts)])
+    return torch.cat([of[torch.randint(len(of), (len(part),), generator=rng)] for of, part in zip(chosen, parts)])
 
 
 _permutations: dict[tuple[int, int, int], Tensor] = {}

@@ -307,10 +307,11 @@ class Reader:
     def stream(self, *, batch: int, seed: int, start: int = 0, classes: int = 0) -> Iterator[Batch]:
         """Endless batches from batch number `start` on, each of so many classes if told; resumable at any step."""
         labels = self.labels[self.index]
+        members = [(labels == k).nonzero()[:, 0] for k in labels.unique()] if classes else []
         step = start
         while True:
             if classes:
-                yield self.batch(data.few_classes(labels, classes, batch, seed, step))
+                yield self.batch(data.few_classes(members, classes, batch, seed, step))
             else:
                 yield self.batch(data.order(len(self.index), batch, seed, step))
             step += 1
