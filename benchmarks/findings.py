@@ -10,7 +10,9 @@ a function in SENTENCES or in TABLES. tests/test_repository.py holds both files 
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -76,10 +78,13 @@ def finish(store: Store) -> str:
     more = [recall[mine] - recall[twin] for row in found.itertuples() for mine, twin in zip(row.runs, row.twin_runs)]
     if found.empty or found["ratio"].max() >= 1 or min(more) <= 0:
         return ""
+    second = [by_second(store, row.runs, row.twin_runs) for row in found.itertuples()]
+    seen = _and([f"{ratio:.2f} at {size}" for ratio, size in zip(second, found["size"]) if ratio])
     return (f"**A loss between distributions sharpens a finished student**: {found['images'].iloc[0]:,.0f} more images "
             f"with drifting beside the pairs bring {_and(list(found['size']))} to "
             f"{_between(list(found['ratio']), '.2f')} of the distance that pairs alone reach, and they draw more "
-            f"variety (recall rises by {_between(more, '.2f')}; {_link('every method', 'Methods')}).")  # fmt: skip
+            f"variety (recall rises by {_between(more, '.2f')})" + (f"; a second extractor sees {seen}" if seen else "")
+            + f" ({_link('every method', 'Methods')}).")  # fmt: skip
 
 
 def guidance(store: Store) -> str:
@@ -133,6 +138,20 @@ def scales(store: Store) -> list[tuple[dict, dict]]:
             for mine in by_run.values()]  # fmt: skip
 
 
+def by_second(store: Store, runs: Sequence[str], twins: Sequence[str]) -> float | None:
+    """The geometric mean of the ratios of distances by the second extractor; None where it has not measured all."""
+    pairs = [[_second(store, run) for run in pair] for pair in zip(runs, twins)]
+    if not pairs or not all(mine and theirs for mine, theirs in pairs):
+        return None
+    return math.exp(statistics.mean(math.log(mine / theirs) for mine, theirs in pairs))
+
+
+def _second(store: Store, run: str) -> float | None:
+    """A run's distance by the second extractor."""
+    found = [read_json(path) for path in (store.root / "runs" / run).glob("metrics-*.json")]
+    return found[0]["values"]["fd"]["value"] if found else None
+
+
 def machines(store: Store) -> list[dict]:
     """All machines that were measured: latency.json of the last one, latency-<which>.json of others."""
     paths = sorted((store.root / "benchmarks").glob("latency*.json"))
@@ -184,12 +203,14 @@ def methods(store: Store) -> list[str]:
         within = f" ({row['low']:.2f} to {row['high']:.2f})" if row["seeds"] > 1 else ""
         timed = [f"{row[name]:{form}}" if pd.notna(row[name]) else "not timed"
                  for name, form in (("update_ratio", ".2f"), ("guide_seconds", ".0f"))]  # fmt: skip
+        second = by_second(store, row["runs"], row["twin_runs"])
         rows.append([f"{row['size']} {row['method']}", row["twin"], f"{row['images']:,.0f}", row["compute"],
-                     f"{row['ratio']:.2f}{within}", f"{row['seeds']}", row["word"], *timed])  # fmt: skip
+                     f"{row['ratio']:.2f}{within}", f"{second:.2f}" if second else "not measured", f"{row['seeds']}",
+                     row["word"], *timed])  # fmt: skip
     if not rows:
         return []
-    head = ["student", "beside", "images", "at", "distance over its (95 %)", "seeds", "verdict", "update over its",
-            "guide, s"]  # fmt: skip
+    head = ["student", "beside", "images", "at", "distance over its (95 %)", "by the second extractor", "seeds",
+            "verdict", "update over its", "guide, s"]  # fmt: skip
     return ["## Methods", "", "Students beside the plain ones that share the rest of their recipe, paired by seed. "
             f"{claims.RULE} Updates are timed in turns (`benchmarks/arms.py`). (`python -m lab verdicts`)", "",
             *markdown(head, rows)]  # fmt: skip
