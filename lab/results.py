@@ -48,6 +48,7 @@ ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
 OBJECTIVES = ("pairs", "denoise", "progressive")  # with the main loss; lab.methods has them too, but needs torch
+PLAIN = OBJECTIVES[:2]  # that a student is trained by where nothing is said: "plain" by itself
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
 # What `Store.table()` always has, in this order: column -> dtype. Text is "" and a flag False where nothing is known.
 TABLE = {
@@ -777,7 +778,7 @@ def columns_of(recipe: Recipe, net: NetConfig) -> dict[str, JSON]:
         "shape": net.shape,
         "time": net.time,
         "method": methods_of(recipe),
-        "method_short": "+".join(use.method for use in recipe.methods if use.method not in OBJECTIVES) or "plain",
+        "method_short": "+".join(use.method for use in recipe.methods if use.method not in PLAIN) or "plain",
         "options": json.dumps({use.method: dict(use.options) for use in recipe.methods}, sort_keys=True),
         "images": recipe.images,
     }

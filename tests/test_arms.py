@@ -158,6 +158,14 @@ def test_what_was_timed_stands_in_one_file_or_several(tmp_path):
     assert arms.calibration(Store(tmp_path)) == {"rows": [2, 3, 1]}
 
 
+def test_an_objective_of_its_own_is_no_plain_training():
+    made = Recipe(
+        data="toy", student=DiTConfig(time=True), methods=(Use("progressive"),), guide="run:big", sampler="ddim-4"
+    )
+    assert columns_of(made, made.student)["method_short"] == "progressive"
+    assert columns_of(made.with_(methods=(Use("denoise"),)), made.student)["method_short"] == "plain"
+
+
 def test_an_empty_folder_has_no_arm(tmp_path):
     store = Store(tmp_path)
     assert verdicts(store.table(), arms.calibration(store)).empty
