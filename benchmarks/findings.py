@@ -81,9 +81,9 @@ def finish(store: Store) -> str:
     second = [by_second(store, row.runs, row.twin_runs) for row in found.itertuples()]
     seen = _and([f"{ratio:.2f} at {size}" for ratio, size in zip(second, found["size"]) if ratio])
     return (f"**A loss between distributions sharpens a finished student**: {found['images'].iloc[0]:,.0f} more images "
-            f"with drifting beside the pairs bring {_and(list(found['size']))} to "
-            f"{_between(list(found['ratio']), '.2f')} of the distance that pairs alone reach, and they draw more "
-            f"variety (recall rises by {_between(more, '.2f')})" + (f"; a second extractor sees {seen}" if seen else "")
+            f"with drifting bring {_and(list(found['size']))} to {_between(list(found['ratio']), '.2f')} of the "
+            f"distance that as many of plain training reach, and they draw more variety (recall rises by "
+            f"{_between(more, '.2f')})" + (f"; a second extractor sees {seen}" if seen else "")
             + f" ({_link('every method', 'Methods')}).")  # fmt: skip
 
 
@@ -139,11 +139,10 @@ def scales(store: Store) -> list[tuple[dict, dict]]:
 
 
 def by_second(store: Store, runs: Sequence[str], twins: Sequence[str]) -> float | None:
-    """The geometric mean of the ratios of distances by the second extractor; None where it has not measured all."""
+    """The geometric mean of the ratios of distances by the second extractor, of what it measured; None for nothing."""
     pairs = [[_second(store, run) for run in pair] for pair in zip(runs, twins)]
-    if not pairs or not all(mine and theirs for mine, theirs in pairs):
-        return None
-    return math.exp(statistics.mean(math.log(mine / theirs) for mine, theirs in pairs))
+    found = [math.log(mine / theirs) for mine, theirs in pairs if mine and theirs]
+    return math.exp(statistics.mean(found)) if found else None
 
 
 def _second(store: Store, run: str) -> float | None:

@@ -205,12 +205,17 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
     rows["fd"] = [0.9, 1.58]
     assert findings.deep_and_thin(store) == ""
 
-    plain = {"run": "x-d2w88h4-y", "scale": 1.0, "fd": 1.0, "recall": 0.5}
-    path = store.root / "benchmarks" / "noise_scale.json"
-    for scaled, said in [(plain | {"scale": 0.9, "fd": 0.8, "recall": 0.4}, True),
-                         (plain | {"scale": 0.9, "fd": 1.1}, False)]:  # fmt: skip
-        write_json(path, {"rows": [scaled, plain]})
-        assert ("10%" in findings.less_noise(store)) == said == ("20%" in findings.less_noise(store))
+    pair = {"method": "drifting", "compute": "equal images", "seeds": 1, "twin": "4x40 plain", "images": 96000.0,
+            "size": "4x40", "runs": ("mine",), "twin_runs": ("plain",)}  # fmt: skip
+    for run, fd in [("mine", 0.3), ("plain", 0.4)]:
+        write_json(store.root / "runs" / run / "metrics-second.json", {"values": {"fd": {"value": fd}}})
+    for ratio, recall, said in [(0.85, 0.52, True), (1.02, 0.52, False), (0.85, 0.44, False)]:
+        verdicts, runs = pd.DataFrame([pair | {"ratio": ratio}]), pd.DataFrame({"run": ["mine", "plain"],
+                                                                                "recall": [recall, 0.45]})  # fmt: skip
+        monkeypatch.setattr(findings.arms, "verdicts", lambda *_, found=verdicts: found)
+        monkeypatch.setattr(type(store), "table", lambda _, found=runs: found)
+        sentence = findings.finish(store)
+        assert all((part in sentence) == said for part in ("0.85", "0.07", "0.75 at 4x40", "96,000"))
 
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:
