@@ -114,8 +114,8 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
 
     Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round.
     """
-    found, by_run = calibration.get("rows") if isinstance(calibration, dict) else None, rows.set_index("run")
-    known = [(by_run.loc[row["run"]], row) for row in found or () if _whole(row) and row["run"] in by_run.index]
+    by_run = rows.set_index("run")
+    known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
     plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
     return {(row["arm"], row["alike"]):
             (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
@@ -124,13 +124,18 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
 
 def _timed(calibration: JSON) -> list[Recipe]:
     """The recipes of a calibration's rows that are told whole."""
-    rows = calibration.get("rows") if isinstance(calibration, dict) else None
     found = []
-    for row in rows or ():
-        if _whole(row) and isinstance(row.get("recipe"), dict):
+    for row in _rows(calibration):
+        if isinstance(row.get("recipe"), dict):
             with contextlib.suppress(ValueError):
                 found.append(Recipe.from_json(json.dumps(row["recipe"])))
     return found
+
+
+def _rows(calibration: JSON) -> list[dict[str, JSON]]:
+    """The rows of a calibration that have what it takes."""
+    rows = calibration.get("rows") if isinstance(calibration, dict) else None
+    return [row for row in rows or () if _whole(row)]
 
 
 def _whole(row: JSON) -> bool:

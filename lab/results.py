@@ -48,7 +48,7 @@ ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
 OBJECTIVES = ("pairs", "denoise", "progressive")  # with the main loss; lab.methods has them too, but needs torch
-PLAIN = OBJECTIVES[:2]  # that a student is trained by where nothing is said: "plain" by itself
+PLAIN = ("pairs", "denoise")  # that a student is trained by where nothing is said: "plain" by itself
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
 # What `Store.table()` always has, in this order: column -> dtype. Text is "" and a flag False where nothing is known.
 TABLE = {
