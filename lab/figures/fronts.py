@@ -42,6 +42,7 @@ _HOVERED = (
     *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
     "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not", "teacher_value", "beside",
 )  # fmt: skip
+OVER = "over the budget"
 RING = 12  # pixels by which the mark of the pick is larger than its point
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
@@ -90,8 +91,12 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
             if rows.empty:
                 continue
             points(rows[fits[rows.index]], name=said + ending, shape=shape + hollow, colour=colour, named=beside)
-            points(rows[~fits[rows.index]], name=f"{said}, over the budget{ending}", colour=GREY,
+            points(rows[~fits[rows.index]], name=f"{said}, {OVER}{ending}", colour=GREY,
                    shape=shape + (hollow or "-open"))  # fmt: skip
+    if not fits.all():  # one line of the legend for all methods, which leaves the chart its room
+        figure.for_each_trace(lambda trace: trace.update(showlegend=False), lambda trace: OVER in (trace.name or ""))
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=OVER, hoverinfo="skip",
+                           marker=dict(symbol="square-open", color=GREY, size=11))  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
