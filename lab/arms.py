@@ -4,8 +4,9 @@
     print(verdicts(store.table(), calibration(store)))
 
 An arm is a method with its options and guide on one shape, over the seeds it was trained with. Its twin is the plain
-arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size. A pair is one run of
-each of the same seed, at
+arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size, and so is that of a
+shape that no plain run has, as a pruned network's: one of its depth where there is one, trained from nothing, while the
+images of the arm's start are not counted. A pair is one run of each of the same seed, at
 
     equal images      as many images seen
     wall-clock        as many seconds of training: updates times the seconds of one, which benchmarks/arms.py measured
@@ -33,9 +34,9 @@ COMPUTE = ("equal images", "wall-clock", "with the guide")
 CLOSE = 0.03  # of the seconds: the median of a few rounds is hardly surer
 NEAR = 0.05  # of the parameters: networks of one size, as in principles
 UNTESTED = "not tested"
-# What the recipes of an arm and its twin share, beside the options of the objective and the shape.
-ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "start", "batch", "optimizer", "lr", "betas",
-         "warmup", "schedule", "clip", "ema", "dtype"]  # fmt: skip
+# What the recipes of an arm and its twin share, beside the start, the options of the objective and the shape.
+ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "batch", "optimizer", "lr", "betas", "warmup",
+         "schedule", "clip", "ema", "dtype"]  # fmt: skip
 SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden"]
 Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
 COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",
@@ -51,8 +52,9 @@ def calibration(store: Store) -> JSON:
 
 def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """The students of `Store.table()` that were trained, with `method` (a name, and the options and guide that tell
-    arms of one name apart), `alike` (equal where recipes differ by the method alone), `arm` and `plain`. With them
-    the recipes whose updates were timed and which were not trained, which have no metric.
+    arms of one name apart), `alike` (equal where recipes differ by the method alone), `fresh` (`alike` of that recipe
+    without a start), `arm` and `plain`. With them the recipes whose updates were timed and which were not trained,
+    which have no metric.
     """
     timed = [columns_of(recipe, recipe.student) | {"run": recipe.id, "role": "student"}
              for recipe in _timed(calibration) if recipe.id not in set(table["run"])]  # fmt: skip
@@ -60,9 +62,10 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
     uses = [json.loads(text) if text else {} for text in rows["options"]]
     goal = [{name: use for name, use in one.items() if name in OBJECTIVES} for one in uses]
-    rows["alike"] = [
-        json.dumps([*map(str, row), one], sort_keys=True) for row, one in zip(rows[ALIKE].to_numpy(), goal)
-    ]
+    starts = [[*start] if isinstance(start, (list, tuple)) else [] for start in rows["start"]]
+    for name, these in (("alike", starts), ("fresh", [[]] * len(rows))):
+        rows[name] = [json.dumps([*map(str, row), start, one], sort_keys=True)
+                      for row, start, one in zip(rows[ALIKE].to_numpy(), these, goal)]  # fmt: skip
     label = dict(zip(table["run"], table["name"]))
     parts = [
         {f"{name}.{option}": value for name, use in one.items() if name not in OBJECTIVES
@@ -200,12 +203,16 @@ def _compute(row: pd.Series, compute: str, clock: Clock) -> float:
     return row["steps"] * ms / 1000 + (guide if compute == COMPUTE[2] else 0.0)
 
 
-def twins_of(mine: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """The plain runs of a group that an arm may be held against: of its shape, or of another family of its size."""
-    plain, one = group[group["plain"]], mine.iloc[0]
-    if one["family"] == "dit":
-        return plain[(plain[SHAPE].astype(str) == one[SHAPE].astype(str)).all(axis=1)]
-    return plain[plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)]
+def twins_of(mine: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The plain runs, of rows that are measured alike, that an arm may be held against."""
+    plain, one = rows[rows["plain"]], mine.iloc[0]
+    same = (plain[SHAPE].astype(str) == one[SHAPE].astype(str)).all(axis=1)
+    if one["family"] == "dit" and same.any():
+        return plain[same & plain["alike"].eq(one["alike"])]
+    near = plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)
+    near = plain[near & plain["alike"].eq(one["fresh"])]
+    as_deep = near[near["depth"].eq(one["depth"])]
+    return near if as_deep.empty or one["family"] != "dit" else as_deep
 
 
 def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
@@ -217,9 +224,9 @@ def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """
     rows = arms(table, calibration)
     seconds, found = clock(rows, calibration), []
-    for _, group in rows[rows["protocol"] != ""].groupby(["alike", "protocol"], sort=False):
-        for _, mine in group[~group["plain"]].groupby("arm", sort=False):
-            others = twins_of(mine, group)
+    for _, measured in rows[rows["protocol"] != ""].groupby("protocol", sort=False):
+        for _, mine in measured[~measured["plain"]].groupby(["alike", "arm"], sort=False):
+            others = twins_of(mine, measured)
             for compute in COMPUTE if mine["guide"].iloc[0] else COMPUTE[:2]:
                 pairs = pairings(mine, others, compute, seconds)
                 found += [(_row(pair.mine, compute, pair, seconds), pair) for pair in pairs]
@@ -263,8 +270,7 @@ def _size(row: pd.Series) -> str:
 
 def _why_not(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> str:
     if others.empty:
-        return "no plain run of this shape, recipe and start" if mine["family"].iloc[0] == "dit" else (
-            f"no plain DiT within {NEAR:.0%} of its parameters")  # fmt: skip
+        return f"no plain DiT of this recipe and start, nor of another shape within {NEAR:.0%} of its parameters"
     if compute == COMPUTE[0]:
         return "no plain run of as many images and the same seed"
     for rows, whose in ((mine, "its"), (others, "its twin's")):

@@ -64,12 +64,12 @@ def test_runs_of_the_same_seed_are_paired_at_equal_images_and_get_the_verdict_of
     )
 
 
-@pytest.mark.parametrize("other", [{"pairs": 20.0}, {"lr": 0.1}, {"shape": "d5w40h4p4m96", "depth": 5.0},
+@pytest.mark.parametrize("other", [{"pairs": 20.0}, {"lr": 0.1}, {"depth": 5.0, "params": 1.1e5},
                                    {"images": 5.0}, {"seed": 9.0}, {"samples": 10.0},
                                    {"start": ["big"]}])  # fmt: skip
 def test_a_plain_run_that_differs_by_more_than_the_method_is_no_twin(other: dict[str, object]):
     found = of([run(), run("ternary", **other)], compute=IMAGES, method="ternary")
-    assert found["word"] == UNTESTED and found["seeds"] == 0 and "no plain run" in found["why_not"]
+    assert found["word"] == UNTESTED and found["seeds"] == 0 and "no plain " in found["why_not"]
 
 
 def test_equal_seconds_are_updates_times_what_they_take_and_the_guide_comes_on_top():
@@ -115,7 +115,17 @@ def test_a_student_of_another_family_is_held_against_plain_dits_of_its_size():
     found = of([*seeds(), run(**large), *seeds(factors=[1.2 + gain for gain in GAINS], **GET)], compute=IMAGES)
     assert (found["method"], found["word"], found["twin"], found["size"]) == ("get", "hurts", "4x40 plain", "2x32")
     alone = of([run(**large), run(**GET)], compute=IMAGES)
-    assert alone["word"] == UNTESTED and "no plain DiT within 5%" in alone["why_not"]
+    assert alone["word"] == UNTESTED and "within 5% of its parameters" in alone["why_not"]
+
+
+def test_a_shape_that_no_plain_run_has_is_held_against_one_of_its_size_and_depth_from_nothing():
+    pruned = run("ternary", factor=1.2, start=["12x40"], mlp_hidden=104.0, params=1.03e5)
+    deeper = run(factor=0.5, shape="d8w24h4p4", depth=8.0, width=24.0)
+    found = of([run(), deeper, pruned], compute=IMAGES)
+    assert found["ratio"] == pytest.approx(1.2) and found["twin"] == "4x40 plain"
+    assert of([deeper, pruned], compute=IMAGES)["twin"] == "8x24 plain"  # none of its depth
+    same_shape_of_another_start = run(mlp_hidden=104.0, params=1.03e5, start=["8x24"])
+    assert of([run(), same_shape_of_another_start, pruned], compute=IMAGES)["word"] == UNTESTED
 
 
 def test_arms_of_one_method_are_told_apart_by_what_differs_from_the_most_common_one():
