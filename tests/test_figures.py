@@ -46,7 +46,7 @@ def test_the_front_line_passes_only_points_that_none_beats_and_that_fit() -> Non
 
 def test_what_does_not_fit_is_grey_and_hollow_not_only_grey() -> None:
     drawn = traces(figures.tradeoff(rows(fits=[True, True, False]), "latency_ms", "fd"))
-    over = drawn["pairs, over the budget"]
+    over = drawn["over the budget"]
     assert (over.marker.color, over.marker.symbol) == (figures.GREY, "circle-open")
     assert len(over.x) == 1 and len(drawn["pairs"].x) == 2
 
@@ -55,6 +55,23 @@ def test_two_methods_differ_in_shape_and_in_colour() -> None:
     drawn = traces(figures.tradeoff(rows(method=["pairs", "pairs", "ternary"]), "params_m", "fd"))
     one, two = drawn["pairs"].marker, drawn["ternary"].marker
     assert one.symbol != two.symbol and one.color != two.color
+
+
+def test_all_that_is_over_the_budget_is_one_trace_in_which_each_method_keeps_its_shape() -> None:
+    frame = rows(5, method=["pairs", "ternary", "pairs", "ternary", "pairs"], fits=[True] * 2 + [False] * 3)
+    drawn = traces(figures.tradeoff(frame, "params_m", "fd"))
+    over, shape = drawn["over the budget"], drawn["ternary"].marker.symbol
+    assert over.marker.symbol == ("circle-open", f"{shape}-open", "circle-open")
+    assert [run for (run,) in over.customdata] == ["run-2", "run-3", "run-4"] and over.showlegend
+
+
+def test_where_winners_are_told_the_methods_without_one_share_a_line_of_the_legend() -> None:
+    frame = rows(5, method=["pairs", "ternary", "pairs", "manifold", "pairs"], fd=[3.0, 3.1, 2.0, 2.5, 1.5])
+    drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", winners=True))
+    assert set(drawn) == {"front", "pairs", "other methods, beaten"}
+    beaten = drawn["other methods, beaten"]
+    assert [run for (run,) in beaten.customdata] == ["run-1", "run-3"] and beaten.marker.color == figures.GREY
+    assert len({*beaten.marker.symbol}) == 2 and not any("open" in symbol for symbol in beaten.marker.symbol)
 
 
 TAUGHT = {"method": ["pairs", "pairs", "pairs+ternary"], "method_short": ["plain", "plain", "ternary"]}
@@ -125,7 +142,7 @@ def test_conditions_of_what_is_not_drawn_do_not_matter() -> None:
 def test_axis_titles_carry_unit_and_sample_count() -> None:
     figure = figures.tradeoff(rows(), "latency_ms", "fd")
     assert figure.layout.xaxis.title.text == "Latency (ms, p50, batch 1)"
-    assert figure.layout.yaxis.title.text == "Frechet distance (1,000 samples, lower is better)"
+    assert figure.layout.yaxis.title.text == "Frechet distance<br>(1,000 samples, lower is better)"
 
 
 def test_a_distant_teacher_is_a_line_with_its_value_and_a_near_one_a_star() -> None:
@@ -292,7 +309,7 @@ def test_an_estimate_is_hollow_called_estimated_and_has_its_interval() -> None:
     assert "(0.200 to 1.90), estimated, grade F" in guess.hovertext[0]
     assert "intervals of measured ones span" in figures.conditions(frame)
     over = traces(figures.tradeoff(frame.assign(fits=False), "latency_ms", "fd"))
-    assert over["pairs, over the budget, estimated"].marker.symbol == "circle-open-dot"
+    assert over["over the budget"].marker.symbol == ("circle-open", "circle-open", "circle-open-dot")
 
 
 def test_an_estimate_does_not_matter_where_no_latency_is_drawn() -> None:

@@ -42,7 +42,7 @@ _HOVERED = (
     *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
     "runtime", "timed_dtype", "grade", "provenance", "speed_up", "why_not", "teacher_value", "beside",
 )  # fmt: skip
-OVER = "over the budget"
+OVER, BEATEN = "over the budget", "other methods, beaten"
 RING = 12  # pixels by which the mark of the pick is larger than its point
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
@@ -50,13 +50,13 @@ _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, runner_up: str | None = None,
              knee: str | None = None, baseline: str | None = None, teacher: pd.DataFrame | None = None,
              limits: Mapping[str, float] = MappingProxyType({}), log_x: bool = False, log_y: bool = False,
-             methods: Sequence[str] = ()) -> go.Figure:  # fmt: skip
+             methods: Sequence[str] = (), winners: bool = False) -> go.Figure:  # fmt: skip
     """One quantity against another over rows of `choose.candidates`, with the front no other student beats.
 
     `teacher` is a frame of rows of `choose.with_latency`; `limits` those of a budget, drawn where an axis shows what
     they limit. Every point's customdata is its run id; `pick`, `knee` and `baseline` are ringed. `methods` are all that
-    there are, where the rows are of some: each keeps its colour and shape. Raises ValueError where the rows' values may
-    not be compared.
+    there are, where the rows are of some: each keeps its colour and shape. With `winners` those of no point on the front
+    are grey and share one line of the legend. Raises ValueError where the rows' values may not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y]).copy()  # in one block, of which rows are taken for every trace
@@ -78,25 +78,23 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     beside = {run: place for run, place in named.items() if run not in (pick, knee)}
     many = len(shown) > MANY
 
-    def points(rows: pd.DataFrame, **how: object) -> None:
+    def points(rows: pd.DataFrame, shapes: pd.Series, **how: object) -> None:
         before = pd.Series(many, index=rows.index) & ~rows.index.isin(line.index)
-        _points(figure, rows[before], x, y, labels=labels, many=True, **how)
-        _points(figure, rows[~before], x, y, labels=labels, showlegend=not before.any(), **how)
+        for some, pale in ((before, True), (~before, False)):
+            _points(figure, rows[some], x, y, labels=labels, shapes=shapes[rows.index][some], many=pale,
+                    showlegend=pale or not before.any(), **how)  # fmt: skip
 
-    for method, (shape, colour) in _marks(frame, methods).items():
-        mine = shown["method"] == method
-        said = names[mine].max()  # they are alike
+    marks = _marks(frame, methods)
+    shapes = shown["method"].map({method: shape for method, (shape, _) in marks.items()})
+    # What is over the budget is one line of the legend for all methods, which leaves the chart its room.
+    points(shown[~fits], shapes + doubt.map(HOLLOW).replace("", "-open"), name=OVER, colour=GREY)
+    beaten = winners & fits & ~shown["method"].isin(shown.loc[[*line.index], "method"])
+    points(shown[beaten], shapes + doubt.map(HOLLOW), name=BEATEN, colour=GREY, named=beside)
+    for method, (_, colour) in marks.items():
+        mine = fits & ~beaten & (shown["method"] == method)
         for why, hollow in HOLLOW.items():
-            rows, ending = shown[mine & (doubt == why)], f", {why}" if why else ""
-            if rows.empty:
-                continue
-            points(rows[fits[rows.index]], name=said + ending, shape=shape + hollow, colour=colour, named=beside)
-            points(rows[~fits[rows.index]], name=f"{said}, {OVER}{ending}", colour=GREY,
-                   shape=shape + (hollow or "-open"))  # fmt: skip
-    if not fits.all():  # one line of the legend for all methods, which leaves the chart its room
-        figure.for_each_trace(lambda trace: trace.update(showlegend=False), lambda trace: OVER in (trace.name or ""))
-        figure.add_scatter(x=[None], y=[None], mode="markers", name=OVER, hoverinfo="skip",
-                           marker=dict(symbol="square-open", color=GREY, size=11))  # fmt: skip
+            rows = shown[mine & (doubt == why)]
+            points(rows, shapes + hollow, name=f"{names[mine].max()}{why and f', {why}'}", colour=colour, named=beside)
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
@@ -107,7 +105,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
         _teacher(figure, teacher, x, y, log_x=log_x, log_y=log_y, students=shown)
     draw_limits(figure, limits, x=x, y=y, log_x=log_x, log_y=log_y)
     figure.update_xaxes(title=axis_title(shown, x), **axis_of(shown, x, log=log_x))
-    figure.update_yaxes(title=axis_title(shown, y), **axis_of(shown, y, log=log_y))
+    figure.update_yaxes(title=axis_title(shown, y).replace(" (", "<br>(", 1), **axis_of(shown, y, log=log_y))
     return figure.update_layout(template=TEMPLATE, height=480)
 
 
@@ -122,7 +120,7 @@ def recommended(answer: choose.Recommendation, *, baseline: Mapping[str, object]
         rows = rows.assign(beside=choose.beside(rows, baseline, [metric, *choose.COSTS]))
     marked = {"pick": answer.pick, "runner_up": answer.runner_up, "knee": answer.knee, "baseline": baseline}
     return tradeoff(rows, choose.against(rows), metric, teacher=answer.teachers, limits=answer.budget.limits,
-                    log_x=True, methods=methods,
+                    log_x=True, methods=methods, winners=True,
                     **{what: (row or {}).get("run") for what, row in marked.items()})  # fmt: skip
 
 
@@ -182,23 +180,27 @@ def projections(frame: pd.DataFrame, x: str, y: str, z: str, *, log: Sequence[st
     return drawn
 
 
-def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shape: str, colour: str,
+def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, shapes: pd.Series, colour: str,
             labels: Mapping[str, str], named: Mapping[str, str] | None = None, many: bool = False,
             showlegend: bool = True) -> None:  # fmt: skip
-    """One trace of a chart; by WebGL if they are `many`, then without names and intervals."""
+    """One trace of a chart; by WebGL if they are `many`, then without names and intervals.
+
+    shapes: of each row's marker; the legend shows the first one's.
+    """
     if rows.empty:
         return
-    named = named or {}
+    named, is_open = named or {}, shapes.str.contains("open")
+    filled = shapes.iloc[0] if shapes.nunique() == 1 else shapes.tolist()
     shared = dict(
         x=rows[x], y=rows[y], name=name, legendgroup=name, showlegend=showlegend, customdata=rows[["run"]].to_numpy(),
         hovertext=[hover(row) for row in rows[[c for c in _HOVERED if c in rows]].to_dict("records")], hoverinfo="text",
-        marker=dict(symbol=shape, color=colour, size=diameters(rows), opacity=1 if colour != GREY else 0.7,
-                    line=dict(width=1.5 if "open" in shape else 0.5, color=colour)),
+        marker=dict(symbol=filled, color=colour, size=diameters(rows), opacity=1 if colour != GREY else 0.7,
+                    line=dict(width=np.where(is_open, 1.5, 0.5), color=colour)),
         selected=dict(marker=dict(opacity=1)),
     )  # fmt: skip
     if many:  # small and pale, so that where they crowd it shows, and the front stands out
         shared["marker"] |= dict(
-            size=0.6 * diameters(rows), opacity=0.4, line=dict(width=1 if "open" in shape else 0, color=colour)
+            size=0.6 * diameters(rows), opacity=0.4, line=dict(width=np.where(is_open, 1, 0), color=colour)
         )
         figure.add_scattergl(mode="markers", unselected=dict(marker=dict(opacity=0.2)), **shared)
         return
