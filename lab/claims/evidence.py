@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -102,10 +102,10 @@ class Evidence:
         )
         return frame.set_index("run")["latency_ms"]
 
-    def benchmark(self, name: str) -> dict[str, JSON]:
-        """What a benchmark left in results/benchmarks; {} where it did not run."""
-        found = read_json(self.store.root / "benchmarks" / f"{name}.json")
-        return found if isinstance(found, dict) else {}
+    def benchmark(self, name: str, runs: Collection[str]) -> dict[str, JSON]:
+        """What a benchmark left in results/benchmarks of one of these runs (<name>*.json); {} where it timed none."""
+        found = (read_json(path) for path in sorted((self.store.root / "benchmarks").glob(f"{name}*.json")))
+        return next((one for one in found if isinstance(one, dict) and one.get("run") in runs), {})
 
 
 def alone(found: pd.DataFrame, method: str) -> pd.DataFrame:

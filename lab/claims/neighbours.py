@@ -79,8 +79,8 @@ def dynamic(evidence: Evidence) -> Finding:
     rows = evidence.done("dynamic")
     if rows.empty:
         return _none("dynamic")
-    timed = evidence.benchmark("dynamic")
-    fits = [timed.get("run") in (row["run"], row["name"]) for _, row in rows.iterrows()]
+    timed = evidence.benchmark("dynamic", {*rows["run"], *rows["name"]})
+    fits = rows["run"].eq(timed.get("run")) | rows["name"].eq(timed.get("run"))
     row = rows[fits].iloc[0] if any(fits) else rows.iloc[0]
     work = float(evidence.facts(row["run"], "dynamic").get("work", math.nan))
     speed = timed["ms"]["complete"] / timed["ms"]["slices"] if any(fits) else math.nan

@@ -41,8 +41,8 @@ class AttentionTransfer(Method):
     paper: ClassVar[str] = "arXiv 2210.15563"
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
 
-    lambda_qk: float = 1.0  # weight of the attention's distributions
-    lambda_vv: float = 1.0  # weight of the values' relations
+    lambda_qk: float = 0.1  # weight of the attention's distributions
+    lambda_vv: float = 0.1  # weight of the values' relations
     temperature: float = 1.0  # of both distributions
     relation_heads: int = 0  # heads that both widths are cut into again (MiniLMv2); 0 = those of attention, if equal
     uncertainty: bool = False  # train the weights of task and blocks too
