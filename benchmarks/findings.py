@@ -215,6 +215,37 @@ def methods(store: Store) -> list[str]:
             *markdown(head, rows)]  # fmt: skip
 
 
+def combined(store: Store) -> list[str]:
+    """For each size the nearest student of pairs alone, and what all methods together reach from there."""
+    table = choose.complete(store.table())
+    known = choose.candidates(table, store.reports(), Budget()).dropna(subset=["latency_ms", "file_mb"])
+    plains, teacher = shapes(store)
+    if known.empty or plains.empty:
+        return []
+    second = _second(store, teacher["run"])
+    rows = []
+    for size, some in plains.groupby("size"):
+        plain = some.loc[some["fd"].idxmin()]
+        alike = known[(known["params_trained_m"] / size - 1).abs().le(0.1)]
+        best, equal = alike.loc[alike["fd"].idxmin()], known[known["fd"].le(plain["fd"])]
+        small, fast = equal.loc[equal["file_mb"].idxmin()], equal.loc[equal["latency_ms"].idxmin()]
+        rows.append([f"{size:.1f} M", *(_reached(store, row, teacher["fd"], second) for row in (plain, best)),
+                     *(f"{row['name']}: {row['file_mb']:.3f} MB, {row['latency_ms']:.2f} ms, {row['fd']:.2f}"
+                       for row in (plain, small, fast))])  # fmt: skip
+    head = ["trained", "pairs alone, the nearest", "all methods, the nearest", "pairs alone, as shipped",
+            "smallest file at no more distance", "fastest at no more distance"]  # fmt: skip
+    by = "the classifier's Fréchet distance" + ", in brackets by the second extractor" * bool(second)
+    return ["## Sizes", "", f"Distances over the teacher's, {by}; then file, milliseconds of one image and distance. "
+            "Smallest and fastest are of all sizes. (`python -m lab sweep recipes/sweeps/combinations.json`)", "",
+            *markdown(head, rows)]  # fmt: skip
+
+
+def _reached(store: Store, row: pd.Series, teacher: float, second: float | None) -> str:
+    """A student's distance over its teacher's, by both extractors where both measured it."""
+    mine = _second(store, row["run"])
+    return f"{row['name']}: {row['fd'] / teacher:.1f}" + (f" ({mine / second:.1f})" if mine and second else "")
+
+
 def recipe(store: Store) -> list[str]:
     found = read_json(store.root / "benchmarks" / "recipe.json")
     if not found:
@@ -406,7 +437,7 @@ def pages(store: Store) -> list[str]:
 
 
 TABLES: Sequence[Callable[[Store], list[str]]] = (
-    students, methods, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
+    students, methods, combined, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
 )  # fmt: skip
 
 

@@ -87,11 +87,11 @@ def test_rows_of_zeros_have_a_gradient():
 @pytest.mark.parametrize("center", [False, True])
 def test_a_copy_of_the_guide_has_nothing_to_learn_of_it_and_a_shared_direction_hides_the_rest(center):
     net = filled(models.build(TINY_DIT))
-    found = losses(networks(net, filled(models.build(TINY_DIT)), center=center))
+    found = losses(networks(net, filled(models.build(TINY_DIT)), center=center, alpha=0.5))
     assert found["manifold/output"].item() > 0 and found["manifold/patch"].item() > 0
     copied = models.build(TINY_DIT)
     copied.load_state_dict(net.state_dict())
-    assert [v.item() for k, v in losses(networks(net, copied, center=center)).items() if "manifold" in k] == [0] * 4
+    assert [v.item() for k, v in losses(networks(net, copied, center=center, alpha=0.5)).items() if "manifold" in k] == [0] * 4
     mine, theirs = tensors(1) + 100, tensors(2) + 100
     method = networks(net, copied, center=center).methods[1]
     terms = method._block(mine, theirs, torch.Generator().manual_seed(0))
@@ -110,7 +110,7 @@ def test_rows_are_drawn_by_the_step_and_weights_of_zero_leave_terms_out():
 def test_weights_are_those_of_the_formula():
     torch.manual_seed(0)
     guide, student = filled(models.build(DEEP)), filled(models.build(TINY_DIT))
-    plain = losses(networks(guide, student, patch=1.0, sample=1.0, random=1.0, alpha=0.5))
+    plain = losses(networks(guide, student, beta=1.0, patch=1.0, sample=1.0, random=1.0, alpha=0.5))
     found = losses(networks(guide, student, beta=2.0, alpha=0.25))
     factors = {"pairs/l1": 1.5, "manifold/output": 0.5, "manifold/patch": 8.0, "manifold/sample": 0.2,
                "manifold/random": 0.4}  # fmt: skip
