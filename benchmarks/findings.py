@@ -437,7 +437,8 @@ def pages(store: Store) -> list[str]:
 
 
 TABLES: Sequence[Callable[[Store], list[str]]] = (
-    students, methods, combined, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training, pages,
+    students, methods, combined, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training,
+    pages,
 )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
     rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
                    for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip
-    rows["method"] = _apart(names, parts)
+    rows["method"] = _apart(names, rows["time"], parts, rows["fd"].fillna(math.inf))
     return rows
 
 
@@ -91,13 +91,17 @@ def _name(family: str, shape: str, methods: str) -> str:
     return "+".join(parts) or "plain"
 
 
-def _apart(names: Sequence[str], parts: Sequence[Mapping[str, JSON]]) -> list[str]:
-    """The names, with those options behind them in which an arm differs from the most common one of its name."""
-    usual: dict[str, Mapping[str, JSON]] = {}
-    for name in dict.fromkeys(names):
-        same = [part for other, part in zip(names, parts) if other == name]
-        usual[name] = max(same, key=same.count)
-    return [name + _differs(part, usual[name]) for name, part in zip(names, parts)]
+def _apart(names: Sequence[str], many: Sequence[bool], parts: Sequence[Mapping[str, JSON]], fd: Sequence[float]
+           ) -> list[str]:  # fmt: skip
+    """The names, with those options behind them in which an arm differs from the most common one of its name: of those
+    of as many runs, the one that reached the least distance. Students of many steps (`many`) have their own.
+    """
+    rows, usual = [*zip(zip(names, many), parts, fd)], {}
+    for kind in dict.fromkeys(kind for kind, *_ in rows):
+        same = [(part, far) for other, part, far in rows if other == kind]
+        tried = [part for part, _ in same]
+        usual[kind] = max(same, key=lambda one: (tried.count(one[0]), -one[1]))[0]
+    return [kind[0] + _differs(part, usual[kind]) for kind, part, _ in rows]
 
 
 def _differs(part: Mapping[str, JSON], usual: Mapping[str, JSON]) -> str:

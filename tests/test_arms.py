@@ -137,6 +137,11 @@ def test_arms_of_one_method_are_told_apart_by_what_differs_from_the_most_common_
                                     "multi_in_one (features 0, variant agg)"}  # fmt: skip
 
 
+def test_of_two_arms_of_as_many_runs_the_one_of_the_least_distance_has_the_bare_name():
+    heavy, light = (run("manifold", factor=f, options={"beta": beta}) for beta, f in ((1.0, 1.5), (0.1, 1.1)))
+    assert set(verdicts(table_of([run(), heavy, light]))["method"]) == {"manifold", "manifold (beta 1)"}
+
+
 def test_several_methods_of_one_shape_are_corrected_for_by_holm_where_they_have_seeds_enough():
     one, two = seeds("manifold", GAINS), seeds("reparam", [0.97, 0.99, 1.01, 0.98, 0.96, 1.0])
     alone = [of(seeds() + some, compute=IMAGES)["p_t"] for some in (one, two)]

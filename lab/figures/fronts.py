@@ -55,8 +55,8 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
 
     `teacher` is a frame of rows of `choose.with_latency`; `limits` those of a budget, drawn where an axis shows what
     they limit. Every point's customdata is its run id; `pick`, `knee` and `baseline` are ringed. `methods` are all that
-    there are, where the rows are of some: each keeps its colour and shape. With `winners` those of no point on the front
-    are grey and share one line of the legend. Raises ValueError where the rows' values may not be compared.
+    there are, where the rows are of some: each keeps its colour and shape. With `winners` those without a point on
+    the front are grey and share one line of the legend. Raises ValueError where the rows' values may not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y]).copy()  # in one block, of which rows are taken for every trace

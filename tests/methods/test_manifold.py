@@ -91,7 +91,8 @@ def test_a_copy_of_the_guide_has_nothing_to_learn_of_it_and_a_shared_direction_h
     assert found["manifold/output"].item() > 0 and found["manifold/patch"].item() > 0
     copied = models.build(TINY_DIT)
     copied.load_state_dict(net.state_dict())
-    assert [v.item() for k, v in losses(networks(net, copied, center=center, alpha=0.5)).items() if "manifold" in k] == [0] * 4
+    found = losses(networks(net, copied, center=center, alpha=0.5))
+    assert [v.item() for k, v in found.items() if "manifold" in k] == [0] * 4
     mine, theirs = tensors(1) + 100, tensors(2) + 100
     method = networks(net, copied, center=center).methods[1]
     terms = method._block(mine, theirs, torch.Generator().manual_seed(0))
