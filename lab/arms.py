@@ -73,7 +73,11 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
         | {"guide": label.get(guide.removeprefix("run:"), guide)}
         for one, guide in zip(uses, rows["guide"])
     ]  # fmt: skip
-    names = [_name(*row) for row in zip(rows["family"], rows["shape"], rows["method_short"])]
+    # A start that was never measured is a stage of the same plan, whose methods come first.
+    stages = table[table["fd"].isna() & table["method_short"].ne("plain")].set_index("run")["method_short"]
+    taught = ["+".join([*(stages[run] for run in start[:1] if run in stages), methods])
+              for start, methods in zip(starts, rows["method_short"])]  # fmt: skip
+    names = [_name(*row) for row in zip(rows["family"], rows["shape"], taught)]
     rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
     rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
                    for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip

@@ -128,6 +128,15 @@ def test_a_shape_that_no_plain_run_has_is_held_against_one_of_its_size_and_depth
     assert of([run(), same_shape_of_another_start, pruned], compute=IMAGES)["word"] == UNTESTED
 
 
+def test_a_stage_before_that_was_never_measured_gives_its_method_s_name_and_a_measured_start_does_not():
+    search, whole = run("depth_pruning", fd=math.nan), run("ternary", seed=1)
+    found = verdicts(table_of([run(), search, whole, *(
+        run("masked_features", start=[start["run"]], mlp_hidden=hidden, seed=seed)
+        for seed, (start, hidden) in enumerate([(search, 104.0), (whole, 108.0)])
+    )]))  # fmt: skip
+    assert {"depth_pruning+masked_features", "masked_features"} <= set(found["method"])
+
+
 def test_arms_of_one_method_are_told_apart_by_what_differs_from_the_most_common_one():
     usual = {"variant": "all", "features": 1.0}
     later = usual | {"norm": "place"}  # an option that came after the others were kept
