@@ -76,25 +76,25 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
                             log_y=log_y)  # fmt: skip
     # Beside a ring its own name stands.
     beside = {run: place for run, place in named.items() if run not in (pick, knee)}
-    many = len(shown) > MANY
+    many, on_line = len(shown) > MANY, shown.index.isin(line.index)
 
-    def points(rows: pd.DataFrame, shapes: pd.Series, **how: object) -> None:
-        before = pd.Series(many, index=rows.index) & ~rows.index.isin(line.index)
-        for some, pale in ((before, True), (~before, False)):
-            _points(figure, rows[some], x, y, labels=labels, shapes=shapes[rows.index][some], many=pale,
-                    showlegend=pale or not before.any(), **how)  # fmt: skip
+    def points(these: pd.Series, hollow: pd.Series, **how: object) -> None:
+        pale = these & many & ~on_line
+        for some in (pale, these & ~pale):
+            if some.any():
+                _points(figure, shown[some], x, y, labels=labels, shapes=shapes[some] + hollow[some],
+                        many=some is pale, showlegend=some is pale or not pale.any(), **how)  # fmt: skip
 
     marks = _marks(frame, methods)
     shapes = shown["method"].map({method: shape for method, (shape, _) in marks.items()})
+    hollow = doubt.map(HOLLOW)
     # What is over the budget is one line of the legend for all methods, which leaves the chart its room.
-    points(shown[~fits], shapes + doubt.map(HOLLOW).replace("", "-open"), name=OVER, colour=GREY)
+    points(~fits, hollow.replace("", "-open"), name=OVER, colour=GREY)
     beaten = winners & fits & ~shown["method"].isin(shown.loc[[*line.index], "method"])
-    points(shown[beaten], shapes + doubt.map(HOLLOW), name=BEATEN, colour=GREY, named=beside)
-    for method, (_, colour) in marks.items():
-        mine = fits & ~beaten & (shown["method"] == method)
-        for why, hollow in HOLLOW.items():
-            rows = shown[mine & (doubt == why)]
-            points(rows, shapes + hollow, name=f"{names[mine].max()}{why and f', {why}'}", colour=colour, named=beside)
+    points(beaten, hollow, name=BEATEN, colour=GREY, named=beside)
+    for (method, why), rows in shown[fits & ~beaten].groupby(["method", doubt.rename("why")]):
+        points(shown.index.isin(rows.index), hollow, name=f"{names[rows.index[0]]}{why and f', {why}'}",
+               colour=marks[method][1], named=beside)  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
@@ -187,8 +187,6 @@ def _points(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str,
 
     shapes: of each row's marker; the legend shows the first one's.
     """
-    if rows.empty:
-        return
     named, is_open = named or {}, shapes.str.contains("open")
     filled = shapes.iloc[0] if shapes.nunique() == 1 else shapes.tolist()
     shared = dict(
