@@ -114,9 +114,11 @@ class ThreeValues(nn.Module):
         super().__init__()
         self.lr_scale = rate
         own = layer.weight_now().detach()
-        start = own.abs().mean()
+        start, values = own.abs().mean(), own.abs().unique()
         if start == 0:
             start = torch.full_like(start, math.sqrt(6 / sum(own.shape)) / 2)
+        elif len(values) <= 2:  # a finished ternary layer goes on as it is
+            start = values[-1].clone()
         self.alpha = nn.Parameter(start)
 
     def forward(self, w: Tensor) -> Tensor:

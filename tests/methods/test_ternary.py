@@ -162,6 +162,16 @@ def test_a_student_that_has_the_norm_already_keeps_its_weights():
     assert torch.equal(networks(net).student.blocks[0].adaln_norm.weight, before)
 
 
+def test_a_finished_student_goes_on_with_the_images_that_it_has():
+    nets = networks()
+    trained(nets, 3)
+    net = finish(nets.student, nets.methods).half().float()  # as its file has it
+    before = net(Z, None, Y)
+    again = networks(net)
+    torch.testing.assert_close(again.student.eval()(Z, None, Y), before, atol=1e-6, rtol=0)
+    assert trained(again, 3)[-1] > 0 and not torch.equal(again.student.eval()(Z, None, Y), before)
+
+
 # --- on disk ------------------------------------------------------------------------------------
 
 
