@@ -98,7 +98,9 @@ def guidance(store: Store) -> str:
     apart = (plain.max() / plain.min() - 1).max()
     if found.empty or not apart > 0:
         return ""
-    shapes_said = _and([f"{row['ratio']:.2f} at {row['size']}" for _, row in found.iterrows()])
+    shapes_said = _and([f"{row['ratio']:.2f} at {row['size']}" + (f" ({row['low']:.2f} to {row['high']:.2f}, "
+                        f"{row['seeds']} seeds)" if row["seeds"] > 1 else "") for _, row in found.iterrows()]
+                       )  # fmt: skip
     return (f"**A larger DiT as teaching assistant decides little**: in plain training's time its students have "
             f"{shapes_said} of the plain distance, and two seeds of plain training alone are up to {apart:.0%} apart "
             f"({_link('every method', 'Methods')}).")  # fmt: skip
