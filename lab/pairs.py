@@ -1,6 +1,6 @@
 """Noise-image pairs of a teacher: made once, offline, in shards; the noise is kept as its seed.
 
-    results/pairs/<id>/pairs.json      what decides the pairs, and the sha256 of every shard
+    results/pairs/<id>/pairs.json      what decides the pairs, and the sha256 of every shard's arrays
     results/pairs/<id>/reference.npy   images of the first 64 pairs, uint8 (64, C, H, W)
     results/pairs/<id>/0000.npz        images uint8 (n, C, H, W), labels (n,), path uint8 where asked for
 
@@ -19,7 +19,9 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,7 +34,6 @@ from lab import data, diffusion, locks, teachers
 from lab.config import JSON
 from lab.data import Batch
 from lab.results import Store, now, read_to_change, write_json, write_whole
-from lab.weights import sha256
 
 SHARD = 4096
 BATCH = 256  # of the teacher; part of the shard's arithmetic
@@ -123,13 +124,15 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                     bar.update(SHARD)
                     continue
                 facts = pairs.facts  # before the work, for it may not be readable
-                content = _make_shard(pairs, teacher, index, bar, device)
-                if _note_shard(pairs, facts, index, content, here := environment(device, teacher)):
-                    _keep_reference(pairs, index, content)
+                arrays = _make_shard(pairs, teacher, index, bar, device)
+                if _note_shard(pairs, facts, index, arrays, here := environment(device, teacher)):
+                    _keep_reference(pairs, index, arrays["images"])
                 elif not told:  # once: where one shard differs, so do most
                     _tell_difference(pairs, facts, index, here, gap_to_reference(pairs, teacher, device))
                     told = True
-                write_whole(pairs.shard(index), content)
+                buffer = io.BytesIO()
+                np.savez_compressed(buffer, **arrays)
+                write_whole(pairs.shard(index), buffer.getvalue())
     return pairs
 
 
@@ -148,7 +151,8 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _make_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, bar: tqdm, device: str | torch.device) -> bytes:
+def _make_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, bar: tqdm, device: str | torch.device
+                ) -> dict[str, np.ndarray]:  # fmt: skip
     images, labels, paths = [], [], []
     for start in range(index * SHARD, (index + 1) * SHARD, BATCH):
         image, y, path = make(pairs, teacher, range(start, start + BATCH), device)
@@ -159,9 +163,16 @@ def _make_shard(pairs: Pairs, teacher: teachers.Teacher, index: int, bar: tqdm, 
     arrays = {"images": torch.cat(images).numpy(), "labels": torch.cat(labels).numpy().astype(np.int32)}
     if pairs.what.keep:
         arrays["path"] = torch.cat(paths).numpy()
+    return arrays
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a shard's arrays as numpy writes them without compression, whose bytes depend on the library at hand;
+    its time stamp is fixed, so equal arrays are equal bytes.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # numpy writes a fixed time stamp, so equal arrays are equal bytes
-    return buffer.getvalue()
+    np.savez(buffer, **arrays)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def make(pairs: Pairs, teacher: teachers.Teacher, index: range, device: str | torch.device = "cpu"
@@ -187,9 +198,10 @@ def recorded_with(facts: dict[str, JSON], index: int) -> JSON:
     return facts["shards"].get(f"{index:04d}", {}).get("environment") or facts.get("environment")
 
 
-def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, content: bytes, here: dict[str, str]) -> bool:
+def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, arrays: Mapping[str, np.ndarray],
+                here: dict[str, str]) -> bool:  # fmt: skip
     """Record a shard's checksum where none is; whether the recorded one is this shard's."""
-    digest = hashlib.sha256(content).hexdigest()
+    digest = checksum(arrays)
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
         facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now(), "environment": here}
@@ -199,13 +211,12 @@ def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, content: bytes
     return recorded is None or recorded["sha256"] == digest
 
 
-def _keep_reference(pairs: Pairs, index: int, content: bytes) -> None:
+def _keep_reference(pairs: Pairs, index: int, images: np.ndarray) -> None:
     """The first shard's first images, with which another machine's are compared."""
     if index or pairs.reference.exists():
         return
-    with np.load(io.BytesIO(content)) as file:
-        buffer = io.BytesIO()
-        np.save(buffer, file["images"][:REFERENCE])
+    buffer = io.BytesIO()
+    np.save(buffer, images[:REFERENCE])
     write_whole(pairs.reference, buffer.getvalue())
 
 
@@ -251,8 +262,17 @@ def verify_checksums(pairs: Pairs) -> list[str]:
     return [
         f"{path.name} of {pairs.what.id} does not have its recorded sha256"
         for path in sorted(pairs.path.glob("*.npz"))
-        if recorded.get(path.stem, {}).get("sha256") != sha256(path)
+        if recorded.get(path.stem, {}).get("sha256") != _checksum_of(path)
     ]
+
+
+def _checksum_of(path: Path) -> str | None:
+    """The `checksum` of a shard on disk; None for a broken file."""
+    try:
+        with np.load(path) as file:
+            return checksum(dict(file))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 class Reader:

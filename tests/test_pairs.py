@@ -13,7 +13,6 @@ from conftest import TINY_STUDENT
 
 from lab import diffusion, pairs, teachers
 from lab.results import write_json, write_whole
-from lab.weights import sha256
 
 
 @pytest.fixture
@@ -24,12 +23,28 @@ def made(taught):
 
 def test_the_same_seeds_give_the_same_shard_bit_for_bit(made):
     store, first = made
-    digest = sha256(first.shard(0))
+    digest = pairs.checksum(arrays_of(first))
     first.shard(0).unlink()
     again = pairs.ensure(store, first.what, 300)
-    assert sha256(again.shard(0)) == digest == again.facts["shards"]["0000"]["sha256"]
+    assert pairs.checksum(arrays_of(again)) == digest == again.facts["shards"]["0000"]["sha256"]
     assert again.facts["environment"]["device"] == "cpu"
     assert pairs.verify_checksums(again) == []
+
+
+def arrays_of(made: pairs.Pairs) -> dict[str, np.ndarray]:
+    with np.load(made.shard(0)) as file:
+        return dict(file)
+
+
+def test_a_shard_s_checksum_is_that_of_its_arrays_compressed_or_not(made):
+    _, first = made
+    arrays, size = arrays_of(first), first.shard(0).stat().st_size
+    np.savez(first.shard(0), **arrays)
+    assert first.shard(0).stat().st_size > size and pairs.verify_checksums(first) == []
+    write_whole(first.shard(0), first.shard(0).read_bytes()[:-100])
+    assert len(pairs.verify_checksums(first)) == 1
+    np.savez_compressed(first.shard(0), **arrays | {"labels": arrays["labels"][::-1]})
+    assert len(pairs.verify_checksums(first)) == 1
 
 
 def test_shards_that_are_there_are_not_made_again(made, monkeypatch):
