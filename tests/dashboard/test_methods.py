@@ -29,8 +29,14 @@ def taught(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> Store
     return store
 
 
-def chart(at: AppTest) -> dict[str, dict]:
-    return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"]}
+def shapes(at: AppTest) -> dict[str, str]:
+    """The marker's shape of every run on a chart."""
+    found = {}
+    for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"]:
+        for k, (run,) in enumerate(trace.get("customdata", [])):
+            symbol = trace["marker"]["symbol"]
+            found[run] = (symbol if isinstance(symbol, str) else symbol[k]).split("-")[0]
+    return found
 
 
 def models(at: AppTest) -> list[str]:
@@ -39,12 +45,13 @@ def models(at: AppTest) -> list[str]:
 
 @pytest.mark.parametrize("name", ["tradeoff", "choose"])
 def test_charts_tell_methods_apart_and_a_filter_leaves_one(taught: Store, name: str) -> None:
-    drawn = chart(page(name))
-    one, other = (next(v["marker"] for k, v in drawn.items() if k.startswith(m)) for m in ("plain", "teaching_assist"))
-    assert one["symbol"].split("-")[0] != other["symbol"].split("-")[0]
+    drawn = shapes(page(name))
+    (theirs,) = {shape for run, shape in drawn.items() if "teaching-assistant" in run}
+    plain = {shape for run, shape in drawn.items() if "teaching-assistant" not in run and "unet" not in run}
+    assert plain and theirs not in plain
     at = page(name, method="teaching_assistant")
-    (left,) = [v for k, v in chart(at).items() if k.startswith("pairs")]  # alone it is called by its whole name
-    assert left["marker"]["symbol"].split("-")[0] == other["symbol"].split("-")[0]
+    students = {run: shape for run, shape in shapes(at).items() if "unet" not in run}
+    assert students and all("teaching-assistant" in run and shape == theirs for run, shape in students.items())
     assert any("--method teaching_assistant" in code.value for code in at.code) or name == "tradeoff"
 
 
