@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lab.choose import number
 from lab.figures.look import COLOURS, GUESS, SHAPES, TEMPLATE, axis_of, error_bars, safe
-from lab.figures.words import axis_title
+from lab.figures.words import axis_title, upright
 from lab.principles import NEAR
 
 # What tells a recipe from another one but for its seed, in `Store.table()` and what is made of it.
@@ -138,8 +138,8 @@ def _suggest(figure: go.Figure, shape: Mapping[str, object]) -> None:
 
 
 def _distance(rows: pd.DataFrame) -> str:
-    """The axis's title in two lines: a phone has no room for it in one."""
-    return axis_title(rows, "fd").replace(" (", "<br>(")
+    """The title of an axis of distances."""
+    return upright(axis_title(rows, "fd"))
 
 
 def _seen(images: float) -> str:

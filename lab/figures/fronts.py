@@ -34,7 +34,7 @@ from lab.figures.look import (
 )
 from lab.figures.names import places_of_names
 from lab.figures.twins import method_names
-from lab.figures.words import axis_title, hover
+from lab.figures.words import axis_title, hover, upright
 
 # What a hover box says of a row; the whole row of thousands would take as long as the rest of the chart.
 _HOVERED = (
@@ -105,7 +105,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
         _teacher(figure, teacher, x, y, log_x=log_x, log_y=log_y, students=shown)
     draw_limits(figure, limits, x=x, y=y, log_x=log_x, log_y=log_y)
     figure.update_xaxes(title=axis_title(shown, x), **axis_of(shown, x, log=log_x))
-    figure.update_yaxes(title=axis_title(shown, y).replace(" (", "<br>(", 1), **axis_of(shown, y, log=log_y))
+    figure.update_yaxes(title=upright(axis_title(shown, y)), **axis_of(shown, y, log=log_y))
     return figure.update_layout(template=TEMPLATE, height=480)
 
 

@@ -29,6 +29,11 @@ def axis_title(frame: pd.DataFrame, column: str) -> str:
     return f"{quantity.title} ({', '.join(extra)})" if extra else quantity.title
 
 
+def upright(title: str) -> str:
+    """An axis title in two lines, name and brackets, since a vertical axis is short on a phone."""
+    return title.replace(" (", "<br>(", 1)
+
+
 def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = "fd") -> str:
     """How a figure's values were measured, in sentences, with what was left out and why."""
     said = [f"{METRICS[metric].title}: {p}." for p in sorted(set(choose.protocols(frame, metric)) - {""})]
