@@ -5,8 +5,8 @@
 
 An arm is a method with its options and guide on one shape, over the seeds it was trained with. Its twin is the plain
 arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size, and so is that of a
-shape that no plain run has, as a pruned network's: one of its depth where there is one, trained from nothing, while the
-images of the arm's start are not counted. A pair is one run of each of the same seed, at
+shape that no plain run has, as a pruned network's: one of its depth and heads where there is one, trained from nothing,
+while the images of the arm's start are not counted. A pair is one run of each of the same seed, at
 
     equal images      as many images seen
     wall-clock        as many seconds of training: updates times the seconds of one, which benchmarks/arms.py measured
@@ -219,7 +219,7 @@ def twins_of(mine: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         return plain[same & plain["alike"].eq(one["alike"])]
     near = plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)
     near = plain[near & plain["alike"].eq(one["fresh"])]
-    as_deep = near[near["depth"].eq(one["depth"])]
+    as_deep = near[near["depth"].eq(one["depth"]) & near["heads"].eq(one["heads"])]
     return near if as_deep.empty or one["family"] != "dit" else as_deep
 
 

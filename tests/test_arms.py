@@ -118,10 +118,11 @@ def test_a_student_of_another_family_is_held_against_plain_dits_of_its_size():
     assert alone["word"] == UNTESTED and "within 5% of its parameters" in alone["why_not"]
 
 
-def test_a_shape_that_no_plain_run_has_is_held_against_one_of_its_size_and_depth_from_nothing():
+def test_a_shape_that_no_plain_run_has_is_held_against_one_of_its_size_depth_and_heads_from_nothing():
     pruned = run("ternary", factor=1.2, start=["12x40"], mlp_hidden=104.0, params=1.03e5)
     deeper = run(factor=0.5, shape="d8w24h4p4", depth=8.0, width=24.0)
-    found = of([run(), deeper, pruned], compute=IMAGES)
+    more_heads = run(factor=0.6, shape="d4w40h8p4m96", heads=8.0)
+    found = of([run(), deeper, more_heads, pruned], compute=IMAGES)
     assert found["ratio"] == pytest.approx(1.2) and found["twin"] == "4x40 plain"
     assert of([deeper, pruned], compute=IMAGES)["twin"] == "8x24 plain"  # none of its depth
     same_shape_of_another_start = run(mlp_hidden=104.0, params=1.03e5, start=["8x24"])

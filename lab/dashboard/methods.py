@@ -135,7 +135,9 @@ if view.measured.empty:
     st.info("No finished and measured run yet, so no method is compared with its plain twin. These make a teacher and "
             "a plain student on the embedded digits:", icon=":material/hourglass_empty:")  # fmt: skip
     frame.show_command(frame.FIRST_RUN)
-found = verdicts(view.stamp, view.protocol, str(view.store.root), view.measured)
+# Also what was never measured: a stage before, whose method is part of the name.
+alike = view.runs[view.runs["protocol"].isin(["", view.protocol])]
+found = verdicts(view.stamp, view.protocol, str(view.store.root), alike)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     name = st.selectbox("Method", [frame.EVERY, *known], key="of", bind="query-params", width=260)
     compute = st.segmented_control("Compared at", arms.COMPUTE, default=arms.COMPUTE[0], required=True, key="compute",
