@@ -4,9 +4,9 @@
     python benchmarks/pages.py --runs 5000 --out results/benchmarks/pages-5000.json  # among so many synthetic ones
 
 The first tab of a new server. Then in turns: the first page in a fresh tab with an empty cache, to its sentence and to
-its first chart, and a Streamlit page of one title and one plotly chart likewise. Then, in one tab: a limit typed into
-the first page, to the end of its redraw, and every page by the navigation, to its headline. Medians over the rounds,
-with the slowest. The server's memory is read when every page has been open but Try it, which imports torch.
+its first chart, and a Streamlit page of one title, one field and one plotly chart likewise. Then, in a tab of each: a
+limit typed into the field, to the end of the redraw. Then every page by the navigation, to its headline. Medians over
+the rounds, with the slowest. The server's memory is read when every page has been open but Try it, which imports torch.
 
 Needs playwright and a Chromium (--chromium, Debian's by default).
 """
@@ -38,7 +38,8 @@ ROOT = Path(__file__).parent.parent
 ONE_CHART = """import plotly.express as px
 import streamlit as st
 st.title("One chart")
-st.plotly_chart(px.scatter(x=[1, 2, 3], y=[3, 1, 2]))
+limit = st.number_input("Max parameters", value=1.0, format="%g")
+st.plotly_chart(px.scatter(x=[1, 2, limit], y=[3, 1, 2]))
 """
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HEADLINE = "[data-testid=stHeading]"
@@ -101,6 +102,15 @@ def fresh_tab(browser: Browser, address: str) -> dict[str, float]:
     return found
 
 
+def open_page(browser: Browser, address: str) -> Page:
+    """A tab whose page has been drawn to its end."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(address)
+    page.locator(CHART).first.wait_for(timeout=PATIENCE_MS)
+    settled(page)
+    return page
+
+
 def settled(page: Page) -> None:
     """Wait until the script has run to its end and nothing on the page is of an earlier run."""
     page.wait_for_function(
@@ -158,7 +168,7 @@ def redraw(page: Page, value: str) -> float:
 def main(results: Path, chromium: str, *, rounds: int) -> dict:
     tabs: dict[str, list[dict[str, float]]] = {"app": [], "one chart": []}
     switches: dict[str, list[float]] = {}
-    redraws: list[float] = []
+    redraws: dict[str, list[float]] = {"redraw": [], "one chart: redraw": []}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as tool:
         script = Path(folder) / "one_chart.py"
         script.write_text(ONE_CHART)
@@ -168,14 +178,12 @@ def main(results: Path, chromium: str, *, rounds: int) -> dict:
             for k in range(rounds):
                 for name, server in [("app", app), ("one chart", one)][:: 1 if k % 2 == 0 else -1]:
                     tabs[name].append(fresh_tab(browser, server.address))
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.goto(app.address)
-            page.locator(CHART).first.wait_for(timeout=PATIENCE_MS)
-            settled(page)
+            page, plain = (open_page(browser, server.address) for server in (app, one))
             by_navigation(page, leaving_out=WITH_TORCH)  # each page's own first imports
             memory = app.memory_mb()
             for k in range(rounds):
-                redraws.append(redraw(page, LIMITS[k % len(LIMITS)]))
+                for name, of in zip(redraws, (page, plain)):
+                    redraws[name].append(redraw(of, LIMITS[k % len(LIMITS)]))
                 for name, seconds in by_navigation(page).items():
                     switches.setdefault(name, []).append(seconds)
             browser.close()
@@ -184,8 +192,9 @@ def main(results: Path, chromium: str, *, rounds: int) -> dict:
     seconds |= {f"{name}: {what}": _some([tab[what] for tab in found]) for name, found in tabs.items()
                 for what in ("headline", "chart")}  # fmt: skip
     seconds |= {f"to page {name}": _some(found) for name, found in switches.items()}
+    seconds |= {name: _some(found) for name, found in redraws.items()}
     return {
-        "runs": len(os.listdir(results / "runs")), "seconds": seconds | {"redraw": _some(redraws)},
+        "runs": len(os.listdir(results / "runs")), "seconds": seconds,
         "memory (MB)": {"now": round(memory[0]), "peak": round(memory[1])},
         "first chart, app / one chart": {"median": statistics.median(ratios), "spread": [min(ratios), max(ratios)]},
         "rounds": rounds, "commit": commit(), "python": platform.python_version(), "machine": platform.machine(),
