@@ -100,10 +100,10 @@ class Answers:
         self.seconds = sum(self._facts(n).get("seconds", 0.0) for n in names)
         return True
 
-    def at(self, index: Tensor, device: torch.device) -> tuple[Tensor, Taps]:
-        """Images (B, C, H, W) and taps, in float32, for pairs by number."""
+    def at(self, index: Tensor, device: torch.device, taps: Iterable[str]) -> tuple[Tensor, Taps]:
+        """Images (B, C, H, W) and some taps, in float32, for pairs by number."""
         rows = index.cpu().numpy()
-        found = {name: torch.from_numpy(file[rows]).to(device).float() for name, file in self._kept.items()}
+        found = {n: torch.from_numpy(self._kept[n][rows]).to(device).float() for n in (PREDICTION, *taps)}
         return found.pop(PREDICTION), Taps.of(found)
 
     def ahead(self, stream: Iterator[Batch]) -> Iterator[Batch]:

@@ -85,8 +85,8 @@ class Networks:
 
     def __post_init__(self) -> None:
         self.objective = next((m for m in self.methods if m.objective), None)
-        wanted = [m.taps(self.student, self.guide) for m in self.methods]
-        self.mine, self.theirs = (frozenset().union(*(w[i] for w in wanted)) for i in (0, 1))
+        self._taps = [m.taps(self.student, self.guide) for m in self.methods]
+        self.mine, self.theirs = self._wanted(self.methods)
         self.asks_guide = any("guide" in m.needs for m in self.methods)
 
     def compile(self) -> None:
@@ -95,27 +95,38 @@ class Networks:
             part.compile()
 
     def look(self, inputs: Inputs, *, progress: float, rng: torch.Generator, images: int = 0) -> Step:
-        """The student's and the guide's answers to the same inputs."""
-        taps = Taps(self.mine)
-        prediction = self._ask(inputs, taps if self.mine else None).float()
+        """The student's and the guide's answers to the same inputs, as far as a method still looks at them."""
+        asking = [m for m in self.methods if m.asks(progress)]
+        mine, theirs = self._wanted(asking)
+        taps = Taps(mine)
+        prediction = self._ask(inputs, taps if mine else None).float()
         guide_prediction, guide_taps = None, Taps()
-        if self.asks_guide and self.answers is not None and inputs.index is not None:
-            guide_prediction, guide_taps = self.answers.at(inputs.index, inputs.x.device)
-        elif self.asks_guide:
-            guide_taps = Taps(self.theirs)
+        if not any("guide" in m.needs for m in asking):
+            pass
+        elif self.answers is not None and inputs.index is not None:
+            guide_prediction, guide_taps = self.answers.at(inputs.index, inputs.x.device, theirs)
+        else:
+            guide_taps = Taps(theirs)
             with self._autocast(inputs.x.device):
-                guide_prediction = self.guide(inputs.x, inputs.sigma, inputs.y, guide_taps if self.theirs else None)
+                guide_prediction = self.guide(inputs.x, inputs.sigma, inputs.y, guide_taps if theirs else None)
         return Step(inputs, prediction, taps.float(), guide_prediction, guide_taps.float(), progress, rng, images,
                     self.objective, lambda **mode: self._ask(inputs, None, **mode))  # fmt: skip
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Every method's terms by name, `method/term`."""
-        found = {f"{m.name}/{key}": value for m in self.methods for key, value in m.loss(step).items()}
-        for method in self.methods:
-            if (weight := method.objective_weight(step.progress)) != 1.0:
-                mine = f"{self.objective.name}/"
-                found = {k: weight * v if k.startswith(mine) else v for k, v in found.items()}
+        """Every method's terms by name, `method/term`; an objective of weight 0 is not worked out."""
+        weights = [weight for m in self.methods if (weight := m.objective_weight(step.progress)) != 1.0]
+        nothing = any(not isinstance(weight, Tensor) and weight == 0 for weight in weights)
+        found = {f"{m.name}/{key}": value for m in self.methods if not (nothing and m is self.objective)
+                 for key, value in m.loss(step).items()}  # fmt: skip
+        for weight in weights:
+            mine = f"{self.objective.name}/"
+            found = {k: weight * v if k.startswith(mine) else v for k, v in found.items()}
         return found
+
+    def _wanted(self, methods: list[Method]) -> tuple[frozenset[str], frozenset[str]]:
+        """The taps of the student and of the guide that some of the methods look at."""
+        of = [taps for method, taps in zip(self.methods, self._taps) if any(method is m for m in methods)]
+        return frozenset().union(*(mine for mine, _ in of)), frozenset().union(*(theirs for _, theirs in of))
 
     def _ask(self, inputs: Inputs, taps: Taps | None, **mode: object) -> Tensor:
         with self._autocast(inputs.x.device):

@@ -304,7 +304,7 @@ def test_a_guide_s_answers_are_made_once_and_read_by_the_number_of_the_pair(taug
     again = guides.Answers(taught.root, guide, made.what.id)
     assert again.ensure({"block0", "block1"}, 300, reader.inputs, torch.device("cpu"))
     index = torch.tensor([299, 3, 149, 150])
-    image, taps = again.at(index, torch.device("cpu"))
+    image, taps = again.at(index, torch.device("cpu"), {"block0", "block1"})
     live = Taps(["block0", "block1"])
     z, y = reader.inputs(index)
     torch.testing.assert_close(image, guide(z, None, y, live), atol=1e-3, rtol=1e-3)

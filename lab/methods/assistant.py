@@ -33,7 +33,7 @@ class Assisted(Method):
     features: float = 1.0  # weight of its blocks, at the start
     until: float = 1.0  # share of the run after which they have faded out
     rate: float = 0.2  # of the projections' learning rate, over the recipe's
-    norm: str = "token"  # of features: of each token; or place: over the batch at each place, leaving out what is alike
+    norm: str = "token"  # of features: of each token; place or centre: what differs in a batch, by channel or whole
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +56,8 @@ class Assisted(Method):
         if recipe.guide and self.assistant not in (None, recipe.guide):
             return (f"guide is {recipe.guide} and {self.name}.assistant {self.assistant}: they are one; "
                     "leave one out")  # fmt: skip
-        if self.norm == "place" and self.features and recipe.batch < 2:
-            return f"norm place of {self.name} compares the images of a batch, and batch is {recipe.batch}"
+        if self.norm != "token" and self.features and recipe.batch < 2:
+            return f"norm {self.norm} of {self.name} compares the images of a batch, and batch is {recipe.batch}"
         return None
 
     def plan(self, recipe: Recipe) -> list[Recipe]:
@@ -79,6 +79,9 @@ class Assisted(Method):
     def weight(self, progress: float) -> float:
         """Of the term that matches blocks."""
         return self.features * features.fade(progress, self.until)
+
+    def asks(self, progress: float) -> bool:
+        return bool(self.output or self.weight(progress))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """The term of the assistant's image; a method adds that of its blocks."""

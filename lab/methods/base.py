@@ -153,6 +153,10 @@ class Method:
         """
         return set(), set()
 
+    def asks(self, progress: float) -> bool:
+        """Whether `loss` looks at its taps, and at the guide's answers, at this share of the run."""
+        return True
+
     def inputs(self, batch: Batch, rng: torch.Generator) -> Inputs:
         """Only of an objective."""
         raise NotImplementedError(f"method {self.name!r} is no objective and draws no inputs")

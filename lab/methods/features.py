@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lab.config import NetConfig
 
 EPS = 1e-6  # of the norm
-NORMS = ("token", "place")  # of `matched`
+NORMS = ("token", "place", "centre")  # of `matched`
 
 
 def block_map(student: int, guide: int) -> list[int]:
@@ -66,12 +66,14 @@ def matched(x: Tensor, y: Tensor, by: str = "token") -> tuple[Tensor, Tensor]:
     place    LN0 of the guide's; then both without their mean over the batch at each place, and the guide's with every
              channel at variance 1 (ours). Much of a normed residual stream is one and the same for all images, and
              this leaves what tells them apart.
+    centre   as place, the guide's by one scale for all channels (ours): those that hardly differ stay small
     """
     if by == "token":
         return norm(x), norm(y.detach())
     y = norm(y.detach())
     y = y - y.mean(0)
-    return x - x.mean(0), y * torch.rsqrt(y.square().mean((0, 1)) + EPS)
+    power = y.square().mean((0, 1)) if by == "place" else y.square().mean()
+    return x - x.mean(0), y * torch.rsqrt(power + EPS)
 
 
 def gap(x: Tensor, y: Tensor, by: str = "token") -> Tensor:

@@ -84,6 +84,8 @@ def test_features_by_place_compare_what_tells_images_apart():
     torch.testing.assert_close(mine, x - x.mean(0))
     torch.testing.assert_close(features.matched(x + torch.randn(5, 3), 3 * y, "place")[0], mine)
     torch.testing.assert_close(features.matched(x, 3 * y, "place")[1], theirs, rtol=1e-4, atol=1e-5)
+    centred = normed - normed.mean(0)
+    torch.testing.assert_close(features.matched(x, y, "centre")[1], centred / centred.square().mean().sqrt())
     alike = features.matched(x, y[:1].expand(6, 5, 4), "place")[1]
     assert alike.abs().max() < 1e-2  # nothing to learn of features that are the same for all images
 
@@ -95,6 +97,20 @@ def test_features_fade_to_nothing_and_weights_of_zero_leave_their_terms_out():
     )
     plain = networks(filled(models.build(DEEP)), filled(models.build(TINY_DIT)), features=0.0, output=0.0)
     assert set(losses(plain)) == {"pairs/l1"} and not list(plain.methods[1].own.parameters())
+
+
+def test_what_no_term_looks_at_is_not_worked_out(monkeypatch):
+    """An objective of weight 0 draws the inputs alone; a guide whose features have faded out is not asked."""
+    nets = networks(filled(models.build(DEEP)), filled(models.build(TINY_DIT)), output=0.0, until=0.5)
+    rng = torch.Generator().manual_seed(0)
+    inputs = nets.objective.inputs(batch(), rng)
+    assert nets.look(inputs, progress=0.49, rng=rng).guide_taps.kept
+    monkeypatch.setattr(guides.Guide, "__call__", lambda *_: pytest.fail("asked"))
+    late = nets.look(inputs, progress=0.5, rng=rng)
+    assert late.guide_prediction is None and not late.taps.kept and set(nets.losses(late)) == {"pairs/l1"}
+    monkeypatch.undo()
+    nets = networks(filled(models.build(DEEP)), filled(models.build(TINY_DIT)), pair=0.0, output=1.0, features=0.0)
+    assert set(losses(nets)) == {"teaching_assistant/output"}
 
 
 def test_the_feature_loss_falls_within_200_updates():
