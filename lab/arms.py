@@ -4,9 +4,10 @@
     print(verdicts(store.table(), calibration(store)))
 
 An arm is a method with its options and guide on one shape, over the seeds it was trained with. Its twin is the plain
-arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size, and so is that of a
-shape that no plain run has, as a pruned network's: one of its depth and heads where there is one, trained from nothing,
-while the images of the arm's start are not counted. A pair is one run of each of the same seed, at
+arm that shares the rest of the recipe; that of another family (GET) is a plain DiT of its size, each at a rate of its
+own, and so is that of a shape that no plain run has, as a pruned network's: one of its depth and heads where there is
+one, trained from nothing, while the images of the arm's start are not counted. A pair is one run of each of the same
+seed, and where they go on from a run of the same one, at
 
     equal images      as many images seen
     wall-clock        as many seconds of training: updates times the seconds of one, which benchmarks/arms.py measured
@@ -18,10 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -52,9 +55,9 @@ def calibration(store: Store) -> JSON:
 
 def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """The students of `Store.table()` that were trained, with `method` (a name, and the options and guide that tell
-    arms of one name apart), `alike` (equal where recipes differ by the method alone), `fresh` (`alike` of that recipe
-    without a start), `arm` and `plain`. With them the recipes whose updates were timed and which were not trained,
-    which have no metric.
+    arms of one name apart), `alike` (equal where recipes differ by the method and the seed alone, those of the runs
+    that they start from, too), `fresh` (`alike` of that recipe without a start), `work` and `anew` (those of any rate),
+    `arm` and `plain`. With them the recipes whose updates were timed and which were not trained, which have no metric.
     """
     timed = [columns_of(recipe, recipe.student) | {"run": recipe.id, "role": "student"}
              for recipe in _timed(calibration) if recipe.id not in set(table["run"])]  # fmt: skip
@@ -63,9 +66,13 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     uses = [json.loads(text) if text else {} for text in rows["options"]]
     goal = [{name: use for name, use in one.items() if name in OBJECTIVES} for one in uses]
     starts = [[*start] if isinstance(start, (list, tuple)) else [] for start in rows["start"]]
-    for name, these in (("alike", starts), ("fresh", [[]] * len(rows))):
+    kind, none = _kinds(table), [[]] * len(rows)
+    kinds = [[*map(kind, start)] for start in starts]
+    unrated = [name for name in ALIKE if name != "lr"]
+    for name, of, these in (("alike", ALIKE, kinds), ("fresh", ALIKE, none), ("work", unrated, kinds),
+                            ("anew", unrated, none)):  # fmt: skip
         rows[name] = [json.dumps([*map(str, row), start, one], sort_keys=True)
-                      for row, start, one in zip(rows[ALIKE].to_numpy(), these, goal)]  # fmt: skip
+                      for row, start, one in zip(rows[of].to_numpy(), these, goal)]  # fmt: skip
     label = dict(zip(table["run"], table["name"]))
     parts = [
         {f"{name}.{option}": value for name, use in one.items() if name not in OBJECTIVES
@@ -81,8 +88,26 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
     rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
                    for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip
-    rows["method"] = _apart(names, rows["time"], parts, rows["fd"].fillna(math.inf))
+    # What has a twin of another family has a rate of its own, and several rates were tried.
+    told = [part if family == "dit" or math.isnan(lr) else part | {"rate": lr}
+            for part, family, lr in zip(parts, rows["family"], rows["lr"])]  # fmt: skip
+    rows["method"] = _apart(names, rows["time"], told, rows["fd"].fillna(math.inf))
     return rows
+
+
+def _kinds(table: pd.DataFrame) -> Callable[[str], str]:
+    """Of a run's id: its recipe but for the seed, and those of its starts, as a text; the id where it is not known."""
+    rows, names = table.set_index("run"), [*ALIKE, *SHAPE, "steps", "options", "guide"]
+
+    @functools.cache
+    def kind(run: str) -> str:
+        if run not in rows.index:
+            return run
+        row = rows.loc[run]
+        before = row["start"] if isinstance(row["start"], (list, tuple)) else ()
+        return hashlib.sha256(json.dumps([*map(str, row[names]), *map(kind, before)]).encode()).hexdigest()[:16]
+
+    return kind
 
 
 def _name(family: str, shape: str, methods: str) -> str:
@@ -121,14 +146,14 @@ def _value(value: JSON) -> str:
 
 
 def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
-    """(arm, alike) of rows as of `arms` -> milliseconds of an update, and seconds of the guide's answers.
+    """(arm, work) of rows as of `arms` -> milliseconds of an update, and seconds of the guide's answers.
 
     Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round.
     """
     by_run = rows.set_index("run")
     known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
     plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
-    return {(row["arm"], row["alike"]):
+    return {(row["arm"], row["work"]):
             (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
             for row, one in known}  # fmt: skip
 
@@ -168,7 +193,16 @@ class Pairing:
         spreads = {arm: spread(one["fd"].tolist()) for arm, one in self.rest.groupby("arm") if len(one) > 1}
         most = self.rest["arm"].value_counts().index
         own = spreads.get(self.twin["arm"].iloc[0], spreads.get(most[0] if len(most) else "", math.nan))
-        return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=own, p_t=p_t)
+        return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=own, p_t=p_t, trained=self._trained())
+
+    def _trained(self) -> int:
+        """How many trainings the pairs are of: seeds of a finish are one where all go on from one run."""
+        begun = [str(row["start"]) for _, row in self.mine.iterrows() if _goes_on(row)]
+        return len({*begun}) + len(self.mine) - len(begun)
+
+
+def _goes_on(row: pd.Series) -> bool:
+    return isinstance(row["start"], (list, tuple)) and len(row["start"]) > 0
 
 
 def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> list[Pairing]:
@@ -191,11 +225,13 @@ def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Cloc
              ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Runs of two arms that make pairs, both indexed by seed."""
     a, b = ([_compute(row, compute, clock) for _, row in rows.iterrows()] for rows in (mine, theirs))
+    begun = [[str(row["start"]) if _goes_on(row) else "" for _, row in rows.iterrows()] for rows in (mine, theirs)]
     near = math.log1p(CLOSE) if compute != COMPUTE[0] else 1e-9
     pairs: dict[int, tuple[float, int, int]] = {}
     for i, (seed, x) in enumerate(zip(mine["seed"], a)):
         for j, (other, y) in enumerate(zip(theirs["seed"], b)):
-            off = abs(math.log(x / y)) if seed == other else math.inf  # nan where one is not calibrated
+            same = seed == other and (begun[0][i] == begun[1][j] or not begun[1][j])
+            off = abs(math.log(x / y)) if same else math.inf  # nan where one is not calibrated
             if off <= near and off < pairs.get(int(seed), (math.inf, 0, 0))[0]:
                 pairs[int(seed)] = (off, i, j)
     chosen = sorted(pairs)
@@ -207,7 +243,7 @@ def _compute(row: pd.Series, compute: str, clock: Clock) -> float:
     """Images, or seconds; nan where the arm's are not calibrated."""
     if compute == COMPUTE[0]:
         return row["images"]
-    ms, guide = clock.get((row["arm"], row["alike"]), (math.nan, math.nan))
+    ms, guide = clock.get((row["arm"], row["work"]), (math.nan, math.nan))
     return row["steps"] * ms / 1000 + (guide if compute == COMPUTE[2] else 0.0)
 
 
@@ -218,7 +254,8 @@ def twins_of(mine: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     if one["family"] == "dit" and same.any():
         return plain[same & plain["alike"].eq(one["alike"])]
     near = plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)
-    near = plain[near & plain["alike"].eq(one["fresh"])]
+    key = ("alike", "fresh") if one["family"] == "dit" else ("work", "anew")
+    near = plain[near & plain[key[0]].eq(one[key[1]])]
     as_deep = near[near["depth"].eq(one["depth"]) & near["heads"].eq(one["heads"])]
     return near if as_deep.empty or one["family"] != "dit" else as_deep
 
@@ -259,13 +296,13 @@ def _correct(found: list[tuple[dict[str, object], Pairing | None]]) -> None:
 
 def _row(mine: pd.DataFrame, compute: str, pair: Pairing | None, clock: Clock) -> dict[str, object]:
     one = mine.iloc[0]
-    ms, guide = clock.get((one["arm"], one["alike"]), (math.nan, math.nan))
+    ms, guide = clock.get((one["arm"], one["work"]), (math.nan, math.nan))
     row = {name: one[name] for name in ("method", "shape", "params", "images")}
     row |= {"size": _size(one), "compute": compute, "guide_seconds": guide, "runs": (), "twin_runs": ()}
     if pair is None:
         return row | {"twin": "", "word": UNTESTED, "seeds": 0}
     other = pair.twin.iloc[0]
-    theirs, _ = clock.get((other["arm"], other["alike"]), (math.nan, math.nan))
+    theirs, _ = clock.get((other["arm"], other["work"]), (math.nan, math.nan))
     return row | dataclasses.asdict(pair.verdict()) | {
         "twin": f"{_size(other)} {other['method']}", "update_ratio": ms / theirs, "why_not": "",
         "runs": tuple(pair.mine["run"]), "twin_runs": tuple(pair.twin["run"]),
@@ -282,6 +319,6 @@ def _why_not(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
     if compute == COMPUTE[0]:
         return "no plain run of as many images and the same seed"
     for rows, whose in ((mine, "its"), (others, "its twin's")):
-        if not {(row["arm"], row["alike"]) for _, row in rows.iterrows()} & clock.keys():
+        if not {(row["arm"], row["work"]) for _, row in rows.iterrows()} & clock.keys():
             return f"{whose} updates are not timed beside others (benchmarks/arms.py)"
     return f"no plain run within {CLOSE:.0%} of its seconds and of the same seed"

@@ -47,11 +47,12 @@ def spread(distances: Sequence[float]) -> float:
     return float(values.std(ddof=1) / values.mean()) if len(values) > 1 else math.nan
 
 
-def compare(method: Mapping[int, float], plain: Mapping[int, float], *, cov: float, p_t: float | None = None
-            ) -> Verdict:  # fmt: skip
+def compare(method: Mapping[int, float], plain: Mapping[int, float], *, cov: float, p_t: float | None = None,
+            trained: int | None = None) -> Verdict:  # fmt: skip
     """A method's distances and its plain twin's, by seed; `cov` is the spread of seeds that sets the margin.
 
-    `p_t`: the t test's p-value corrected for several methods (`holm`), where there are several.
+    `p_t`: the t test's p-value corrected for several methods (`holm`), where there are several. `trained`: how many
+    trainings the seeds stand for, where several go on from one; fewer than ENOUGH tell a direction alone.
     Raises ValueError where no seed is in both, or a distance is not above 0.
     """
     seeds = sorted(method.keys() & plain.keys())
@@ -63,7 +64,7 @@ def compare(method: Mapping[int, float], plain: Mapping[int, float], *, cov: flo
     margin = 1 + MARGIN_COVS * cov
     low, high, p = _interval(d)
     p, flip, same = p if p_t is None else p_t, _sign_flip(d), _tost(d, math.log(margin))
-    word = _word(float(d.mean()), len(d), p, flip, same)
+    word = _word(float(d.mean()), len(d) if trained is None else trained, p, flip, same)
     return Verdict(float(np.exp(d.mean())), math.exp(low), math.exp(high), len(d), p, flip, same, margin, word)
 
 

@@ -172,6 +172,33 @@ def test_a_finish_is_held_against_as_many_images_more_of_plain_training_from_the
     assert found["ratio"] == pytest.approx(0.8 / 0.99) and found["method"] == "drifting"
 
 
+def test_seeds_of_a_finish_are_trainings_of_their_own_only_where_their_starts_are():
+    """Six finishes of one run tell a direction; of six runs of one recipe a verdict, each beside that of its start."""
+
+    def finishes(starts: list[str]) -> list[dict[str, object]]:
+        plain = [run(seed=k, steps=1500, start=[start]) for k, start in enumerate(starts)]
+        return plain + [run("drifting", k, GAINS[k], steps=1500, start=[start]) for k, start in enumerate(starts)]
+
+    begun = [run(seed=k) | {"run": f"start{k}"} for k in range(6)]
+    one = of(begun + finishes(["start0"] * 6), compute=IMAGES, method="drifting")
+    assert (one["seeds"], one["word"]) == (6, "better in direction") and one["high"] < 1
+    six = of(begun + finishes([f"start{k}" for k in range(6)]), compute=IMAGES, method="drifting")
+    assert (six["seeds"], six["word"], six["ratio"]) == (6, "helps", pytest.approx(one["ratio"]))
+    crossed = [row | ({"start": ["start5"]} if row["method_short"] == "plain" and row["start"] == ["start0"] else {})
+               for row in finishes([f"start{k}" for k in range(6)])]  # fmt: skip
+    assert of(begun + crossed, compute=IMAGES, method="drifting")["seeds"] == 5
+    other = [begun[0] | {"steps": 12500.0}, *begun[1:]]
+    assert sorted(verdicts(table_of(other + finishes([f"start{k}" for k in range(6)])))
+                  .query("compute == @IMAGES and method == 'drifting'")["seeds"]) == [1, 5]  # fmt: skip
+
+
+def test_another_family_may_have_a_rate_of_its_own_which_its_name_tells():
+    gets = [run(**GET, lr=rate) | {"run": f"get-{rate}", "fd": fd} for rate, fd in ((0.012, 3.0), (0.006, 1.8))]
+    found = verdicts(table_of([run(lr=0.012), *gets]), timed((run(lr=0.012), 1.0, 0.0), (gets[0], 1.0, 0.0)))
+    found = found[found["compute"] == WALL].set_index("method")
+    assert found["ratio"].to_dict() == pytest.approx({"get": 1.2, "get (rate 0.012)": 2.0})
+
+
 def test_without_seeds_of_the_plain_arm_no_margin_is_known():
     found = of(seeds()[:1] + seeds("manifold", GAINS)[:1], compute=IMAGES)
     assert np.isnan(found["margin"]) and found["seeds"] == 1
