@@ -2,12 +2,14 @@
 
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --seconds 20 --rounds 5
+    python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --guides  # in the file that is there, those alone
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
 back: a round is so many seconds of each, and a ratio is taken within a round. `steps` are those of the plain arm's
 wall-clock: with the recipe of each shape that has the objective alone as the measure, how many updates every other arm
 has in the same time.
-A guide's answers are made before; their seconds stand beside.
+A guide's answers are made before; beside stand the seconds of one pass that makes all that an arm reads of them, from
+what a batch takes in the same rounds.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from pathlib import Path
 import torch
 from networks import commit, machine
 
-from lab import sweep
+from lab import guides, sweep
 from lab.data import Batch
 from lab.experiment import Assembled, assemble, plan
+from lab.models.taps import Taps
 from lab.plan import Job
-from lab.results import Store, write_json
+from lab.results import Store, read_json, write_json
 from lab.train import update
 
 WARM = 20  # updates: compilation, allocator, caches
+STRIDE = 0.381966  # of a run between two updates that are timed, so that they spread over all of it
 
 
 class Arm:
@@ -41,12 +45,44 @@ class Arm:
         self.made.state.student.train()
         self.made.nets.compile()
         self.stream: Iterator[Batch] = self.made.batches(0)
+        self.count = 0
         self.ms: list[float] = []  # of an update, by round
+        self.guide_seconds: list[float] = []  # of its answers to all pairs, by round
+        self.asks = self.made.nets.answers is not None
+        if self.asks:
+            self.made.nets.guide.compile()
+            self._ask()
+
+    def warm(self) -> None:
         for _ in range(WARM):
             self._update()
 
+    def _ask(self) -> float:
+        """Seconds in which the guide answers one batch, and the answers are read from it."""
+        config, nets = self.made.nets.guide.config, self.made.nets
+        x = torch.randn(guides.BATCH, config.channels, config.image_size, config.image_size)
+        y = torch.zeros(len(x), dtype=torch.int64) if config.num_classes else None
+        began, taps = time.perf_counter(), Taps(nets.theirs)
+        found = [nets.guide(x, None, y, taps), *taps.kept.values()]
+        for value in found:
+            value.to(torch.float16).numpy()
+        return time.perf_counter() - began
+
     def _update(self) -> None:
+        """One update, of any part of the run: what a method asks for may end before the run does."""
+        self.count += 1
+        self.made.state.step = int(self.job.recipe.steps * (self.count * STRIDE % 1))
         update(self.made.state, self.made.nets, self.job.recipe, next(self.stream))
+
+    def ask(self, seconds: float) -> None:
+        if not self.asks:
+            return
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            self._ask()
+            count += 1
+        pairs = self.job.recipe.pairs / guides.BATCH
+        self.guide_seconds.append(pairs * (time.perf_counter() - began) / count)
 
     def turn(self, seconds: float) -> None:
         count, began = 0, time.perf_counter()
@@ -54,6 +90,10 @@ class Arm:
             self._update()
             count += 1
         self.ms.append(1000 * took / count)
+
+
+def guide_seconds(arm: Arm) -> float:
+    return round(statistics.median(arm.guide_seconds), 1) if arm.asks else 0.0
 
 
 def rows_of(arms: list[Arm]) -> list[dict]:
@@ -65,13 +105,12 @@ def rows_of(arms: list[Arm]) -> list[dict]:
                       and len(a.job.recipe.methods) == 1), arm)  # fmt: skip
         ratios = sorted(mine / theirs for mine, theirs in zip(arm.ms, plain.ms))
         ratio = statistics.median(ratios)
-        answers = arm.made.nets.answers
         rows.append({
             "label": arm.label, "run": recipe.id, "ms": round(statistics.median(arm.ms), 3),
             "over_plain": round(ratio, 4),
             "over_plain_spread": [round(ratios[0], 4), round(ratios[-1], 4)], "updates": recipe.steps,
             "updates_in_the_plain_time": round(plain.job.recipe.steps / ratio),
-            "guide_seconds": round(answers.seconds, 1) if answers else 0.0, "recipe": json.loads(recipe.to_json()),
+            "guide_seconds": guide_seconds(arm), "recipe": json.loads(recipe.to_json()),
         })  # fmt: skip
     return rows
 
@@ -82,6 +121,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=None)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each arm in a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--guides", action="store_true", help="keep the updates' times of --out, time the guides alone")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/arms.json"))
     args = parser.parse_args()
     store = Store(args.results)
@@ -91,9 +131,18 @@ def main() -> None:
     for entry in found.entries:
         job = plan(entry.recipe, store)[-1]
         arms.append(Arm(job, entry.label, store))
+        if not args.guides:
+            arms[-1].warm()
     for number in range(args.rounds):
         for arm in arms[:: 1 if number % 2 == 0 else -1]:
-            arm.turn(args.seconds)
+            arm.ask(args.seconds)
+            if not args.guides:
+                arm.turn(args.seconds)
+    if args.guides:
+        kept, seconds = read_json(args.out), {arm.job.recipe.id: guide_seconds(arm) for arm in arms}
+        rows = [row | {"guide_seconds": seconds.get(row["run"], row["guide_seconds"])} for row in kept["rows"]]
+        write_json(args.out, kept | {"rows": rows, "guides_commit": commit()})
+        return
     rows = rows_of(arms)
     for row in rows:
         print(row)

@@ -75,7 +75,7 @@ class Answers:
     def __init__(self, root: Path, guide: Guide, pairs: str) -> None:
         self.guide = guide
         self.path = root / ".cache" / "guides" / f"{guide.digest[:16]}-{pairs}"[:200]
-        self.seconds = 0.0  # that making those took which are read here
+        self.seconds = 0.0  # of one pass over the pairs, which would make all that are read here
         self._kept: dict[str, np.memmap] = {}
 
     def ensure(self, names: Iterable[str], count: int, ask: Callable[[Tensor], tuple[Tensor, Tensor | None]],
@@ -97,7 +97,7 @@ class Answers:
         self._kept = {n: self._file(n, shapes[n], count) for n in names}
         for file in self._kept.values():
             _advise(file, "MADV_RANDOM")  # else the system reads megabytes around every answer
-        self.seconds = sum(self._facts(n).get("seconds", 0.0) for n in names)
+        self.seconds = max(self._facts(n).get("seconds", 0.0) for n in names)
         return True
 
     def at(self, index: Tensor, device: torch.device, taps: Iterable[str]) -> tuple[Tensor, Taps]:
@@ -134,7 +134,7 @@ class Answers:
                         value = found[name] if name in found else taps[name]
                         file[at : at + len(index)] = value.to(torch.float16).cpu().numpy()
                     bar.update(len(index))
-                spent = (time.monotonic() - began) / len(todo)
+                spent = time.monotonic() - began
                 for name, file in files.items():
                     file.flush()
                     done = max(stop, int(kept[name].get("pairs", 0)))

@@ -95,7 +95,7 @@ RECIPE_HELP = {
     "steps": "updates; 0 = build and measure only",
     "batch": "images per update",
     "optimizer": "muon or adamw",
-    "lr": "learning rate (default 0.012 where Muon trains a transformer, else 0.001)",
+    "lr": "learning rate (default 0.012 where Muon trains a DiT, 0.006 for GET, else 0.001)",
     "betas": "of AdamW, comma separated",
     "warmup": "updates over which the rate rises",
     "schedule": "linear (to zero over the second half), constant or cosine",
