@@ -276,6 +276,15 @@ def effects(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def matters(fit: Fit, names: Collection[str]) -> float:
+    """The p value that none of these terms has an effect: one F test of them together (Wald)."""
+    from scipy import stats
+
+    at = [k for k, name in enumerate(fit.terms) if name in names]
+    b, cov = fit.b[at], fit.cov[np.ix_(at, at)]
+    return float(stats.f.sf(b @ np.linalg.solve(cov, b) / len(at), len(at), fit.dof))
+
+
 def predicted(fit: Fit, shapes: pd.DataFrame) -> pd.DataFrame:
     """`value` of shapes (depth, width, heads, params), with `low` and `high` for one training of each (one timing),
     `mean_low` and `mean_high` for the fitted curve, and `beyond`: why a shape lies outside of what was tried, or "".
@@ -363,8 +372,13 @@ def optimum(fit: Fit, params: float) -> Optimum:
     low, high = _fieller(fit, s)
     aspect, low, high = (math.exp(min(end + fit.centre[1], 700)) for end in (mid, low, high))
     here = fit.rows[(np.log(fit.rows["params"] / params)).abs() <= math.log1p(NEAR)]
-    here = here.assign(aspect=_aspect(here), log=np.log(here[fit.what]))
-    shapes = here.groupby("shape").agg(name=("name", "first"), aspect=("aspect", "first"), log=("log", "mean"))
+    # Of the heads that most have, and finished: the aspect alone is to be told.
+    rest = [k for k, name in enumerate(fit.terms) if name in ("heads", "unfinished")]
+    other = _matrix(here, fit.terms, fit.centre, fit.heads)[:, rest] @ fit.b[rest]
+    here = here.assign(aspect=_aspect(here), log=np.log(here[fit.what]) - other)
+    shapes = here.groupby(["depth", "width"]).agg(
+        name=("name", "first"), aspect=("aspect", "first"), log=("log", "mean")
+    )
     shapes = shapes.sort_values("aspect")
     ends = (shapes["aspect"].min(), shapes["aspect"].max())
     best = int(shapes["log"].argmin()) if len(shapes) else 0

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from lab import cost
+from lab import cost, principles
 from lab.choose import Budget, candidates
 from lab.cli import main
 from lab.config import DiTConfig
@@ -20,6 +20,7 @@ from lab.principles import (
     effects,
     fit,
     leave_one_out,
+    matters,
     most_images,
     optimum,
     predicted,
@@ -191,6 +192,35 @@ def test_an_optimum_between_tried_shapes_is_bracketed(rng: np.random.Generator):
     found = optimum(fit(rows), 1e5)
     assert found.aspect == pytest.approx(at, rel=0.1) and found.low < at < found.high
     assert found.tried[0] < found.aspect < found.tried[1] and found.bracketed
+
+
+def test_a_shape_of_more_heads_is_no_neighbour_in_depth_over_width(rng: np.random.Generator):
+    """Three more of the best shape that differ in heads, each far better or worse, say nothing of the aspect."""
+    rows = study(rng, between=0.005)
+    best = rows[rows["params"].eq(1e5)].sort_values("fd").iloc[0]
+    more = [
+        best.to_dict()
+        | {
+            "heads": heads,
+            "fd": best["fd"] * (heads / 4) ** -0.4,
+            "name": f"of {heads:.0f}",
+            "shape": best["shape"].replace("h4", f"h{heads:.0f}"),
+        }
+        for heads in (1.0, 2.0, 8.0)
+    ]
+    found, alone = (optimum(fit(some), 1e5) for some in (pd.concat([rows, pd.DataFrame(more)]), rows))
+    assert (found.best, found.bracketed, alone.bracketed) == (alone.best, True, True)
+    edge = rows[rows["depth"].le(best["depth"])]
+    assert not optimum(fit(pd.concat([edge, pd.DataFrame(more)])), 1e5).bracketed
+
+
+def test_terms_are_tested_together_by_one_f_test(rng: np.random.Generator):
+    found = fit(study(rng))
+    model = sm.OLS(
+        np.log(found.rows["fd"]), principles._matrix(found.rows, found.terms, found.centre, found.heads)
+    ).fit()
+    R = np.eye(len(found.terms))[[found.terms.index(name) for name in ("aspect", "aspect^2")]]
+    assert matters(found, ("aspect", "aspect^2")) == pytest.approx(float(model.f_test(R).pvalue), rel=1e-6)
 
 
 def test_an_optimum_at_the_edge_is_not_bracketed_and_said_so(rng: np.random.Generator):

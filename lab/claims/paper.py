@@ -54,8 +54,7 @@ def depth_and_width(evidence: Evidence) -> Finding:
     fit, why = _fitted(evidence)
     if fit is None:
         return Finding(why=why)
-    b, error = dict(zip(fit.terms, fit.b)), dict(zip(fit.terms, np.sqrt(np.diag(fit.cov))))
-    matters = any(abs(b[name]) > fit.t * error[name] for name in ("aspect", "aspect^2") if name in b)
+    matters = principles.matters(fit, ("aspect", "aspect^2", "size x aspect")) < 1 - principles.LEVEL
     row = _effect(fit, "depth x2")
     best = [principles.optimum(fit, float(one["params"].median())) for _, one in fit.rows.groupby(_budgets(fit.rows))]
     off = principles.root_mean_square(principles.leave_one_out(fit))
