@@ -1,8 +1,8 @@
 """Which blocks of a network to keep, learned, and how to teach the shorter one that is left (TinyFusion).
 
 Search: the L blocks are cut into groups of M; of each group one of the C(M, N) ways to keep N is drawn for every
-sample, by a straight-through Gumbel softmax over learned logits g, while a LoRA update of the frozen weights learns
-beside it: the choice minimises the loss after recovery, not the loss of cutting.
+sample, by a straight-through Gumbel softmax over learned logits g, while a LoRA update of the blocks' frozen linear
+layers (the published one: of all) learns beside it: the choice minimises the loss after recovery, not that of cutting.
 
     onehot = gumbel_softmax(s g, tau, hard),  m = onehot O                        O (C(M, N), M), rows in order
     x      = m block(x) + (1 - m) x,          tau linear 4 -> 0.1,  s = 100
