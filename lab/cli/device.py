@@ -152,7 +152,7 @@ def _subject(args: argparse.Namespace, store: Store) -> tuple[Run | None, DiTCon
         if not found:
             raise
     else:
-        return run, run.recipe.student
+        return run, run.config
     depth, width, heads, patch, mlp = (part and int(part) for part in found.groups())
     return None, DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, image_size=args.size,
                            channels=args.channels, num_classes=args.classes)  # fmt: skip

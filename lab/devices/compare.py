@@ -318,7 +318,7 @@ def estimates(cards: Iterable[Card], runs: Mapping[str, Run], reports: pd.DataFr
     for card in cards:
         for name, run in runs.items():
             try:
-                config = run.recipe.student
+                config = run.config
                 fitted = predict.fitted(card, reports, precision=precision, but=config)
                 made.append(predict.as_report(fitted, config, batch, precision, model=predict.model_of(run)))
             except (OSError, ValueError) as error:

@@ -87,10 +87,11 @@ class Search:
 
     def values(self, root: Path, entry: Entry) -> tuple[float, float, float] | None:
         """(distance, deployed parameters, ms or MACs); None where the run has no distance."""
-        metrics = Run(root / "runs" / entry.run).read("metrics") if entry.state == "done" else None
+        run = Run(root / "runs" / entry.run)
+        metrics = run.read("metrics") if entry.state == "done" else None
         if not isinstance(metrics, dict) or "fd" not in metrics["values"]:
             return None
-        config = entry.recipe.student
+        config = run.config  # of what is shipped
         found = cost.of_config(config)
         latency = float(found.get("macs_deployed", found["macs"]))
         if self.device and predict.is_predictable(config):

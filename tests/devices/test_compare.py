@@ -13,7 +13,7 @@ from lab.config import DiTConfig, config_to_json
 from lab.devices import compare, predict
 from lab.devices.compare import Ratio
 from lab.devices.predict import Card
-from lab.results import Store, reports_of, table_of
+from lab.results import Run, Store, reports_of, table_of
 
 CARD = Card(name="bench", family="x86_cpu", memory_mb=8000, peak={"fp32": 100.0, "int8": 400.0}, bandwidth=20.0,
             launch_us=8.0, sources={}, threads=2)  # fmt: skip
@@ -287,6 +287,20 @@ def test_estimates_are_rows_of_grade_f_and_what_has_none_is_a_sentence(store: St
     assert (row["grade"], row["provenance"], row["device"]) == ("F", "estimated", "Jetson Orin Nano 8 GB, 15W")
     assert row["low"] < row["timing.p50"] < row["high"]
     assert len(skipped) == 1 and skipped[0].startswith("small on Intel Core i5-1240P") and "fp16" in skipped[0]
+
+
+def test_an_estimate_is_of_the_network_that_is_shipped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruned run's recipe has the depth that it was trained with."""
+    from lab.config import Recipe
+
+    deep = Recipe(steps=0).with_(student__depth=12)
+    pruned, short = deep.with_(seed=1), deep.with_(student__depth=4)
+    runs = {name: store.open(recipe) for name, recipe in (("deep", deep), ("pruned", pruned), ("short", short))}
+    shipped = {runs["pruned"].id: short.student}
+    monkeypatch.setattr(Run, "config", property(lambda run: shipped.get(run.id, run.recipe.student)))
+    made, _ = compare.estimates([predict.card_of("raspberry-pi-5")], runs, reports_of([]))
+    deep_ms, pruned_ms, short_ms = (report["timing"]["p50"] for report in made)
+    assert pruned_ms == short_ms < 0.6 * deep_ms
 
 
 def test_every_published_figure_has_its_source_and_is_of_grade_e() -> None:
