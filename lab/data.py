@@ -41,7 +41,7 @@ FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
-DECODING = 2  # of pictures; another number where the same file gives other pixels than before
+DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
                  "dog", "frog", "horse", "ship", "truck")  # fmt: skip
@@ -373,6 +373,7 @@ def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
         return None
     try:
         with Image.open(file) as opened:
+            opened.load()  # which turns a TIFF upright, and takes the tag away
             turn = opened.getexif().get(0x0112)  # exif_transpose writes all tags anew, of which one may be odd
             picture = _eight_bits(opened)
             if picture.has_transparency_data:

@@ -275,6 +275,22 @@ def test_a_picture_with_odd_exif_is_read_upright(tmp_path, orientation):
         assert np.array_equal(data._picture(tmp_path / name, 8, 3), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "packed.tif"])
+def test_a_picture_of_any_format_is_turned_once(tmp_path, name, orientation):
+    stored = np.repeat(np.repeat(np.arange(0, 240, 15, dtype=np.uint8).reshape(4, 4), 8, 0), 8, 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    packed = {"compression": "tiff_lzw"} if name == "packed.tif" else {}
+    how = {"a.jpg": {"quality": 100}, "a.webp": {"lossless": True}}.get(name, packed)
+    Image.fromarray(stored).save(tmp_path / name, exif=exif, **how)
+    # where row 0 and column 0 of what is stored are to be seen, as the EXIF standard numbers it
+    upright = [stored, stored[:, ::-1], stored[::-1, ::-1], stored[::-1],
+               stored.T, stored.T[:, ::-1], stored.T[::-1, ::-1], stored.T[::-1]]  # fmt: skip
+    found = data._picture(tmp_path / name, 32, 1)[0]
+    assert np.abs(found.astype(int) - upright[orientation - 1]).max() <= 2
+
+
 def test_a_decoder_that_trips_leaves_out_its_file_alone(plain, monkeypatch):
     tree(plain, "a/0.png", "a/1.png")
     monkeypatch.setattr(data, "_eight_bits", lambda p: p if p.filename.endswith("0.png") else [][0])
