@@ -43,6 +43,8 @@ SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "tes
           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
 DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
+# A PNG's pixels of these kinds are read as 8 bits each, its transparent value (t) is told as it stands in the file.
+PNG_LEVELS = {"L;2": lambda t: t * 85, "L;4": lambda t: t * 17, "RGB;16B": lambda t: tuple(c >> 8 for c in t)}
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
                  "dog", "frog", "horse", "ship", "truck")  # fmt: skip
 
@@ -373,8 +375,11 @@ def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
         return None
     try:
         with Image.open(file) as opened:
+            raw = opened.tile[0][3] if opened.format == "PNG" else None  # forgotten by the load
             opened.load()  # which turns a TIFF upright, and takes the tag away
             turn = opened.getexif().get(0x0112)  # exif_transpose writes all tags anew, of which one may be odd
+            if raw in PNG_LEVELS and (clear := opened.info.get("transparency")) is not None:
+                opened.info["transparency"] = PNG_LEVELS[raw](clear)
             picture = _eight_bits(opened)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
@@ -394,15 +399,21 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
     if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
         return picture
-    values = np.asarray(picture, np.float64)
+    values, tags = np.asarray(picture, np.float64), getattr(picture, "tag_v2", {})
     low, high = values.min(), values.max()
+    if (tags.get(258), tags.get(339)) == ((16,), (2,)):  # 16 bits with a sign
+        raise ValueError("signed grey values")
     if picture.mode == "F" and 0 <= low <= high <= 1:
-        values = values * 255
+        white = 1
     elif picture.mode != "F" and low >= 0 and (high == 0 or 4096 <= high < 2**16):  # below: 10 or 12 bits in 16
-        values = values / 257
+        white = 2**16 - 1
     else:
         raise ValueError(f"grey values from {low:g} to {high:g} of mode {picture.mode}")
-    return Image.fromarray(values.round().astype(np.uint8))
+    if tags.get(262) == 0:  # a TIFF's WhiteIsZero, which PIL minds in 8 bits alone
+        values = white - values
+    if "transparency" in picture.info:
+        values[values == picture.info["transparency"]] = white
+    return Image.fromarray((values / white * 255).round().astype(np.uint8))
 
 
 DATASETS: dict[str, Callable[..., Images]] = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -253,6 +254,55 @@ def test_transparent_pixels_are_white_whatever_colour_they_hide(tmp_path, mode):
         picture.convert(mode).save(tmp_path / "a.png")
     found = data._picture(tmp_path / "a.png", 8, 3)
     assert found[:, 0, 0].tolist() == [10] * 3 and found[:, 7, 7].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("a.tif", ((1 - RAMP) * 65535).astype(np.uint16)),
+        ("a.tif", (1 - RAMP).astype(np.float32)),
+        ("a.tif", ((1 - RAMP) * 255).astype(np.uint8)),
+    ],
+)
+def test_a_tiff_whose_white_is_zero_is_no_negative(tmp_path, name, values):
+    # PIL turns 8 bits round as it writes, and leaves the others as they are.
+    Image.fromarray(255 - values if values.dtype == np.uint8 else values).save(tmp_path / name, tiffinfo={262: 0})
+    with Image.open(tmp_path / name) as opened:
+        assert opened.tag_v2[262] == 0
+    found = data._picture(tmp_path / name, 8, 1)[0, 0]
+    assert np.abs(found.astype(int) - RAMP[0] * 255).max() <= 1
+
+
+def test_grey_of_sixteen_bits_with_a_sign_is_left_out(tmp_path):
+    values = (RAMP * 32767).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={339: 2})  # SampleFormat: signed
+    assert data._picture(tmp_path / "a.tif", 8, 1) is None
+
+
+def png(depth: int, row: list[list[int]], clear: list[int]) -> bytes:
+    """A square PNG of equal rows without alpha; a pixel is one grey value or three, that of `clear` is transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    bits = "".join(f"{value:0{depth}b}" for pixel in row for value in pixel)
+    rows = (b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")) * len(row)
+    head = struct.pack(">IIBBBBB", len(row), len(row), depth, 2 if len(clear) == 3 else 0, 0, 0, 0)
+    chunks = {
+        b"IHDR": head,
+        b"tRNS": struct.pack(f">{len(clear)}H", *clear),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in chunks.items())
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)])
+def test_the_transparent_value_of_a_png_is_white_at_every_depth(tmp_path, depth, channels):
+    seen, clear = [0] * channels, [max(2**depth // 3, 1)] * channels
+    (tmp_path / "a.png").write_bytes(png(depth, [seen] * 4 + [clear] * 4, clear))
+    found = data._picture(tmp_path / "a.png", 8, channels)
+    assert (found[..., 4:] == 255).all() and (found[..., :4] == 0).all()
 
 
 def odd_exif(orientation: int) -> bytes:
