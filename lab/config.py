@@ -460,6 +460,8 @@ def check_fields(recipe: Recipe) -> list[str]:
         if not recipe.classes or not all(0 <= c < known for c in recipe.classes):
             some = f"some of 0 to {known - 1}" if recipe.student.num_classes else "whole numbers from 0 on"
             wrong.append(f"classes must be {some}, got {list(recipe.classes)}")
+        if twice := [c for c in recipe.classes if recipe.classes.count(c) > 1]:  # it would be measured twice as often
+            wrong.append(f"classes must name each class once, got {list(recipe.classes)} with {twice[0]} repeated")
     return wrong
 
 

@@ -47,6 +47,7 @@ TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orient
 PNG_LEVELS = {"L;2": lambda t: t * 85, "L;4": lambda t: t * 17, "RGB;16B": lambda t: tuple(c >> 8 for c in t)}
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
                  "dog", "frog", "horse", "ship", "truck")  # fmt: skip
+CLASS_NAMES = {"digits": tuple("0123456789"), "fashion-mnist": FASHION_CLASSES, "cifar10": CIFAR_CLASSES}
 
 
 class MissingData(LookupError):
@@ -159,7 +160,7 @@ def digits(split: str, size: int | None = None, channels: int | None = None) -> 
     return Images(
         torch.from_numpy(images[chosen])[:, None],
         torch.from_numpy(labels[chosen].astype(np.int64)),
-        tuple("0123456789"),
+        CLASS_NAMES["digits"],
     )
 
 
@@ -322,6 +323,30 @@ def folder_classes(root: Path) -> tuple[str, ...]:
     """Names of an image folder's classes: its sub-folders that hold a picture that can be read."""
     folders = _folders(_own_splits(root).get("train", root))
     return tuple(_printed(d) for d in folders if any(_picture(f, 8, 1) is not None for f in _below(d)))
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Names of a data set's classes, of which no picture but a folder's first ones is read; () where none are known."""
+    root = Path(name.removeprefix("folder:")).expanduser()
+    if name.startswith("folder:"):
+        return folder_classes(root) if root.is_dir() else ()
+    return CLASS_NAMES.get(name, ())
+
+
+def class_number(label: str, names: Sequence[str]) -> int:
+    """The class that a person means by a name, in any case, or where no name is that, by a number.
+
+    A name comes first, for folders 0 to 11 are sorted 0, 1, 10. Raises ValueError for what is neither.
+    """
+    same = [label] if label in names else [name for name in names if name.lower() == label.lower()]
+    if len(same) > 1:
+        raise ValueError(f"class {label!r} is any of {', '.join(same)}; write one as it is")
+    if same:
+        return names.index(same[0])
+    numbers = {str(i): i for i in range(len(names))}
+    if label not in numbers:
+        raise ValueError(unknown("class", label, {*names, *numbers}))
+    return numbers[label]
 
 
 def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:

@@ -142,7 +142,7 @@ def test_every_command_that_works_has_a_dry_run():
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (["--classes", "a"], "argument --classes: must be whole numbers separated by commas, got 'a'"),
+        (["--keep", "a"], "argument --keep: must be whole numbers separated by commas, got 'a'"),
         (["--betas", "0.9,x"], "argument --betas: must be numbers separated by commas, got '0.9,x'"),
     ],
 )
@@ -420,6 +420,39 @@ def test_a_class_is_meant_by_name_before_it_is_by_number(asked: str, drawn: int)
     assert measure._classes(SimpleNamespace(label=asked, count=2), student) == [drawn] * 2
     with pytest.raises(Usage, match="any of Cat, cat"):
         measure._classes(SimpleNamespace(label="CAT", count=2), student)
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("2", [4]), ("10,1", [2, 1]), ("4", [6])])
+def test_run_means_a_class_by_name_before_it_means_it_by_number(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    asked: str,
+    meant: list,
+):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    for number in range(12):  # sorted as names: 0, 1, 10, 11, 2, ...
+        (tmp_path / "set" / str(number)).mkdir(parents=True)
+        Image.new("L", (8, 8), number).save(tmp_path / "set" / str(number) / "a.png")
+    told = ["--data", f"folder:{tmp_path / 'set'}", "--method", "denoise", "--unet", "8,16", "--size", "8"]
+    assert lab(store, "run", *told, "--classes", asked, "--dry-run", "--json") == OK
+    assert json.loads(capsys.readouterr().out)["recipe"]["classes"] == meant
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("boot", "unknown class 'boot'"),
+        ("10", "unknown class '10'"),
+        ("3,3,5", "classes must name each class once, got [3, 3, 5] with 3 repeated"),
+    ],
+)
+def test_run_refuses_unknown_classes_and_one_named_twice(
+    distilled: Store, capsys: pytest.CaptureFixture, classes: str, said: str
+):
+    assert lab(distilled, "run", *TINY, "--classes", classes, "--dry-run") == USAGE
+    assert said in capsys.readouterr().err
 
 
 def test_sample_refuses_an_unknown_class(distilled: Store, capsys: pytest.CaptureFixture):

@@ -92,6 +92,7 @@ def test_check_lists_everything_that_is_wrong_at_once():
         ({"student__out_channels": -1}, "out_channels must be channels (1)"),
         ({"student__out_channels": 2}, "student.out_channels is 2, but no method learns a variance"),
         ({"classes": (0, 10)}, "classes must be some of 0 to 9, got [0, 10]"),
+        ({"classes": (3, 3, 5)}, "classes must name each class once, got [3, 3, 5] with 3 repeated"),
         ({"classes": ()}, "classes must be some of 0 to 9, got []"),
         ({"classes": (-1,), "student__num_classes": 0}, "classes must be whole numbers from 0 on, got [-1]"),
     ],

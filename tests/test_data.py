@@ -122,6 +122,12 @@ def test_a_folder_without_pictures_is_an_error(tmp_path, make, monkeypatch):
         data.load(f"folder:{tmp_path / 'empty'}")
 
 
+def test_class_names_are_known_without_the_pictures(pictures):
+    assert data.class_names("digits") == data.load("digits").class_names
+    assert data.class_names(f"folder:{pictures}") == data.load(f"folder:{pictures}").class_names
+    assert data.class_names("folder:nowhere") == data.class_names("nothing") == ()
+
+
 def test_unknown_names_and_wrong_sizes_are_sentences():
     with pytest.raises(ValueError, match="unknown data set 'digit'; did you mean 'digits'"):
         data.load("digit")

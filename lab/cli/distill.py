@@ -79,7 +79,7 @@ def pairs(args: argparse.Namespace) -> Answer:
 RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "sampler": str, "steps": count_of(0),
     "batch": count_of(1), "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0),
-    "schedule": str, "clip": float, "ema": float, "dtype": str, "classes": list_of(int), "start": list_of(str),
+    "schedule": str, "clip": float, "ema": float, "dtype": str, "classes": list_of(str), "start": list_of(str),
     "guide": str, "keep": list_of(int), "seed": int,
 }  # fmt: skip
 STUDENT_OPTIONS: dict[str, Callable[[str], Any]] = {  # those that a network of its family has
@@ -102,7 +102,7 @@ RECIPE_HELP = {
     "clip": "largest gradient norm; 0 = no clipping",
     "ema": "decay of the averaged weights",
     "dtype": "float32 or bfloat16",
-    "classes": "train on these classes only, comma separated",
+    "classes": "train on these classes only, by name or number, comma separated",
     "start": "runs whose weights this one begins with, comma separated",
     "guide": "a run whose network is asked beside the student (teaching_assistant and others)",
     "keep": "images seen at which a checkpoint is kept, comma separated",
@@ -221,7 +221,10 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     if foreign := [k for k in shape if not hasattr(recipe.student, k)]:
         raise Usage(f"--{foreign[0].removesuffix('_hidden').replace('_', '-')} is nothing that the student of this "
                     f"recipe has, a network of family {recipe.student.family}")  # fmt: skip
+    classes = changes.pop("classes", None)
     recipe = recipe.with_(**changes, **{f"student__{k}": v for k, v in shape.items()})
+    if classes is not None:
+        recipe = recipe.with_(classes=_class_numbers(classes, recipe, store))
     options = _method_options(args.option)
     uses = [Use(name) for name in args.method] if args.method else list(recipe.methods)
     if stray := set(options) - {use.method for use in uses}:
@@ -229,6 +232,18 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
     uses = [Use(use.method, {**use.options, **options.get(use.method, {})}) for use in uses]
     made = Recipe(**{**vars(recipe), "methods": tuple(uses)})
     return Recipe.from_json(made.to_json())  # options are held to the same kinds as a file's fields
+
+
+def _class_numbers(labels: Sequence[str], recipe: Recipe, store: Store) -> tuple[int, ...]:
+    """The classes that are meant, as the network that teaches numbers them, or the data."""
+    from lab import data, weights
+    from lab.config import TeacherName
+
+    names = ()
+    if recipe.teacher and TeacherName.parse(recipe.teacher).is_run:
+        names = weights.spec_of_run(get_run(store, recipe.teacher)).class_names
+    names = names or data.class_names(recipe.data) or tuple(map(str, range(recipe.student.num_classes)))
+    return tuple(data.class_number(label, names) for label in labels)
 
 
 def _recipe_file(name: str, store: Store) -> Recipe:

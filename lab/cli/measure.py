@@ -151,7 +151,7 @@ def sample(args: argparse.Namespace) -> Answer:
 
 def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
     """One class for all, or every class in turn; None for a network that is not told one."""
-    from lab.config import unknown
+    from lab import data
 
     spec = student.spec
     if not student.net.config.num_classes:
@@ -160,16 +160,9 @@ def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
         return None
     if args.label is None:
         return [k % spec.num_classes for k in range(args.count)]
-    names = {name: i for i, name in enumerate(spec.class_names)}
-    numbers = {str(i): i for i in range(spec.num_classes)}  # a name comes first: folders 0 to 11 are sorted 0, 1, 10
-    if (label := args.label) not in names:
-        same = [name for name in names if name.lower() == label.lower()]
-        if len(same) > 1:
-            raise Usage(f"class {label!r} is any of {', '.join(same)}; write one as it is")
-        label = same[0] if same else label
-    if label not in names | numbers:
-        raise Usage(unknown("class", label, names | numbers))
-    return [names.get(label, numbers.get(label))] * args.count
+    with as_usage():
+        names = spec.class_names or tuple(map(str, range(spec.num_classes)))
+        return [data.class_number(args.label, names)] * args.count
 
 
 def add_bench(commands: Any) -> None:
