@@ -3,6 +3,7 @@
     results/pairs/<id>/pairs.json      what decides the pairs, and the sha256 of every shard's arrays
     results/pairs/<id>/reference.npy   images of the first 64 pairs, uint8 (64, C, H, W)
     results/pairs/<id>/0000.npz        images uint8 (n, C, H, W), labels (n,), path uint8 where asked for
+    results/pairs/<id>/0000.sha256     its checksum where it is this machine's own, other than the recorded one
 
 Shards are a function of teacher, solver and seeds. In the environment that pairs.json records they
 come back bit for bit; elsewhere arithmetic may differ in the last place, so a differing checksum
@@ -74,6 +75,10 @@ class Pairs:
     def shard(self, index: int) -> Path:
         return self.path / f"{index:04d}.npz"
 
+    def own_checksum(self, index: int) -> Path:
+        """Where the checksum of a shard lies that was made here, differs from the recorded one and was let pass."""
+        return self.path / f"{index:04d}.sha256"
+
     @property
     def reference(self) -> Path:
         return self.path / "reference.npy"
@@ -125,11 +130,15 @@ def ensure(store: Store, what: PairSet, count: int, *, device: str | torch.devic
                     continue
                 facts = pairs.facts  # before the work, for it may not be readable
                 arrays = _make_shard(pairs, teacher, index, bar, device)
-                if _note_shard(pairs, facts, index, arrays, here := environment(device, teacher)):
+                digest = checksum(arrays)
+                if _note_shard(pairs, facts, index, digest, here := environment(device, teacher)):
                     _keep_reference(pairs, index, arrays["images"])
-                elif not told:  # once: where one shard differs, so do most
-                    _tell_difference(pairs, facts, index, here, gap_to_reference(pairs, teacher, device))
-                    told = True
+                    pairs.own_checksum(index).unlink(missing_ok=True)
+                else:
+                    if not told:  # once: where one shard differs, so do most
+                        _tell_difference(pairs, facts, index, here, gap_to_reference(pairs, teacher, device))
+                        told = True
+                    write_whole(pairs.own_checksum(index), digest + "\n")
                 buffer = io.BytesIO()
                 np.savez_compressed(buffer, **arrays)
                 write_whole(pairs.shard(index), buffer.getvalue())
@@ -198,10 +207,8 @@ def recorded_with(facts: dict[str, JSON], index: int) -> JSON:
     return facts["shards"].get(f"{index:04d}", {}).get("environment") or facts.get("environment")
 
 
-def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, arrays: Mapping[str, np.ndarray],
-                here: dict[str, str]) -> bool:  # fmt: skip
+def _note_shard(pairs: Pairs, facts: dict[str, JSON], index: int, digest: str, here: dict[str, str]) -> bool:
     """Record a shard's checksum where none is; whether the recorded one is this shard's."""
-    digest = checksum(arrays)
     recorded = facts["shards"].get(f"{index:04d}")
     if recorded is None:
         facts["shards"][f"{index:04d}"] = {"sha256": digest, "made": now(), "environment": here}
@@ -245,13 +252,15 @@ def _tell_difference(pairs: Pairs, facts: dict[str, JSON], index: int, here: dic
 
 def check_shard(pairs: Pairs, teacher: teachers.Teacher, index: int) -> tuple[int, int]:
     """The largest difference, of 255, between a shard on disk and its first BATCH pairs made again on this machine; and
-    how many of all its labels are not those of its seeds. Raises OSError or BadZipFile for a broken file.
+    how many of all its labels are not those of its seeds. Raises ValueError for a broken file.
     """
     whole = range(index * SHARD, (index + 1) * SHARD)
     again, _, _ = make(pairs, teacher, whole[:BATCH])
     _, y = diffusion.noise_of(pairs.seeds(whole), teacher.spec.shape, teacher.spec.num_classes)
-    with np.load(pairs.shard(index)) as file:
-        images, labels = torch.from_numpy(file["images"][:BATCH]), torch.from_numpy(file["labels"])
+    arrays = arrays_of(pairs.shard(index))
+    if wrong := _shard_fault(arrays, SHARD, teacher.spec.shape, teacher.spec.num_classes, pairs.what.keep):
+        raise ValueError(wrong)
+    images, labels = torch.from_numpy(arrays["images"][:BATCH]), torch.from_numpy(arrays["labels"])
     wrong = labels != (torch.zeros(SHARD) if y is None else y)
     return int((again.int() - images.int()).abs().max()), int(wrong.sum())
 
@@ -269,27 +278,80 @@ def verify_checksums(pairs: Pairs) -> list[str]:
 def _checksum_of(path: Path) -> str | None:
     """The `checksum` of a shard on disk; None for a broken file."""
     try:
-        with np.load(path) as file:
-            return checksum(dict(file))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return checksum(arrays_of(path))
+    except ValueError:
         return None
 
 
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a shard on disk. Raises ValueError for a broken file, with the reason as a clause."""
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file), np.load(path) as arrays:  # np.load takes other files too
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"it can't be read ({error})") from error
+
+
+def _shard_fault(arrays: Mapping[str, np.ndarray], rows: int, shape: tuple[int, int, int], num_classes: int, keep: int
+                 ) -> str | None:  # fmt: skip
+    """What a shard's arrays are not, as a clause; None for at least so many pairs of that shape."""
+    shapes = {"images": shape, "labels": ()} | ({"path": (keep, *shape)} if keep else {})
+    for name, wanted in shapes.items():
+        if name not in arrays:
+            return f"it has no {name}"
+        found = arrays[name]
+        kind = np.integer if name == "labels" else np.uint8
+        if not np.issubdtype(found.dtype, kind):
+            return f"its {name} are {found.dtype}, not {'whole numbers' if name == 'labels' else 'uint8'}"
+        if found.shape[1:] != wanted or found.ndim != 1 + len(wanted):
+            return f"its {name} have shape {found.shape}, not {('n', *wanted)}".replace("'", "")
+        if len(found) < rows:
+            return f"it has {len(found)} {name}, not {rows}"
+    if len({len(arrays[name]) for name in shapes}) > 1:
+        return f"it has {len(arrays['images'])} images and {len(arrays['labels'])} labels"
+    last, labels = max(num_classes, 1) - 1, arrays["labels"]
+    if len(outside := labels[(labels < 0) | (labels > last)]):
+        return f"it has label {outside[0]}, and the teacher's go from 0 to {last}"
+    return None
+
+
 class Reader:
-    """The first `count` pairs in memory (uint8) with the noise drawn again from the seeds."""
+    """The first `count` pairs in memory (uint8) with the noise drawn again from the seeds.
+
+    Raises ValueError for a shard that is broken or not the one that was made.
+    """
 
     def __init__(self, pairs: Pairs, count: int, *, shape: tuple[int, int, int], num_classes: int) -> None:
         self.pairs, self.shape, self.num_classes = pairs, shape, num_classes
-        shards = [np.load(pairs.shard(i)) for i in range(-(-count // SHARD))]
-        self.images = torch.from_numpy(np.concatenate([s["images"] for s in shards])[:count])
-        self.labels = torch.from_numpy(np.concatenate([s["labels"] for s in shards])[:count].astype(np.int64))
-        self.path = None
-        if pairs.what.keep:
-            self.path = torch.from_numpy(np.concatenate([s["path"] for s in shards])[:count])
+        self.images, self.labels = torch.empty(count, *shape, dtype=torch.uint8), torch.empty(count, dtype=torch.int64)
+        self.path = torch.empty(count, keep, *shape, dtype=torch.uint8) if (keep := pairs.what.keep) else None
+        recorded = pairs.facts["shards"]
+        for index in range(-(-count // SHARD)):
+            here = slice(index * SHARD, min((index + 1) * SHARD, count))
+            arrays = self._shard(index, here.stop - here.start, recorded)
+            for name, into in [("images", self.images), ("labels", self.labels), ("path", self.path)]:
+                if into is not None:
+                    into[here] = torch.from_numpy(arrays[name][: here.stop - here.start])
         self.index = torch.arange(count)
         self._noise: Tensor | None = None  # (count, C, H, W), filled as it is drawn, where that takes little memory
         if 4 * count * math.prod(shape) <= NOISE_BYTES:
             self._noise, self._drawn = torch.empty(count, *shape), torch.zeros(count, dtype=torch.bool)
+
+    def _shard(self, index: int, rows: int, recorded: Mapping[str, JSON]) -> dict[str, np.ndarray]:
+        """A shard's arrays, held to what they have to be and to their checksum."""
+        path, own = self.pairs.shard(index), self.pairs.own_checksum(index)
+        try:
+            arrays = arrays_of(path)
+            wrong = _shard_fault(arrays, rows, self.shape, self.num_classes, self.pairs.what.keep)
+        except ValueError as error:
+            wrong = str(error)
+        if not wrong and path.stem in recorded:
+            allowed = {recorded[path.stem]["sha256"], own.read_text().strip() if own.exists() else ""}
+            if (digest := checksum(arrays)) not in allowed:
+                wrong = f"its sha256 is {digest[:8]}, and pairs.json records {recorded[path.stem]['sha256'][:8]}"
+        if wrong:
+            raise ValueError(f"{path} is no shard of these pairs: {wrong}; move it away, and it is made again")
+        return arrays
 
     def only(self, classes: tuple[int, ...] | None) -> Reader:
         """Restrict the pairs to some classes."""

@@ -112,6 +112,55 @@ def test_noise_that_is_kept_equals_noise_drawn_again(made, monkeypatch):
         assert torch.equal(kept.batch(torch.tensor(index)).noise, drawn.batch(torch.tensor(index)).noise)
 
 
+def reader_of(made: pairs.Pairs, count: int = 300) -> pairs.Reader:
+    return pairs.Reader(made, count, shape=(1, 8, 8), num_classes=10)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"images": lambda a: a / np.float32(127.5) - 1}, "its images are float32, not uint8"),
+    ({"images": lambda a: a[:, :, :1]}, r"its images have shape \(4096, 1, 1, 8\), not \(n, 1, 8, 8\)"),
+    ({"images": lambda a: a[::-1], "labels": lambda a: a[::-1]}, r"its sha256 is \w{8}, and pairs.json records \w{8}"),
+    ({"images": lambda a: 255 - a}, r"its sha256 is \w{8}, and pairs.json records"),
+    ({"labels": lambda a: a.astype(float)}, "its labels are float64, not whole numbers"),
+    ({"labels": lambda a: a + 90}, r"it has label \d+, and the teacher's go from 0 to 9"),
+    ({"images": lambda a: a[:299]}, "it has 299 images, not 300"),
+    ({"labels": lambda a: a[:4000]}, "it has 4096 images and 4000 labels"),
+    ({"labels": None}, "it has no labels"),
+])  # fmt: skip
+def test_a_shard_that_is_not_the_one_that_was_made_is_refused_by_name(made, change, said):
+    _, first = made
+    arrays = arrays_of(first)
+    found = {k: change[k](v) if k in change else v for k, v in arrays.items() if change.get(k, 0) is not None}
+    np.savez_compressed(first.shard(0), **found)
+    with pytest.raises(
+        ValueError, match=rf"0000\.npz is no shard of these pairs: {said}.*; move it away, and it is ma"
+    ):
+        reader_of(first)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY\x01\x00", None])
+def test_a_shard_that_can_not_be_read_is_refused_by_name(made, content):
+    _, first = made
+    write_whole(first.shard(0), first.shard(0).read_bytes()[:2000] if content is None else content)
+    with pytest.raises(ValueError, match=r"0000\.npz is no shard of these pairs: it can't be read \(.*; move it away"):
+        reader_of(first)
+    assert len(pairs.verify_checksums(first)) == 1
+
+
+def test_a_short_shard_before_the_last_would_shift_all_later_pairs_and_is_refused(made, monkeypatch):
+    store, first = made
+    first.shard(0).unlink()
+    (first.path / "pairs.json").unlink()
+    first.reference.unlink()
+    monkeypatch.setattr(pairs, "SHARD", 256)
+    pairs.ensure(store, first.what, 300)
+    assert len(reader_of(first).images) == 300
+    (first.path / "pairs.json").unlink()  # no checksum is recorded
+    np.savez(first.shard(0), **{k: v[:255] for k, v in arrays_of(first).items()})
+    with pytest.raises(ValueError, match=r"0000\.npz is no shard of these pairs: it has 255 images, not 256"):
+        reader_of(first)
+
+
 @pytest.fixture
 def differing(made):
     """Pairs whose first two shards are recorded with other checksums and do not lie here."""
@@ -129,6 +178,13 @@ def test_a_differing_checksum_is_a_notice_where_the_images_are_the_references(di
     with pytest.warns(UserWarning, match=said):
         pairs.ensure(store, first.what, 300)
     assert "0000.npz" in pairs.verify_checksums(first)[0]
+    assert len(reader_of(first).images) == 300, "this machine's own, which was let pass"
+    np.savez(first.shard(0), **arrays_of(first) | {"images": 255 - arrays_of(first)["images"]})
+    with pytest.raises(ValueError, match=r"0000\.npz is no shard of these pairs: its sha256 is"):
+        reader_of(first)
+    first.shard(0).unlink()
+    with pytest.warns(UserWarning, match=said):
+        pairs.ensure(store, first.what, 300)
     teacher = teachers.load("tiny", store, solver=TINY_STUDENT.solver)
     assert pairs.check_shard(first, teacher, 0) == (0, 0)
 

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -392,8 +391,8 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
         index = int(name[:4])
         try:
             gap, wrong = pairs.check_shard(made, teacher, index)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            rows.append(_check(what.id, f"shard {index:04d}", 0, None, False, note=f"can't be read: {error}"))
+        except ValueError as error:
+            rows.append(_check(what.id, f"shard {index:04d}", 0, None, False, note=str(error)))
             continue
         rows.append(_check(what.id, f"shard {index:04d}", 0, gap, gap <= pairs.TOLERANCE, note=note))
         rows.append(_check(what.id, f"labels {index:04d}", 0, wrong, not wrong, note="labels that no seed drew"))
