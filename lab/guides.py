@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lab import diffusion, models
-from lab.config import NetConfig
+from lab import diffusion, models, schema
+from lab.config import JSON, NetConfig
 from lab.data import Batch, ImageSpec
 from lab.models.taps import Taps
 from lab.results import Run, read_json, write_json
@@ -87,7 +87,8 @@ class Answers:
         """
         names = sorted({*names, PREDICTION})
         shapes = self._shapes(names, ask, device)
-        todo = {n: self._done(n) for n in names if self._done(n) < count}
+        found = {n: self._facts(n, shapes[n]) for n in names}
+        todo = {n: facts["pairs"] for n, facts in found.items() if facts["pairs"] < count}
         missing = sum(2 * math.prod(shapes[n]) * (count - done) for n, done in todo.items())
         self.path.mkdir(parents=True, exist_ok=True)
         if missing * ROOM > shutil.disk_usage(self.path).free:
@@ -97,7 +98,7 @@ class Answers:
         self._kept = {n: self._file(n, shapes[n], count) for n in names}
         for file in self._kept.values():
             _advise(file, "MADV_RANDOM")  # else the system reads megabytes around every answer
-        self.seconds = max(self._facts(n).get("seconds", 0.0) for n in names)
+        self.seconds = max(self._facts(n, shapes[n])["seconds"] for n in names)
         return True
 
     def at(self, index: Tensor, device: torch.device, taps: Iterable[str]) -> tuple[Tensor, Taps]:
@@ -119,8 +120,10 @@ class Answers:
 
     def _make(self, todo: dict[str, int], shapes: dict[str, tuple[int, ...]], count: int, ask: Callable,
               device: torch.device) -> None:  # fmt: skip
+        first, kept = min(todo.values()), {n: self._facts(n, shapes[n]) for n in todo}
+        for name, facts in kept.items():  # before a short file is lengthened, and looks whole
+            write_json(self.path / f"{name}.json", facts)
         files = {n: self._file(n, shapes[n], count) for n in todo}
-        first, kept = min(todo.values()), {n: self._facts(n) for n in todo}
         taps_wanted = [n for n in todo if n != PREDICTION]
         with tqdm(total=count, initial=first, desc=f"guide {self.guide.name[-40:]}", unit="pairs") as bar:
             for start in range(first, count, CHUNK):
@@ -137,8 +140,8 @@ class Answers:
                 spent = time.monotonic() - began
                 for name, file in files.items():
                     file.flush()
-                    done = max(stop, int(kept[name].get("pairs", 0)))
-                    kept[name] = {"pairs": done, "seconds": round(kept[name].get("seconds", 0.0) + spent, 3)}
+                    done = max(stop, kept[name]["pairs"])
+                    kept[name] = {"pairs": done, "seconds": round(kept[name]["seconds"] + spent, 3)}
                     write_json(self.path / f"{name}.json", kept[name])
 
     def _shapes(self, names: list[str], ask: Callable, device: torch.device) -> dict[str, tuple[int, ...]]:
@@ -147,12 +150,19 @@ class Answers:
         image = self.guide(z.to(device), None, y if y is None else y.to(device), taps)
         return {n: tuple((image if n == PREDICTION else taps[n]).shape[1:]) for n in names}
 
-    def _facts(self, name: str) -> dict:
-        found = read_json(self.path / f"{name}.json")
-        return found if isinstance(found, dict) and (self.path / f"{name}.half").exists() else {}
-
-    def _done(self, name: str) -> int:
-        return int(self._facts(name).get("pairs", 0))
+    def _facts(self, name: str, shape: tuple[int, ...]) -> dict[str, JSON]:
+        """How many pairs a file has the answers to, at most those that it is long enough for, and the seconds it took;
+        none where its note is not what `_make` writes.
+        """
+        note, path = read_json(self.path / f"{name}.json"), self.path / f"{name}.half"
+        rule = {
+            "type": "object",
+            "required": ["pairs", "seconds"],
+            "properties": {"pairs": {"type": "integer", "minimum": 0}, "seconds": {"type": "number", "minimum": 0}},
+        }
+        if not path.is_file() or schema.fault(note, rule, {"$defs": {}}):
+            return {"pairs": 0, "seconds": 0.0}
+        return {"pairs": min(note["pairs"], path.stat().st_size // (2 * math.prod(shape))), "seconds": note["seconds"]}
 
     def _file(self, name: str, shape: tuple[int, ...], count: int) -> np.memmap:
         """(count, ...) float16, lengthened where it was made for fewer."""

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
 import torch
 from conftest import TINY_DIT, TINY_STUDENT, TINY_TEACHER
 
-from lab import cli, diffusion, experiment, guides, metrics, pairs, sampling, teachers
+from lab import cli, diffusion, experiment, guides, metrics, models, pairs, sampling, teachers
 from lab.config import Use
 from lab.data import ImageSpec
 from lab.models.taps import Taps
@@ -314,6 +315,46 @@ def test_a_guide_s_answers_are_made_once_and_read_by_the_number_of_the_pair(taug
     assert again.ensure({"block1"}, 300, reader.inputs, torch.device("cpu")) and again.seconds > 0
     monkeypatch.setattr(guides, "ROOM", 1e12)
     assert not again.ensure({"block1"}, 301, reader.inputs, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("note", [None, "[]", '{"pairs": 300}', '{"pairs": "300", "seconds": 1}', "{",
+                                  '{"pairs": 300, "seconds": null}', '{"pairs": -1, "seconds": 1}'])  # fmt: skip
+def test_a_guide_s_answers_that_are_not_whole_are_made_again(store, note):
+    guide = guides.Guide("guide", models.build(TINY_DIT), dataclasses.replace(SPEC, channels=1), digest="ab")
+
+    def made():
+        answers = guides.Answers(store.root, guide, "pairs")
+        assert answers.ensure({"block0"}, 300, ask, torch.device("cpu"))
+        return answers, answers.at(torch.arange(300), torch.device("cpu"), {"block0"})[1]["block0"]
+
+    def ask(index):
+        return diffusion.noise_of(index.tolist(), guide.spec.shape, 10)
+
+    answers, whole = made()
+    assert (whole.flatten(1).std(1) > 0).all()
+    if note is None:
+        os.truncate(answers.path / "block0.half", 2 * 4 * 16 * 100 + 7)  # a hundred answers and a part of one
+        assert answers._facts("block0", (4, 16))["pairs"] == 100
+    else:
+        (answers.path / "block0.json").write_text(note)
+        (answers.path / "block0.half").write_bytes(bytes(2 * 4 * 16 * 300))
+    torch.testing.assert_close(made()[1], whole, atol=2e-3, rtol=1e-3)
+
+
+def test_short_answers_stay_short_where_making_them_again_is_stopped(store):
+    guide = guides.Guide("guide", models.build(TINY_DIT), dataclasses.replace(SPEC, channels=1), digest="ab")
+    answers = guides.Answers(store.root, guide, "pairs")
+    assert answers.ensure((), 300, lambda i: diffusion.noise_of(i.tolist(), (1, 8, 8), 10), torch.device("cpu"))
+    os.truncate(answers.path / "prediction.half", 0)
+
+    def stopped(index):
+        if len(index) > 1:  # one is asked for the shapes
+            raise KeyboardInterrupt
+        return diffusion.noise_of(index.tolist(), (1, 8, 8), 10)
+
+    with pytest.raises(KeyboardInterrupt):
+        answers.ensure((), 300, stopped, torch.device("cpu"))
+    assert answers._facts("prediction", (1, 8, 8))["pairs"] == 0
 
 
 def test_looking_ahead_asks_the_disk_for_the_next_batch_and_changes_none(taught, monkeypatch):
