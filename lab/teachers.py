@@ -69,10 +69,20 @@ class CallableTeacher:
     def evaluations(self) -> int:
         return diffusion.evaluations(self.solver) * (1 if self.guidance == 1 else 2)
 
+    def ask(self, x: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+        """D(x, sigma, y), (B, C, H, W). Raises ValueError for another shape, which the solver would broadcast."""
+        D = self.denoise(x, sigma, y)
+        if not isinstance(D, Tensor) or D.shape != x.shape:
+            given = tuple(D.shape) if isinstance(D, Tensor) else f"a {type(D).__name__}"
+            raise ValueError(
+                f"teacher {self.name} must give a tensor of its input's shape {tuple(x.shape)}, got {given}"
+            )
+        return D
+
     @torch.inference_mode()
     def sample(self, noise: Tensor, y: Tensor | None, *, keep: int = 0) -> Samples:
         _check_noise(noise, self.spec)
-        images, path = diffusion.solve(lambda x, s: self.denoise(x, s, y), noise, self.solver, keep=keep)
+        images, path = diffusion.solve(lambda x, s: self.ask(x, s, y), noise, self.solver, keep=keep)
         return Samples(diffusion.finite(images, f"teacher {self.name}"), path)
 
 

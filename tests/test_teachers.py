@@ -378,6 +378,18 @@ def test_unknown_teachers_name_the_nearest(taught):
         teachers.load("tinny", taught)
 
 
+@pytest.mark.parametrize(("denoise", "got"), [
+    (lambda x, sigma, y: x[:, :1], r"\(2, 1, 8, 8\)"), (lambda x, sigma, y: x.mean(0), r"\(3, 8, 8\)"),
+    (lambda x, sigma, y: x[:1], r"\(1, 3, 8, 8\)"), (lambda x, sigma, y: torch.cat([x, x], 1), r"\(2, 6, 8, 8\)"),
+    (lambda x, sigma, y: (x,), "a tuple"), (lambda x, sigma, y: None, "a NoneType"),
+])  # fmt: skip
+@pytest.mark.parametrize("solver", ["ddim-1", "heun-3", "dpmpp2m-2"])
+def test_a_function_that_gives_another_shape_than_it_is_given_is_refused(denoise, got, solver):
+    z, _ = diffusion.noise_of([1, 2], SPEC.shape, 0)
+    with pytest.raises(ValueError, match=rf"teacher mine must give .* its input's shape \(2, 3, 8, 8\), got {got}"):
+        CallableTeacher(denoise, SPEC, solver, "mine").sample(z, None)
+
+
 # --- pipelines that are not what they seem ---
 
 
