@@ -23,7 +23,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lab import data, diffusion, locks, teachers
-from lab.config import JSON
+from lab.config import JSON, TeacherName
 from lab.data import Batch
-from lab.results import Store, now, read_to_change, write_json, write_whole
+from lab.results import Store, look, now, read_to_change, write_json, write_whole
+from lab.schema import shown
 
 SHARD = 4096
 BATCH = 256  # of the teacher; part of the shard's arithmetic
@@ -89,6 +90,28 @@ class Pairs:
 
     def seeds(self, index: Tensor | range) -> list[int]:
         return [self.what.first_seed + int(i) for i in index]
+
+
+def recorded_set(path: Path) -> PairSet:
+    """What decides the pairs of a pairs.json.
+
+    Raises ValueError, with the reason as a clause, for a file that can't be read and for one in the folder of others.
+    """
+    found, wrong = look(path, "pairs")
+    if found is None:
+        raise ValueError(wrong or "it is not there")
+    what = found["what"]
+    if absent := {"teacher", "teacher_sha256", "solver"} - what.keys():
+        raise ValueError(f"what.{min(absent)} is missing")
+    if more := what.keys() - {field.name for field in fields(PairSet)}:
+        raise ValueError(f"what.{shown(min(more))[1:-1]} is no field of it")
+    made = PairSet(**what | {"classes": tuple(what["classes"]) if what.get("classes") else None})
+    if ":" not in made.teacher:
+        raise ValueError(f"what.teacher is {shown(made.teacher)}, not a lasting name such as run:<id>")
+    TeacherName.parse(made.teacher)
+    if made.id != path.parent.name:
+        raise ValueError(f"what it says of its pairs is of the folder {made.id}")
+    return made
 
 
 def pair_set(store: Store, teacher: str, solver: str, *, keep: int = 0, dtype: str = "float32") -> PairSet:
@@ -228,11 +251,21 @@ def _keep_reference(pairs: Pairs, index: int, images: np.ndarray) -> None:
 
 
 def gap_to_reference(pairs: Pairs, teacher: teachers.Teacher, device: str | torch.device = "cpu") -> int | None:
-    """The largest difference, of 255, between the first pairs made here and those kept; None where none are kept."""
+    """The largest difference, of 255, between the first pairs made here and those kept; None where none are kept.
+
+    Raises ValueError for a file that holds none.
+    """
     if not pairs.reference.exists():
         return None
+    try:
+        with open(pairs.reference, "rb") as file:
+            stored = torch.from_numpy(np.lib.format.read_array(file))
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{pairs.reference} can't be read ({error}); restore it or move it away") from error
+    if stored.dtype != torch.uint8 or tuple(stored.shape) != (REFERENCE, *teacher.spec.shape):
+        raise ValueError(f"{pairs.reference} is {stored.dtype} of shape {tuple(stored.shape)}, not torch.uint8 of "
+                         f"{(REFERENCE, *teacher.spec.shape)}; restore it or move it away")  # fmt: skip
     again, _, _ = make(pairs, teacher, range(BATCH), device)
-    stored = torch.from_numpy(np.load(pairs.reference))
     return int((again[: len(stored)].int() - stored.int()).abs().max())
 
 

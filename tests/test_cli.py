@@ -578,6 +578,42 @@ def test_verify_makes_the_first_pairs_again_where_no_shard_is_left(distilled: St
     assert rows["pairs made again"] == "differs"
 
 
+def changed_what(**changes):
+    def change(kept):
+        what = {k: v for k, v in kept["what"].items() if changes.get(k, 0) is not None}
+        return json.dumps(kept | {"what": what | {k: v for k, v in changes.items() if v is not None}})
+
+    return change
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda _: "{", "no JSON object"), (lambda _: "", "no JSON object"), (lambda _: "[]", "not object"),
+    (changed_what(colour="red"), "what.colour is no field of it"), (changed_what(solver=None), "solver is missing"),
+    (changed_what(classes="all"), "what.classes is 'all'"), (changed_what(first_seed=0), "is of the folder"),
+    (changed_what(teacher="nobody"), "'nobody'"), (changed_what(classes=None), ""),
+])  # fmt: skip
+def test_verify_names_a_pairs_json_that_does_not_hold_beside_all_other_rows(distilled, capsys, change, said):
+    facts = next((distilled.root / "pairs").glob("*/pairs.json"))
+    facts.write_text(change(json.loads(facts.read_text())))
+    assert lab(distilled, "verify", "--quick", "--json") == (FAILED if said else OK)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["check"] for row in rows] == ["weights", "weights", "pairs.json" if said else "checksums"]
+    assert rows[-1]["name"] == facts.parent.name and said in rows[-1]["note"]
+    assert [row["state"] for row in rows] == ["holds", "holds", "differs" if said else "holds"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", None])
+def test_verify_names_a_reference_that_can_not_be_read(distilled, capsys, content):
+    reference = next((distilled.root / "pairs").glob("*/reference.npy"))
+    np.save(reference, np.load(reference)[:5])
+    if content is not None:
+        reference.write_bytes(content)
+    assert lab(distilled, "verify", "--json") == FAILED
+    rows = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["pairs made again"]["state"] == "differs" and str(reference) in rows["pairs made again"]["note"]
+    assert rows["weights"]["state"] == rows["checksums"]["state"] == "holds"
+
+
 def test_doctor_names_what_is_missing_and_the_mend(distilled: Store, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -360,8 +359,10 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
     from lab import pairs, teachers
     from lab.config import TeacherName
 
-    kept = json.loads(facts.read_text())["what"]
-    what = pairs.PairSet(**kept | {"classes": kept["classes"] and tuple(kept["classes"])})
+    try:
+        what = pairs.recorded_set(facts)
+    except ValueError as error:
+        return [_check(facts.parent.name, "pairs.json", None, None, False, note=str(error))]
     made, rows = pairs.Pairs(store.root, what), []
     shards = sorted(made.path.glob("*.npz"))
     differing = pairs.verify_checksums(made)
@@ -397,7 +398,10 @@ def _verify_pairs(facts: Path, store: Store, *, quick: bool) -> list[dict[str, A
         rows.append(_check(what.id, f"shard {index:04d}", 0, gap, gap <= pairs.TOLERANCE, note=note))
         rows.append(_check(what.id, f"labels {index:04d}", 0, wrong, not wrong, note="labels that no seed drew"))
     if again:
-        gap = pairs.gap_to_reference(made, teacher)
+        try:
+            gap = pairs.gap_to_reference(made, teacher)
+        except ValueError as error:
+            return [*rows, _check(what.id, "pairs made again", 0, None, False, note=str(error))]
         note = f"largest difference of {pairs.REFERENCE} pairs, allowed {pairs.TOLERANCE} of 255"
         rows.append(_check(what.id, "pairs made again", 0, gap, gap <= pairs.TOLERANCE, note=note))
     return rows
