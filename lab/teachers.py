@@ -253,7 +253,8 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
     Whatever scheduler it came with, the network is read as a denoiser D(x, sigma) through the noise
     schedule it was trained on and sampled with our solvers. Raises ValueError with the reason where
     that can't be done: an unknown kind of network or prediction, weights that are not the network's, latents of a VAE,
-    images without a square. The pipeline's own class, which may be one that only its maker has, is not looked at.
+    images without a square, a network that doesn't answer. The pipeline's own class, which may be one that only its
+    maker has, is not looked at.
 
     With `guidance`, a DiT's images are drawn by classifier-free guidance of that scale; `register` makes such a teacher
     known, for a pipeline's name alone has none.
@@ -278,7 +279,23 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
         data=f"pipeline:{Path(source).name}", size=side, channels=net.config.in_channels,
         num_classes=denoise.num_classes, class_names=tuple(map(str, range(denoise.num_classes))),
     )  # fmt: skip
-    return CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}", guidance=guidance)
+    teacher = CallableTeacher(denoise, spec, solver, name=f"pipeline:{source}", guidance=guidance)
+    _try(teacher, device)
+    return teacher
+
+
+def _try(teacher: CallableTeacher, device: str | torch.device) -> None:
+    """Ask a teacher once, for what its network can't be asked shows nowhere else: a size that its levels don't halve,
+    timesteps that are rows of a table. Raises ValueError where it has no answer.
+    """
+    x, sigma = (torch.ones(2, *shape, device=device) for shape in (teacher.spec.shape, ()))
+    y = torch.zeros(2, dtype=torch.int64, device=device) if teacher.spec.num_classes else None
+    try:
+        with torch.no_grad():
+            teacher.ask(x, sigma, y)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{teacher.name} can't be asked for images of {teacher.spec.shape} at any noise level; its "
+                         f"network says: {error}") from error  # fmt: skip
 
 
 def _network(source: str) -> nn.Module:

@@ -502,6 +502,16 @@ def test_a_size_that_is_no_square_is_refused(tmp_path, told):
         teachers.load_pipeline(source)
 
 
+@pytest.mark.parametrize("shape", [{"time_embedding_type": "learned", "num_train_timesteps": 1000}, {"sample_size": 5}])
+def test_a_network_that_can_not_answer_is_refused_before_it_draws(tmp_path, shape):
+    side = shape.get("sample_size", 8)
+    said = (
+        rf"pipeline:.*here can't be asked for images of \(1, {side}, {side}\) at any noise level; its network says: \w+"
+    )
+    with pytest.raises(ValueError, match=said):
+        teachers.load_pipeline(saved(tmp_path / "here", **shape))
+
+
 @pytest.mark.parametrize("kind", ["timestep", "identity"])
 def test_a_class_that_is_no_number_of_a_table_is_refused(tmp_path, kind):
     with pytest.raises(ValueError, match="class_embed_type"):
