@@ -23,6 +23,7 @@ import datetime
 import functools
 import json
 import marshal
+import math
 import os
 import platform
 import re
@@ -149,6 +150,8 @@ def look(path: Path, kind: str) -> tuple[dict[str, JSON] | None, str | None]:
     wrong = schema.fault(plain, files_schema()["$defs"][kind], files_schema())
     if wrong is None and kind in ("student", "artefact"):
         wrong = next(_shape_faults(plain["config"], plain["spec"]), None)
+    if wrong is None and kind == "metrics":
+        wrong = next(_interval_faults(plain), None)
     return (None, wrong) if wrong else (plain, None)
 
 
@@ -164,6 +167,16 @@ def _shape_faults(plain: Mapping[str, JSON], spec: Mapping[str, Any]) -> Iterato
         yield f"spec is of {spec['channels']}x{spec['size']}x{spec['size']} images, and config of others"
     if (named := len(spec["class_names"])) not in (0, spec["num_classes"]):
         yield f"spec.class_names has {named} names for {spec['num_classes']} classes"
+
+
+def _interval_faults(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Which values of a run, and of the checkpoints it kept, lie outside their own intervals."""
+    kept = {f"checkpoints.{seen}": values for seen, values in metrics.get("checkpoints", {}).items()}
+    for place, values in {"values": metrics["values"], **kept}.items():
+        for name, found in values.items():
+            low, high = found.get("ci95") or (-math.inf, math.inf)
+            if not low <= found["value"] <= high:
+                yield f"{place}.{schema.shown(name)[1:-1]} is {found['value']}, outside its ci95 of {low} to {high}"
 
 
 def read_to_change(path: Path, kind: str) -> dict[str, JSON]:

@@ -1,7 +1,7 @@
 """What does not hold in a JSON value by a JSON Schema, fast enough for thousands of files. No torch here.
 
 It knows the words that the lab's two schemas are written in (results.v1.json, devices/device_report.v1.json): type,
-const, enum, required, properties, additionalProperties, propertyNames, items, minItems, maxItems, minimum,
+const, enum, required, properties, additionalProperties, propertyNames, items, minItems, maxItems, minimum, maximum,
 exclusiveMinimum and references to $defs. Others, such as those that bind fields of a report to one another, are for the
 package jsonschema, which `lab.devices.report.check` holds a report against when it comes in: that takes seconds for a
 thousand of them. As in any JSON of the lab, infinity and NaN are no numbers, and a whole number has at most 64 bits.
@@ -71,6 +71,8 @@ def _wrong(value: JSON, rule: Rule) -> str | None:
     if type(value) in (int, float):
         if value < rule.get("minimum", value):
             return f"below {rule['minimum']}"
+        if value > rule.get("maximum", value):
+            return f"above {rule['maximum']}"
         if value <= rule.get("exclusiveMinimum", -math.inf):
             return f"not above {rule['exclusiveMinimum']}"
     return None

@@ -226,6 +226,33 @@ def test_a_cut_off_log_line_is_left_out_and_a_rewind_forgets_what_comes_after(ta
     assert [r["step"] for r in run.log_rows()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("name", "value", "ci95", "said"), [
+    ("fd", -1.0, None, "value is -1.0, not above 0"), ("fd", 0, None, "value is 0, not above 0"),
+    ("fd_teacher", -0.1, None, "value is -0.1, not above 0"), ("teacher_l1", -0.1, None, "value is -0.1, below 0"),
+    ("class_accuracy", 1.5, None, "value is 1.5, above 1"), ("recall", -0.1, None, "value is -0.1, below 0"),
+    ("fd", 3.0, [1.0, 2.0], " is 3.0, outside its ci95 of 1.0 to 2.0"), ("fd", 1.5, [2.0, 1.0], "outside its ci95"),
+    ("fd", 1.5, [-1.0, 2.0], "ci95.0 is -1.0, below 0"),
+])  # fmt: skip
+@pytest.mark.parametrize("place", ["values", "checkpoints.1000"])
+def test_a_value_that_no_measurement_gives_makes_its_run_unreadable(store: Store, name, value, ci95, said, place):
+    run, other = (store.open(Recipe(student=DiTConfig(image_size=8), seed=seed)) for seed in (0, 1))
+    good = {"fd": {"value": 2.0, "reference": "x", "ci95": [1.5, 2.5]}, "kid": {"value": -1e-4, "reference": "x"},
+            "precision": {"value": 1, "reference": "x"}, "teacher_l1": {"value": 0.0, "reference": "x"}}  # fmt: skip
+    kept = {"values": good, "checkpoints": {"1000": {"fd": good["fd"]}}}
+    head = {"weights_sha256": "cd", "extractor": "x", "samples": 8, "seed": 0}
+    for each in (run, other):
+        each.write("metrics", head | kept)
+    assert store.faults() == {}
+    (kept["values"] if place == "values" else kept["checkpoints"]["1000"])[name] = {
+        "value": value, "reference": "x", "ci95": ci95}  # fmt: skip
+    run.write("metrics", head | kept)
+    [(file, wrong)] = store.faults().items()
+    assert file == f"runs/{run.id}/metrics.json" and wrong.startswith(f"{place}.{name}")
+    assert said in wrong.replace("'", "")
+    states = store.table().set_index("run")["state"]
+    assert (states[run.id], states[other.id]) == ("unreadable", "queued")
+
+
 def test_notes_live_outside_the_recipe(taught):
     run = taught.open(TINY_STUDENT)
     before = run.recipe.id
