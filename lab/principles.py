@@ -63,7 +63,7 @@ def at_images(table: pd.DataFrame, store: Store, images: int) -> pd.DataFrame:
 
 
 def _checkpoint(store: Store, run: str, images: int) -> dict[str, JSON] | None:
-    kept = (Run(store.root / "runs" / run).read("metrics") or {}).get("checkpoints", {})
+    kept = (Run(store.root / "runs" / run).own_metrics() or {}).get("checkpoints", {})
     if (found := kept.get(str(images), {}).get("fd")) is None:
         return None
     low, high = found.get("ci95") or (math.nan, math.nan)

@@ -248,6 +248,14 @@ class Run:
         """
         return look(self.path / f"{name}.json", name.partition("-")[0])[0]
 
+    def own_metrics(self) -> dict[str, JSON] | None:
+        """metrics.json where it is of the weights that the run ships; of other ones they say nothing of it (`faults`).
+
+        A run whose weights are not here keeps what was measured of it.
+        """
+        found, student = self.read("metrics"), self.read("student")
+        return None if _of_others(found, student) else found
+
     def fault(self) -> str | None:
         """What makes the run unreadable: the first file of its row that does not hold, and why; None if all do."""
         row = marshal.loads(_row_of_files(*_stamped(self)))
@@ -257,9 +265,9 @@ class Run:
         """Every file of the run that does not hold, those of exported artefacts too -> what is wrong with it."""
         rest = _MORE_FILES if self.fault() is None else (*_ROW_FILES, *_MORE_FILES)
         found = {f"{name}.json": _fault_of(self.path / f"{name}.json", name) for name in rest}
-        found |= {p.name: _fault_of(p, "metrics") for p in self.path.glob("metrics-*.json")}
+        found |= {p.name: _fault_of(p, "metrics") or _weights_fault(p) for p in self.path.glob("metrics*.json")}
         found |= {f"export/{p.parent.name}/{p.name}": _fault_of(p, "artefact") for p in self._artefact_files()}
-        if (wrong := self.fault()) and not any(found.values()):
+        if (wrong := self.fault()) and not wrong.startswith(tuple(f"{name}.json: " for name in _ROW_FILES)):
             found["recipe.json"] = wrong.removeprefix(f"{self.path}/").removeprefix("recipe.json: ")
         return {name: wrong for name, wrong in found.items() if wrong}
 
@@ -605,7 +613,8 @@ class Store:
     def faults(self) -> dict[str, str]:
         """Every file of the folder that does not hold, by its path in it -> what is wrong with it.
 
-        Nothing else is touched by it: `table` has its run as unreadable, all other tables are without it.
+        Nothing else is touched by it: `table` has its run as unreadable, all other tables are without it. Metrics of
+        other weights than the run's are named too; its run is one that is not measured.
         """
         from lab.devices.predict import card_fault
 
@@ -627,6 +636,25 @@ def _fault_of(path: Path, kind: str) -> str | None:
 @functools.lru_cache(maxsize=_KEPT_ROWS)
 def _kept_fault(path: str, kind: str, stamp: Stamp) -> str | None:
     return look(Path(path), kind)[1]
+
+
+def _weights_fault(path: Path) -> str | None:
+    """Why a file of metrics is not its run's; as `_fault_of`."""
+    return _kept_weights_fault(str(path), stamp(path), stamp(path.with_name("student.json")))
+
+
+@functools.lru_cache(maxsize=_KEPT_ROWS)
+def _kept_weights_fault(path: str, *stamps: Stamp) -> str | None:
+    file = Path(path)
+    if not _of_others(look(file, "metrics")[0], look(file.with_name("student.json"), "student")[0]):
+        return None
+    by = file.stem.removeprefix("metrics").replace("-", " --extractor ", 1)
+    return f"its metrics are of other weights; python -m lab eval {file.parent.name}{by} measures it"
+
+
+def _of_others(metrics: Mapping[str, JSON] | None, student: Mapping[str, JSON] | None) -> bool:
+    """Whether a run's metrics are of other weights than its student.json."""
+    return bool(metrics and student and metrics["weights_sha256"] != student["weights_sha256"])
 
 
 def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -777,7 +805,8 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
     for name in ("cost", "student"):
         mine = files_schema()["$defs"][name]["properties"]
         row |= {k: v for k, v in (found[name] or {}).items() if k in mine and not isinstance(v, (dict, list))}
-    return _packed(row | _metric_columns(found["metrics"]))
+    own = None if _of_others(found["metrics"], found["student"]) else found["metrics"]
+    return _packed(row | _metric_columns(own))
 
 
 def columns_of(recipe: Recipe, net: NetConfig) -> dict[str, JSON]:

@@ -253,6 +253,25 @@ def test_a_value_that_no_measurement_gives_makes_its_run_unreadable(store: Store
     assert (states[run.id], states[other.id]) == ("unreadable", "queued")
 
 
+def test_metrics_of_other_weights_are_named_and_their_run_is_not_measured(store: Store):
+    net = DiTConfig(image_size=8)
+    run = store.open(Recipe(student=net))
+    values = {"fd": {"value": 2.0, "reference": "x", "ci95": [1.5, 2.5]}}
+    head = {"extractor": "x", "samples": 8, "seed": 0, "values": values}
+    run.write("student", student_facts(net))
+    run.write("metrics", head | {"weights_sha256": "cd"})
+    assert store.faults() == {} and store.table().loc[0, "fd"] == 2.0 and run.own_metrics()["values"] == values
+    for name in ("metrics", "metrics-y"):
+        run.write(name, head | {"weights_sha256": "ab"})
+    row = store.table().iloc[0]
+    assert pd.isna(row["fd"]) and row["extractor"] == row["fd_reference"] == "" and row["state"] == "queued"
+    assert run.own_metrics() is None and store.get(run.id).id == run.id
+    said = f"its metrics are of other weights; python -m lab eval {run.id}"
+    assert store.faults() == {f"runs/{run.id}/metrics.json": f"{said} measures it",
+                              f"runs/{run.id}/metrics-y.json": f"{said} --extractor y measures it"}  # fmt: skip
+    assert said in "".join(f.found for f in doctor.examine(store) if f.check == "unreadable")
+
+
 def test_notes_live_outside_the_recipe(taught):
     run = taught.open(TINY_STUDENT)
     before = run.recipe.id

@@ -102,7 +102,7 @@ def _caption_of(picture: Run | np.ndarray | None) -> str:
     """What a run's own files say about it."""
     if not isinstance(picture, Run):
         return ""
-    cost, metrics = picture.read("cost"), picture.read("metrics")
+    cost, metrics = picture.read("cost"), picture.own_metrics()
     facts = dict(cost) if isinstance(cost, dict) else {}
     with contextlib.suppress(KeyError, TypeError):
         facts["fd"] = metrics["values"]["fd"]["value"]

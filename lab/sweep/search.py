@@ -88,7 +88,7 @@ class Search:
     def values(self, root: Path, entry: Entry) -> tuple[float, float, float] | None:
         """(distance, deployed parameters, ms or MACs); None where the run has no distance."""
         run = Run(root / "runs" / entry.run)
-        metrics = run.read("metrics") if entry.state == "done" else None
+        metrics = run.own_metrics() if entry.state == "done" else None
         if not isinstance(metrics, dict) or "fd" not in metrics["values"]:
             return None
         config = run.config  # of what is shipped
