@@ -781,6 +781,8 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
     try:
         recipe = run.recipe
         wrong = next((f"recipe.json: {said}" for said in check_fields(recipe)), None)
+        if wrong is None and recipe.id != run.id:  # which is made of all that decides a run
+            wrong = f"recipe.json: it is that of {recipe.id}, and no longer this run's"
     except (OSError, ValueError) as error:
         wrong = str(error)
     for name in _ROW_FILES:

@@ -54,18 +54,18 @@ def test_broken_folders_never_break_the_table(taught):
     for name, recipe in broken.items():
         write_whole(runs / name / "recipe.json", recipe)
     write_whole(runs / "UPPER" / "recipe.json", "{}")  # no id of ours
-    write_whole(runs / "truncated" / "recipe.json", Recipe().to_json())
+    truncated = taught.open(Recipe()).id
     for file in ("status.json", "metrics.json", "cost.json", "notes.json", "student.json"):
-        write_whole(runs / "truncated" / file, '{"values": {"fd"')
+        write_whole(runs / truncated / file, '{"values": {"fd"')
     table = taught.table().set_index("run")
-    assert set(table.index) == {good, "truncated", *broken}
-    assert set(table.index[table["state"] == "unreadable"]) == {"truncated", *broken}
+    assert set(table.index) == {good, truncated, *broken}
+    assert set(table.index[table["state"] == "unreadable"]) == {truncated, *broken}
     assert "stepz" in table.loc["foreign", "error"]
-    assert table.loc["truncated", "error"] == "status.json: it is no JSON object"
-    with pytest.raises(LookupError, match=r"run truncated can't be read, status\.json: it is no JSON object; mend"):
-        taught.get("truncated")
-    assert [name for name in taught.faults() if "truncated" in name] == [
-        f"runs/truncated/{name}.json" for name in ("status", "notes", "cost", "student", "metrics")]  # fmt: skip
+    assert table.loc[truncated, "error"] == "status.json: it is no JSON object"
+    with pytest.raises(LookupError, match=rf"run {truncated} can't be read, status\.json: it is no JSON object; mend"):
+        taught.get(truncated)
+    assert [name for name in taught.faults() if truncated in name] == [
+        f"runs/{truncated}/{name}.json" for name in ("status", "notes", "cost", "student", "metrics")]  # fmt: skip
     told = {f.found for f in doctor.examine(taught) if f.check == "unreadable"}
     assert told == {f"{name}: {wrong}" for name, wrong in taught.faults().items()} and len(told) == 9
 
@@ -270,6 +270,18 @@ def test_metrics_of_other_weights_are_named_and_their_run_is_not_measured(store:
     assert store.faults() == {f"runs/{run.id}/metrics.json": f"{said} measures it",
                               f"runs/{run.id}/metrics-y.json": f"{said} --extractor y measures it"}  # fmt: skip
     assert said in "".join(f.found for f in doctor.examine(store) if f.check == "unreadable")
+
+
+@pytest.mark.parametrize("changes", [{"steps": 1}, {"seed": 7}, {"teacher": "run:x"}, {"student": {"depth": 2}}])
+def test_a_recipe_that_is_not_the_one_of_its_folder_makes_the_run_unreadable(store: Store, changes):
+    run, other = (store.open(Recipe(seed=seed)) for seed in (0, 1))
+    (run.path / "recipe.json").write_text(json.dumps(json.loads(run.recipe.to_json()) | changes))
+    assert run.recipe.id != run.id
+    said = f"it is that of {run.recipe.id}, and no longer this run's"
+    assert store.faults() == {f"runs/{run.id}/recipe.json": said}
+    assert store.table().set_index("run")["state"].to_dict() == {run.id: "unreadable", other.id: "queued"}
+    with pytest.raises(LookupError, match=r"can't be read, recipe\.json: it is that of digits-"):
+        store.get(run.id)
 
 
 def test_notes_live_outside_the_recipe(taught):

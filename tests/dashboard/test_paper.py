@@ -65,9 +65,8 @@ def test_broken_files_cost_their_own_rows_alone(make_store, tmp_path: Path, monk
     taught = {"methods": (Use("pairs"), Use("teaching_assistant")), "guide": f"run:{store.runs()[1].id}"}
     add_student(store, label="plain")
     cut = add_student(store, label="cut", fields=taught)
-    shutil.copytree(
-        ROOT / "results" / "runs" / "fashion-mnist-d4w40h4p4m96-pairs-dee92d7a", tmp_path / "runs" / "other"
-    )
+    other = "fashion-mnist-d4w40h4p4m96-pairs-dee92d7a"
+    shutil.copytree(ROOT / "results" / "runs" / other, tmp_path / "runs" / other)
     write_whole(cut.path / "student.json", '{"config": 3, "facts": [')
     for name in ("arms", "dynamic"):
         write_whole(tmp_path / "benchmarks" / f"{name}.json", '{"rows": [3, {"run": "x"}, {"run": null, "ms": 1}]}')
