@@ -26,7 +26,7 @@ import pytest
 from conftest import TINY_DIT, TINY_STUDENT
 
 from lab import cost, experiment, locks, sweep
-from lab.cli import FAILED, OK, main
+from lab.cli import FAILED, OK, USAGE, main
 from lab.cluster import OnRay, Orders, Sent, on_node, pack, unpack
 from lab.config import Recipe, Use
 from lab.results import Busy, Run, Store
@@ -241,6 +241,30 @@ def test_the_record_of_a_sweep_is_a_sweep_that_goes_on(store: Store):
     assert sweep.carry_out(again, store, place) and len(place.did) == 1
 
 
+@pytest.mark.parametrize("asked", [
+    [plain(BASE.with_(seed=5))], {"base": plain(BASE.with_(seed=5))},
+    {"base": plain(BASE.with_(seed=5)), "axes": {"student.depth": [2]}, "search": {"trials": 1}},
+])  # fmt: skip
+def test_a_record_is_never_written_over_by_another_file(store: Store, tmp_path: Path, capsys, asked: Any):
+    sweep.carry_out(of_list(BASE), store, place := InProcess(store))
+    path = store.root / "sweeps" / "some.json"
+    before = path.read_text()
+    with pytest.raises(ValueError, match=r"some\.json lists the runs of another file, .*; --name gives"):
+        sweep.carry_out(sweep.read(json.dumps(asked), "some"), store, place)
+    file = tmp_path / "some.json"
+    file.write_text(json.dumps(asked))
+    for more in ([], ["--dry-run"]):
+        assert main(["sweep", str(file), "--results", str(store.root), *more]) == USAGE
+        assert "--name" in capsys.readouterr().err
+    assert path.read_text() == before and len(place.did) == 1
+    assert sweep.carry_out(of_list(BASE, BASE.with_(seed=5)), store, place)  # one recipe more: the file goes on
+    for spoiled in ("<<<<<<< HEAD", '{"asked": []}'):
+        path.write_text(spoiled)
+        with pytest.raises(ValueError, match=r"some\.json can't be read, .*; mend it or move it away"):
+            sweep.carry_out(of_list(BASE), store, place)
+        assert path.read_text() == spoiled and len(place.did) == 2
+
+
 def test_a_sweep_is_done_by_one_process_at_a_time(store: Store):
     found, place = of_list(BASE), InProcess(store)
     lock = store.root / "sweeps" / "some.lock"
@@ -276,7 +300,12 @@ def test_a_search_looks_at_three_things_and_goes_on_from_its_file(store: Store, 
 def _with_distance(read: Any, distance: dict[int, float]) -> Any:
     def found(run: Run, name: str) -> Any:
         return (
-            {"values": {"fd": {"value": distance[run.recipe.student.depth]}}} if name == "metrics" else read(run, name)
+            {
+                "values": {"fd": {"value": distance[run.recipe.student.depth]}},
+                "weights_sha256": read(run, "student")["weights_sha256"],
+            }
+            if name == "metrics"
+            else read(run, name)
         )
 
     return found

@@ -63,6 +63,7 @@ def sweep(args: argparse.Namespace) -> Answer:
     compute_of(args)  # a device that is not here is told before any work
     with as_usage():
         found = sweeps.read(text_of(file), args.name or file.stem)
+        sweeps.check_record(found, store)
     if args.dry_run:
         return _planned(found, store)
     with contextlib.closing(_place(args, store, found)) as place:

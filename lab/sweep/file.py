@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.config import JSON, DiTConfig, Recipe, config_to_json, once, unknown
-from lab.results import ID
+from lab.results import ID, Store, read_to_change
 from lab.sweep.entries import Entry, Sweep
 from lab.sweep.search import Search
 from lab.sweep.space import Space, iso
@@ -38,6 +38,32 @@ def read(text: str, name: str) -> Sweep:
     if isinstance(asked, dict):
         return _of_space(name, asked)
     raise ValueError(f"a sweep must be a list of recipes, or an object with base and axes; got {type(asked).__name__}")
+
+
+def check_record(sweep: Sweep, store: Store) -> None:
+    """Raises ValueError where results/sweeps/<name>.json is another file's, or can't be read: it would be lost.
+
+    A file that was changed since goes on as long as some recipe, or for a search the base, is as it was.
+    """
+    path = store.root / "sweeps" / f"{sweep.name}.json"
+    kept = read_to_change(path, "sweep")
+    if not any(row["run"] for row in kept.get("runs", ())) or kept["asked"] == sweep.asked:
+        return
+    if not _recipes(sweep) & _recorded(kept["asked"], sweep.name):
+        raise ValueError(f"{path} lists the runs of another file, which has no recipe in common with this one; --name "
+                         "gives this sweep a name of its own")  # fmt: skip
+
+
+def _recorded(asked: JSON, name: str) -> set[str]:
+    try:
+        return _recipes(read(json.dumps(asked), name))
+    except ValueError:  # an older lab took it
+        return set()
+
+
+def _recipes(sweep: Sweep) -> set[str]:
+    found = [sweep.search.space.base] if sweep.search else [entry.recipe for entry in sweep.entries]
+    return {recipe.to_json() for recipe in found if recipe}
 
 
 def _entry(plain: JSON) -> Entry:

@@ -18,6 +18,7 @@ from lab import experiment, locks
 from lab.config import Recipe
 from lab.results import Busy, Run, Store
 from lab.sweep.entries import Entry, Sweep
+from lab.sweep.file import check_record
 
 POLL_S = 1.0  # how often the bar moves and a signal is looked for
 
@@ -50,8 +51,9 @@ def carry_out(sweep: Sweep, store: Store, place: Place, *, ended: Callable[[Entr
 
     An entry whose runs are all done is skipped; one that fails is told in its row and stops no other. Entries are
     planned one by one as their turn comes, so with one worker an entry may name the run of an earlier one. Raises Busy
-    if another process does this sweep.
+    if another process does this sweep, ValueError where the record of its name is another file's or can't be read.
     """
+    check_record(sweep, store)
     done_before = sweep.search.open(store.root) if sweep.search else 0
     waiting: dict[Future[str], tuple[Any, Entry]] = {}
     queue = sweep.search.entries(sweep.total - done_before) if sweep.search else ((None, e) for e in sweep.entries)
