@@ -36,6 +36,7 @@ from lab.verdicts import ENOUGH, Verdict, compare, holm, spread
 COMPUTE = ("equal images", "wall-clock", "with the guide")
 CLOSE = 0.03  # of the seconds: the median of a few rounds is hardly surer
 NEAR = 0.05  # of the parameters: networks of one size, as in principles
+TIMES = (1e-6, 1e12)  # milliseconds, seconds and ratios beyond are of no clock, and their products of no float
 UNTESTED = "not tested"
 # What the recipes of an arm and its twin share, beside the start, the options of the objective and the shape.
 ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "batch", "optimizer", "lr", "betas", "warmup",
@@ -175,9 +176,11 @@ def _rows(calibration: JSON) -> list[dict[str, JSON]]:
 
 
 def _whole(row: JSON) -> bool:
-    """Whether a row of arms.json has what it takes."""
-    numbers = ("ms", "over_plain", "guide_seconds")
-    return isinstance(row, dict) and all(isinstance(row.get(name), (int, float)) for name in numbers) and "run" in row
+    """Whether a row of arms.json has what it takes: a run's id, times above 0, seconds of a guide or none."""
+    if not isinstance(row, dict) or not isinstance(row.get("run"), str):
+        return False
+    lows = {"ms": TIMES[0], "over_plain": TIMES[0], "guide_seconds": 0}
+    return all(type(row.get(name)) in (int, float) and low <= row[name] <= TIMES[1] for name, low in lows.items())
 
 
 @dataclasses.dataclass

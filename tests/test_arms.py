@@ -90,6 +90,22 @@ def test_equal_seconds_wait_for_both_arms_to_be_timed():
         assert found["word"] == UNTESTED and said in found["why_not"]
 
 
+@pytest.mark.parametrize("wrong", [
+    {"run": ["x"]}, {"run": None}, *({name: value} for name in ("ms", "over_plain", "guide_seconds")
+    for value in (-2, math.nan, math.inf, 10**400, 1e308, True, "1", None)),
+    {"ms": 0}, {"over_plain": 0}, {"ms": 5e-324},
+])  # fmt: skip
+def test_a_wrong_row_of_a_calibration_is_passed_over(wrong: dict[str, object]):
+    plain, ta = run(), run("teaching_assistant")
+    known = timed((plain, 1.0, 0.0), (ta, 1.0, 0.0))
+    assert of([plain, ta], known, compute=WALL)["seeds"] == 1
+    known["rows"][1] |= wrong
+    found = of([plain, ta], known, compute=WALL)
+    assert found["word"] == UNTESTED and "its updates are not timed" in found["why_not"]
+    known["rows"].insert(0, {"run": ta["run"], "ms": 10.0, "over_plain": 1.0, "guide_seconds": 0.0})
+    assert of([plain, ta], known, compute=WALL)["seeds"] == 1
+
+
 def test_an_arm_is_calibrated_by_a_recipe_that_was_timed_and_never_trained():
     recipe = Recipe(data="toy", teacher="run:unet", pairs=10, student=DiTConfig(depth=4, width=40, heads=4), steps=9)
     ternary = recipe.with_(methods=(Use("pairs"), Use("ternary")))
