@@ -14,7 +14,6 @@ import math
 import os
 import tempfile
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from tqdm.auto import tqdm
 
 from lab.config import unknown
 from lab.diffusion import from_uint8
-from lab.results import write_whole
+from lab.results import UNREADABLE, write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -365,7 +364,7 @@ def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: s
         stat = file.stat() if file.exists() else file.lstat()
         key.update(os.fsencode(file) + f"|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cached) as kept:
+    with contextlib.suppress(*UNREADABLE), np.load(cached) as kept:
         return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
                       [str(s) for s in kept["skipped"]])  # fmt: skip
     images, labels, skipped = [], [], []

@@ -11,6 +11,7 @@ conditions are not comparable (lab.results.same_conditions).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import time
@@ -32,7 +33,7 @@ from tqdm.auto import tqdm
 from lab import data, diffusion, features, pairs, perceptual, teachers
 from lab.config import JSON, Recipe
 from lab.data import ImageSpec, MissingData
-from lab.results import Run, Store, write_whole
+from lab.results import UNREADABLE, Run, Store, write_whole
 from lab.sampling import draw, generate
 from lab.weights import load_student, spec_of_run
 
@@ -267,10 +268,9 @@ def class_accuracy(images: Tensor, classes: Tensor, name: str, *, batch: int = 5
 
 
 def _kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a cache file, made and written on first use; the file may be deleted at any time."""
-    if path.exists():
-        with np.load(path) as file:
-            return dict(file)
+    """The arrays of a cache file, made and written on first use, and again where the file is deleted or spoilt."""
+    with contextlib.suppress(*UNREADABLE), np.load(path) as file:
+        return dict(file)
     arrays, buffer = make(), io.BytesIO()
     np.savez(buffer, **arrays)
     write_whole(path, buffer.getvalue())

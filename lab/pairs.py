@@ -21,7 +21,6 @@ import os
 import platform
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,7 +33,7 @@ from tqdm.auto import tqdm
 from lab import data, diffusion, locks, teachers
 from lab.config import JSON, TeacherName
 from lab.data import Batch
-from lab.results import Store, look, now, read_to_change, write_json, write_whole
+from lab.results import UNREADABLE, Store, look, now, read_to_change, write_json, write_whole
 from lab.schema import shown
 
 SHARD = 4096
@@ -321,7 +320,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file), np.load(path) as arrays:  # np.load takes other files too
             return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"it can't be read ({error})") from error
 
 

@@ -31,6 +31,8 @@ import sys
 import threading
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +45,8 @@ from lab.config import JSON, NetConfig, Recipe, check_fields, config_from_json, 
 
 HEARTBEAT_S = 10
 STALE_S = 60
+# what numpy raises for a file of arrays that is not there, empty, cut off or spoilt
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who wants it tries for so long
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")

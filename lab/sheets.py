@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lab.results import look
+from lab.results import UNREADABLE, look
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -62,7 +61,7 @@ def read_samples(path: Path) -> Samples | None:
         with np.load(path) as file:
             classes = file["classes"] if "classes" in file else np.full(len(file["images"]), -1)
             found = Samples(file["images"], classes, file["seeds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None
     images = found.images
     whole = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1] in (1, 3)

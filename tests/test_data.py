@@ -418,8 +418,12 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(plain, tmp_path, mon
         assert len(data.load(f"folder:{plain}").images) == 1
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     data.load(f"folder:{plain}")
-    next((tmp_path / "cache" / "folders").iterdir()).write_bytes(b"PK")
-    assert len(data.load(f"folder:{plain}").images) == 1
+    kept = next((tmp_path / "cache" / "folders").iterdir())
+    whole = kept.read_bytes()
+    for content in (b"PK", b"", whole[:200], whole[:-30], whole.replace(b"\x93NUMPY", b"\x93mumpy")):
+        kept.write_bytes(content)
+        assert len(data.load(f"folder:{plain}").images) == 1
+        assert kept.read_bytes() == whole  # and is kept again
 
 
 @pytest.mark.parametrize(("told", "found"), [("", ".cache/edge-dit-lab"), ("~/x", "x")])

@@ -219,6 +219,17 @@ def test_the_teachers_images_are_made_once(taught: Store, student: Run, monkeypa
     assert again["values"] == first["values"]
 
 
+def test_a_spoilt_cache_is_made_again(tmp_path) -> None:
+    path, made = tmp_path / "real-0.npz", {"features": np.arange(12.0).reshape(3, 4)}
+    metrics._kept(path, lambda: made)
+    whole = path.read_bytes()
+    for content in (b"", b"PK", whole[:100], whole[:-30], whole.replace(b"\x93NUMPY", b"\x93mumpy")):
+        path.write_bytes(content)
+        assert np.array_equal(metrics._kept(path, lambda: made)["features"], made["features"])
+        assert path.read_bytes() == whole
+    metrics._kept(path, lambda: pytest.fail("a whole cache was made again"))
+
+
 def test_the_teachers_images_are_those_of_the_same_noise_and_class(taught: Store) -> None:
     from lab.sampling import generate
     from lab.weights import load_student, spec_of_run
