@@ -59,13 +59,14 @@ def read_samples(path: Path) -> Samples | None:
     """The samples of a file, or None where there is no such file or it can't be read."""
     try:
         with np.load(path) as file:
-            classes = file["classes"] if "classes" in file else np.full(len(file["images"]), -1)
+            classes = file["classes"] if "classes" in file else np.full(file["images"].shape[:1], -1)
             found = Samples(file["images"], classes, file["seeds"])
     except UNREADABLE:
         return None
     images = found.images
-    whole = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1] in (1, 3)
-    return found if whole and len(images) == len(found.classes) == len(found.seeds) > 0 else None
+    whole = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1] in (1, 3) and images.size > 0
+    told = all(of.shape == images.shape[:1] and of.dtype.kind in "iu" for of in (found.classes, found.seeds))
+    return found if whole and told else None
 
 
 @dataclass(frozen=True)

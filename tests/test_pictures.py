@@ -210,7 +210,25 @@ def test_samples_come_back_as_they_were_written(tmp_path: Path):
     assert (sheets.read_samples(tmp_path / "s.npz").images == 3).all()
 
 
-@pytest.mark.parametrize("content", ["nothing", "text", "cut", "pickle", "wrong"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classes": np.array(["boot"] * 20)},
+        {"classes": np.zeros((20, 1), int)},
+        {"classes": np.zeros(20)},
+        {"classes": np.array(0)},
+        {"seeds": np.array(["1"] * 20)},
+        {"seeds": np.zeros((20, 2), int)},
+        {"images": np.zeros((20, 1, 0, 0), np.uint8)},
+        {"images": np.zeros((0, 1, 8, 8), np.uint8), "classes": np.arange(0), "seeds": np.arange(0)},
+    ],
+)
+def test_samples_of_another_kind_are_none(tmp_path: Path, wrong: dict[str, np.ndarray]):
+    np.savez(tmp_path / "s.npz", **{"images": sheet(3), "classes": np.arange(20), "seeds": np.arange(20)} | wrong)
+    assert sheets.read_samples(tmp_path / "s.npz") is None
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "cut", "spoilt", "pickle", "wrong"])
 def test_unreadable_samples_are_none(tmp_path: Path, content: str):
     path = tmp_path / "s.npz"
     if content == "text":
@@ -218,6 +236,10 @@ def test_unreadable_samples_are_none(tmp_path: Path, content: str):
     elif content == "cut":
         np.savez(path, images=sheet(3), classes=np.arange(20), seeds=np.arange(20))
         path.write_bytes(path.read_bytes()[:300])
+    elif content == "spoilt":
+        np.savez_compressed(path, images=sheet(3), classes=np.arange(20), seeds=np.arange(20))
+        whole = path.read_bytes()
+        path.write_bytes(whole[:60] + b"\xff" * 40 + whole[100:])
     elif content == "pickle":
         np.savez(path, images=np.array([{}]), classes=np.arange(1), seeds=np.arange(1))
     elif content == "wrong":
