@@ -520,6 +520,23 @@ def test_an_export_that_can_not_be_is_a_usage_error(args, said, distilled: Store
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("eval", "--samples", "20"), ("bench",)])
+def test_a_run_of_damaged_weights_is_named_and_the_others_are_measured(distilled, capsys, command):
+    found, teacher = student(distilled), distilled.get("tiny")
+    write_whole(found.path / "student.safetensors", b"damaged")
+    assert lab(distilled, *command, found.id, teacher.id, "--json") == FAILED
+    out, err = capsys.readouterr()
+    assert f"{found.label} is left out: student.safetensors of run {found.id} does not have the sha256" in err
+    measured = json.loads(out)
+    assert [r["model"]["model_id"] for r in measured] == [teacher.id] if command == ("bench",) else [*measured] == [
+        teacher.id]  # fmt: skip
+    if command[0] == "eval":  # a second timing takes long
+        assert lab(distilled, *command, found.id, teacher.id) == FAILED
+        assert f"left out, for their networks can't be loaded: {found.label}\n" in capsys.readouterr().out
+    assert lab(distilled, *command, found.id) == FAILED
+    assert "does not have the sha256" in capsys.readouterr().err
+
+
 # --- verify and doctor ---
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def eval_(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return would([{"run": found.label, **_asked(asked[found.id]), "would": "nothing, it is measured" if
                        there[found.id] else "measure it"} for found in runs])  # fmt: skip
+    runs, left_out = _with_weights(runs)
     for found in runs:
         value[found.id] = metrics.evaluate(found, store, force=args.force, extractor=by[found.id],
                                            device=compute.torch_device(), **chosen)  # fmt: skip
@@ -76,7 +78,30 @@ def eval_(args: argparse.Namespace) -> Answer:
             {"run": found.label, "metric": name, "value": m["value"], "against": m.get("reference", "")}
             for name, m in value[found.id]["values"].items()
         ]
-    return Answer(value, table_text(rows) + _agreement(runs, value))
+    return Answer(value, table_text(rows) + _agreement(runs, value) + left_out, FAILED if left_out else OK)
+
+
+def _with_weights(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs whose networks can be loaded, and a line that names the others; why is told at once.
+
+    Raises what loading the last one raised where no network can be.
+    """
+    from safetensors import SafetensorError
+
+    from lab.weights import load_student
+
+    sound, broken, last = [], {}, None
+    for found in runs:
+        try:
+            load_student(found)
+            sound.append(found)
+        except (LookupError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+            broken[found.label] = last = error
+    if last and not sound:
+        raise last
+    for label, error in broken.items():
+        print(f"{label} is left out: {error}", file=sys.stderr)
+    return sound, f"\n\nleft out, for their networks can't be loaded: {', '.join(broken)}" if broken else ""
 
 
 def _agreement(runs: Sequence[Run], value: Mapping[str, Any]) -> str:
@@ -206,10 +231,12 @@ def bench(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return would([{**vars(t), "run": t.run.label, "would": "time it"}
                       for t in timing.plan(finished(store, args.runs), store, **chosen)])  # fmt: skip
-    made = timing.sweep(finished(store, args.runs), store, **chosen, ambient=args.ambient)
+    asked = {t.run.id: t.run for t in timing.plan(finished(store, args.runs), store, **chosen)}
+    runs, left_out = _with_weights([*asked.values()])
+    made = timing.sweep(runs, store, **chosen, ambient=args.ambient) if runs else []
     text = table_text([_timing(report, store) for report in made]) if made else (
         "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
-    return Answer(made, text)
+    return Answer(made, text + left_out, FAILED if left_out else OK)
 
 
 def _timing(report: Mapping[str, Any], store: Store) -> dict[str, Any]:
