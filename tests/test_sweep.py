@@ -152,6 +152,10 @@ def test_a_space_in_a_file_is_its_grid_with_what_was_dropped():
     found = sweep.read(json.dumps(text), "grid")
     assert [e.at for e in found.entries] == [{"student.depth": 2, "seed": 0}, {"student.depth": 2, "seed": 1}]
     assert [d["at"]["student.depth"] for d in found.dropped] == [900, 900]
+    unseeded, seeded = (
+        sweep.read(json.dumps(text | {"sample": {"n": 1} | seed}), "drawn") for seed in ({}, {"seed": 0})
+    )
+    assert [e.at for e in unseeded.entries] == [e.at for e in seeded.entries] and unseeded.total == 1
     sampled = sweep.read(json.dumps(text | {"sample": {"n": 1, "seed": 3}}), "drawn")
     assert sampled.total == 1 and sampled.entries[0].at["student.depth"] == 2
 
@@ -169,7 +173,16 @@ def test_shapes_of_budgets_in_a_file_are_an_axis():
      ('{"base": {}, "axes": {"seed": []}}', "at least one"), ('{"base": {}, "axes": {"sed": [1]}}', "seed"),
      ('{"base": {}, "axes": {"seed": [1]}, "sample": {}}', "n, a whole number"),
      ('{"base": {}, "sample": {"n": 1}, "search": {"trials": 1}}', "either"),
-     ('{"base": {}, "iso": {"depths": [1]}}', "params_m")],
+     ('{"base": {}, "iso": {"depths": [1]}}', "params_m"),
+     *((f'{{"base": {{}}, "iso": {{"params_m": {value}, "depths": [1]}}}}', "iso.params_m must be millions")
+       for value in ('"0.3"', "NaN", "null", "0", "-1", "true", "1e300", "[0.1, {}]")),
+     *((f'{{"base": {{}}, "iso": {{"params_m": 0.1, "depths": [4], "heads": {value}}}}}', "iso.heads must be whole")
+       for value in ("0", "-4", '"2"', "[4, 0]", "2.0", "null", "1e9")),
+     *((f'{{"base": {{}}, "iso": {{"params_m": 0.1, "depths": {value}}}}}', "iso.depths must be whole")
+       for value in ('"2"', "[2, null]", "-1", "true", "100000")),
+     *((f'{{"base": {{}}, "within": {{"params_m": {value}}}}}', "params_m must be the most")
+       for value in ("null", '"1"', "{}", "true", "NaN", "[1]", "[null, 1]", "[2, 1]", "1" + 400 * "0")),
+     ("[" * 100_000, "nested too deeply"), ('{"base":' * 100_000, "nested too deeply")],
 )  # fmt: skip
 def test_a_file_that_is_no_sweep_is_refused_in_a_sentence(text: str, said: str):
     with pytest.raises(ValueError, match=said):

@@ -13,11 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.config import JSON, DiTConfig, Recipe, config_to_json, once, unknown
+from lab.config import JSON, LARGEST_NET, DiTConfig, Recipe, config_to_json, once, unknown
 from lab.results import ID, Store, read_to_change
 from lab.sweep.entries import Entry, Sweep
 from lab.sweep.search import Search
 from lab.sweep.space import Space, iso
+
+MOST_M, MOST_HEADS = 1000, 1024  # of iso: all widths of a budget are looked at, in steps of the heads
 
 
 def read(text: str, name: str) -> Sweep:
@@ -31,6 +33,8 @@ def read(text: str, name: str) -> Sweep:
         asked = json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise ValueError(f"a sweep must be JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("a sweep must be JSON: it is nested too deeply") from None
     if isinstance(asked, dict) and "asked" in asked:
         asked = asked["asked"]
     if isinstance(asked, list):
@@ -118,9 +122,15 @@ def _axes(asked: Mapping[str, Any], base: Recipe) -> dict[str, Sequence[JSON]]:
         given = {"heads": [4]} | asked["iso"]
         if set(given) != {"params_m", "depths", "heads"} or not isinstance(base.student, DiTConfig):
             raise ValueError(f"iso must have params_m and depths, may have heads, and shapes a DiT; got {asked['iso']}")
-        budgets = given["params_m"] if isinstance(given["params_m"], list) else [given["params_m"]]
-        shapes = [s for b in budgets for s in iso(round(b * 1e6), given["depths"], heads=given["heads"],
-                                                  base=base.student)]  # fmt: skip
+        budgets, depths, heads = (of if isinstance(of, list) else [of] for of in (
+            given["params_m"], given["depths"], given["heads"]))  # fmt: skip
+        if not all(type(b) in (int, float) and 0 < b <= MOST_M for b in budgets):
+            raise ValueError(f"iso.params_m must be millions of parameters, above 0 and at most {MOST_M:,}; got "
+                             f"{given['params_m']!r}")  # fmt: skip
+        for name, numbers, low, most in [("depths", depths, 0, LARGEST_NET["depth"]), ("heads", heads, 1, MOST_HEADS)]:
+            if not all(type(n) is int and low <= n <= most for n in numbers):
+                raise ValueError(f"iso.{name} must be whole numbers from {low} to {most:,}, got {given[name]!r}")
+        shapes = [s for b in budgets for s in iso(round(b * 1e6), depths, heads=heads, base=base.student)]
         axes = {"student": [{k: config_to_json(s)[k] for k in ("depth", "width", "heads", "mlp_hidden")}
                             for s in shapes]} | axes  # fmt: skip
     return axes
@@ -132,4 +142,4 @@ def _numbers(given: Mapping[str, JSON], where: str, count: str) -> dict[str, Any
         raise ValueError(unknown(f"field of {where}", stray[0], known))
     if any(type(given.get(k, 0)) is not int for k in (count, "seed")) or given.get(count, 0) < 1:
         raise ValueError(f"{where} needs {count}, a whole number of at least 1, and its seed is one; got {given}")
-    return dict(given)
+    return {"seed": 0} | given

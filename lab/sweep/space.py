@@ -73,8 +73,8 @@ class Space:
         for name, given in limits.items():
             if name not in known:
                 raise ValueError(unknown("limit", name, known))
-            ends = [0.0, given] if isinstance(given, (int, float)) else list(given)
-            if len(ends) != 2 or not all(isinstance(e, (int, float)) for e in ends) or not ends[0] <= ends[1]:
+            ends = list(given) if isinstance(given, (list, tuple)) else [0.0, given]
+            if len(ends) != 2 or not all(map(_is_number, ends)) or not ends[0] <= ends[1]:
                 raise ValueError(f"{name} must be the most, or the least and the most, got {given!r}")
             found[name] = tuple(ends)
         return dataclasses.replace(self, limits=found)
@@ -121,6 +121,10 @@ class Space:
         order = random.Random(seed).sample(range(len(self)), min(len(self), TRIES * n))
         fits = (at for at in map(self.point, order) if not self.why_not(self.recipe(at)))
         return list(itertools.islice(fits, n))
+
+
+def _is_number(value: JSON) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)  # larger ones may be no float
 
 
 def _put(plain: dict[str, Any], name: str, value: JSON) -> None:
