@@ -72,7 +72,8 @@ class DiTConfig:
     def shape(self) -> str:
         """Depth, width, heads and patch as one word, e.g. `d4w64h4p4`."""
         mlp = f"m{self.mlp_hidden}" if self.mlp_hidden not in (None, 4 * self.width) else ""
-        head = f"x{self.head_dim}" if self.head_dim not in (None, self.width // self.heads) else ""
+        usual = self.head_dim is None or (self.heads and self.head_dim == self.width // self.heads)
+        head = "" if usual else f"x{self.head_dim}"
         kind = self.block if self.block != "adaln" else ""
         return f"d{self.depth}w{self.width}h{self.heads}{head}p{self.patch}{mlp}{kind}"
 

@@ -84,8 +84,11 @@ class Pairs:
         return self.path / "reference.npy"
 
     def missing(self, count: int) -> list[int]:
-        """The shards that `count` pairs need and that do not lie here."""
-        return [i for i in range(-(-count // SHARD)) if not self.shard(i).exists()]
+        """The shards that `count` pairs need and that do not lie here. Raises ValueError for more than have a noise."""
+        if count > (most := diffusion.MAX_SEED + 1 - self.what.first_seed):
+            raise ValueError(f"a set has at most {most:,} pairs, each of a noise of its own; got {count:,}")
+        here = {path.name for path in self.path.glob("*.npz")}
+        return [i for i in range(-(-count // SHARD)) if self.shard(i).name not in here]
 
     def seeds(self, index: Tensor | range) -> list[int]:
         return [self.what.first_seed + int(i) for i in index]

@@ -713,6 +713,32 @@ def test_choose_says_what_comes_nearest_where_nothing_fits(measured: Store, caps
     assert "Nearest on parameters" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["device", "runtime", "method", "protocol"])
+def test_choose_refuses_a_name_that_nothing_has(measured: Store, capsys: pytest.CaptureFixture, option: str):
+    assert lab(measured, "predict", student(measured).id, "--device", "raspberry-pi-5", "--keep") == OK
+    capsys.readouterr()
+    assert lab(measured, "choose", f"--{option}", "no such") == USAGE
+    assert f"unknown {option} 'no such'" in (said := capsys.readouterr().err) and "Known: none" not in said
+    assert lab(measured, "choose", "--method", "plain") in (OK, FAILED)
+
+
+@pytest.mark.parametrize("args", [
+    ("count", "--heads", "0"), ("predict", "d4w64h0p4"), ("predict", "d4w64h4p0"), ("predict", "d4w64h3p4"),
+    ("bench", "--batch", ""), ("bench", "--threads", ","), ("bench", "--runtime", ""), ("ls", "--columns", ""),
+    ("predict", "d4w64h4p4", "--batch", ""), ("run", "--method", ""),
+    ("pairs", "tiny", "--count", "1000000000000000", "--dry-run"),
+])  # fmt: skip
+def test_values_that_can_not_be_meant_are_refused_in_a_sentence(taught: Store, capsys: pytest.CaptureFixture, args):
+    try:
+        code = lab(taught, *args)
+    except SystemExit as exit:  # argparse's
+        code = exit.code
+    said = capsys.readouterr().err
+    assert code == USAGE and "Error" not in said and any(words in said for words in (
+        "heads must be at least 1", "patch must be at least 1", "not a multiple of heads", "at least one, got",
+        "a set has at most 4,"))  # fmt: skip
+
+
 def test_choose_refuses_an_unknown_metric(measured: Store, capsys: pytest.CaptureFixture):
     assert lab(measured, "choose", "--metric", "fid") == USAGE
     assert "unknown metric 'fid'" in capsys.readouterr().err

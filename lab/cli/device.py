@@ -154,8 +154,11 @@ def _subject(args: argparse.Namespace, store: Store) -> tuple[Run | None, DiTCon
     else:
         return run, run.config
     depth, width, heads, patch, mlp = (part and int(part) for part in found.groups())
-    return None, DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, image_size=args.size,
-                           channels=args.channels, num_classes=args.classes)  # fmt: skip
+    made = DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, image_size=args.size,
+                     channels=args.channels, num_classes=args.classes)  # fmt: skip
+    if wrong := made.check():
+        raise Usage("; ".join(wrong))
+    return None, made
 
 
 def _card(args: argparse.Namespace, store: Store) -> Card:

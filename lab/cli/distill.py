@@ -59,7 +59,7 @@ def pairs(args: argparse.Namespace) -> Answer:
         get_run(store, args.teacher)
     with as_usage():
         what = pair_sets.pair_set(store, args.teacher, args.solver, keep=args.keep)
-    missing = len(pair_sets.Pairs(store.root, what).missing(args.count))
+        missing = len(pair_sets.Pairs(store.root, what).missing(args.count))
     if args.dry_run:
         todo = f"make {missing} shard{'s' * (missing > 1)} of {pair_sets.SHARD} pairs" if missing else "nothing"
         return would([{"id": what.id, "pairs": args.count, "would": todo,
@@ -79,8 +79,8 @@ def pairs(args: argparse.Namespace) -> Answer:
 RECIPE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "data": str, "teacher": str, "pairs": count_of(0), "solver": str, "sampler": str, "steps": count_of(0),
     "batch": count_of(1), "optimizer": str, "lr": float, "betas": list_of(float), "warmup": count_of(0),
-    "schedule": str, "clip": float, "ema": float, "dtype": str, "classes": list_of(str), "start": list_of(str),
-    "guide": str, "keep": list_of(int), "seed": int,
+    "schedule": str, "clip": float, "ema": float, "dtype": str, "classes": list_of(str),
+    "start": list_of(str, or_none=True), "guide": str, "keep": list_of(int, or_none=True), "seed": int,
 }  # fmt: skip
 STUDENT_OPTIONS: dict[str, Callable[[str], Any]] = {  # those that a network of its family has
     "depth": count_of(0), "width": count_of(0), "heads": count_of(0), "patch": count_of(0), "mlp_hidden": count_of(0),
@@ -320,7 +320,8 @@ def _planned(planned: Sequence[Job], store: Store) -> Answer:
         what, missing = None, 0
         if recipe.pairs and recipe.teacher and not _made_before(recipe, planned):
             what = pairs.pair_set(store, recipe.teacher, recipe.solver)
-            missing = len(pairs.Pairs(store.root, what).missing(recipe.pairs))
+            with as_usage():
+                missing = len(pairs.Pairs(store.root, what).missing(recipe.pairs))
         entry = {
             "id": recipe.id,
             "state": state,

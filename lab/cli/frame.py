@@ -108,14 +108,17 @@ def one_of(*known: str) -> Callable[[str], str]:
     return word
 
 
-def list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple]:
-    """An argparse type: values separated by commas."""
+def list_of(kind: Callable[[str], Any], *, or_none: bool = False) -> Callable[[str], tuple]:
+    """An argparse type: values separated by commas, at least one unless there may be none."""
 
     def several(text: str) -> tuple:
+        said = {int: "whole numbers", float: "numbers"}.get(kind, "values")
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts and not or_none:
+            raise argparse.ArgumentTypeError(f"must be {said} separated by commas, at least one, got {text!r}")
         try:
-            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+            return tuple(map(kind, parts))
         except ValueError:
-            said = {int: "whole numbers", float: "numbers"}.get(kind, "values")
             raise argparse.ArgumentTypeError(f"must be {said} separated by commas, got {text!r}") from None
 
     return several

@@ -25,6 +25,8 @@ from lab.cli.frame import (
 from lab.cli.text import RUN_COLUMNS, table_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lab.choose import Budget, Recommendation
     from lab.results import Store
 
@@ -155,7 +157,23 @@ def answer_of(args: argparse.Namespace, store: Store) -> Recommendation:
     given = {name: getattr(args, name) for name in [*BUDGET_OPTIONS, "weak", "estimated"]}
     with as_usage():
         budget = Budget(**{name: value for name, value in given.items() if value is not None})
-        return recommend(store.table(), store.reports(), budget)
+        table, reports = store.table(), store.reports()
+        _known_names(table, reports, budget)
+        return recommend(table, reports, budget)
+
+
+def _known_names(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> None:
+    """Raises ValueError for a device, runtime, method or protocol that nothing in the results folder has."""
+    from lab.choose import devices, protocols
+    from lab.config import unknown
+
+    known = {"method": [*table["method_short"]], "protocol": [*protocols(table, budget.metric)],
+             "device": [*devices(reports), *reports["device.name"]],
+             "runtime": ["fastest", *reports["software.runtime"]] if len(reports) else []}  # fmt: skip
+    for name, names in known.items():
+        given = getattr(budget, name)
+        if given is not None and any(names) and given not in names:
+            raise ValueError(unknown(name, given, sorted({one for one in names if one})))
 
 
 def choose(args: argparse.Namespace) -> Answer:
