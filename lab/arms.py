@@ -124,13 +124,15 @@ def _name(family: str, shape: str, methods: str) -> str:
 def _apart(names: Sequence[str], many: Sequence[bool], parts: Sequence[Mapping[str, JSON]], fd: Sequence[float]
            ) -> list[str]:  # fmt: skip
     """The names, with those options behind them in which an arm differs from the most common one of its name: of those
-    of as many runs, the one that reached the least distance. Students of many steps (`many`) have their own.
+    of as many runs, the one of the least mean distance. Students of many steps (`many`) have their own.
     """
     rows, usual = [*zip(zip(names, many), parts, fd)], {}
     for kind in dict.fromkeys(kind for kind, *_ in rows):
         same = [(part, far) for other, part, far in rows if other == kind]
-        tried = [part for part, _ in same]
-        usual[kind] = max(same, key=lambda one: (tried.count(one[0]), -one[1]))[0]
+        far = {json.dumps(part, sort_keys=True): [] for part, _ in same}
+        for part, distance in same:
+            far[json.dumps(part, sort_keys=True)].append(distance)
+        usual[kind] = json.loads(max(far, key=lambda part: (len(far[part]), -sum(far[part]) / len(far[part]))))
     return [kind[0] + _differs(part, usual[kind]) for kind, part, _ in rows]
 
 
