@@ -39,7 +39,8 @@ def test_a_dit_learns_from_a_u_nets_estimates_and_draws_by_its_sampler(block, ta
 
 def test_only_estimates_are_learned_where_they_are_all_that_counts(taught):
     run = experiment.run(many_steps().with_(methods=GUIDED_ALONE), taught, measure=False)
-    assert all(row["denoise/mse"] == 0 for row in run.log_rows())
+    rows = run.log_rows()
+    assert rows and not any(name.startswith("denoise/") for row in rows for name in row)
 
 
 def test_it_is_a_teacher_of_pairs(taught):
