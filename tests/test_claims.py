@@ -86,6 +86,10 @@ def test_get_is_beaten_at_a_budget_by_the_best_arm_of_its_size(tmp_path: Path):
     assert found["status"] == claims.HOLDS and found["value"] == pytest.approx(geometric(GAINS, worse))
     assert "manifold at 0.1 M" in found["ours"] and {one["twin"] for one in found["details"]} == {"GET"}
     larger = [run(params=3e5, shape=f"d{d}w60h4p4", depth=float(d), width=60.0) for d in (4, 6)]
+    diverged = [row | {"lr": 0.05, "fd": 9 * row["fd"], "run": f"{row['run']}-fast"} for row in get]
+    rows = [row | {"lr": 0.01} for row in rows]
+    again = of("better-than-get", [*rows, *diverged], tmp_path)
+    assert again["value"] == pytest.approx(of("better-than-get", rows, tmp_path)["value"])  # its best rate counts
     partly = of("better-than-get", [*rows, *larger], tmp_path)
     assert partly["status"] == claims.PARTLY and "0.3 M: none of 6 paired seeds" in partly["why"]
 

@@ -134,14 +134,17 @@ def helps(method: str) -> Callable[[Evidence], Finding]:
 
 def over_get(evidence: Evidence) -> pd.DataFrame:
     """Every DiT arm over the GET of its size, at equal images and equal wall-clock, guides charged to their arms:
-    rows as of `arms.verdicts`, whose `size` is the budget.
+    rows as of `arms.verdicts`, whose `size` is the budget. GET at its best rate: of the most seeds, of those the one of
+    the least mean distance.
     """
     rows = arms.arms(evidence.table, evidence.calibration)
     clock, found = arms.clock(rows, evidence.calibration), []
-    for _, group in rows[rows["protocol"] != ""].groupby(["alike", "protocol"], sort=False):
+    for _, group in rows[rows["protocol"] != ""].groupby(["work", "protocol"], sort=False):
         get, dit = (group[group["family"].eq(family)] for family in ("get", "dit"))
-        for _, mine in dit.groupby("arm", sort=False):
+        for _, mine in dit.groupby(["alike", "arm"], sort=False):
             near = get[(get["params"] / mine["params"].iloc[0] - 1).abs().le(arms.NEAR)]
+            rates = [some for _, some in near.groupby("alike")]
+            near = max(rates, key=lambda some: (some["seed"].nunique(), -some["fd"].mean()), default=near)
             for compute in (COMPUTE[0], COMPUTE[2]):
                 found += [(mine, compute, pair) for pair in arms.pairings(mine, near, compute, clock)]
     cells = pd.DataFrame([{"method": mine["method"].iloc[0], "size": f"{_budgets(mine).iloc[0]:.1f} M",
