@@ -47,7 +47,7 @@ class Arm:
         self.stream: Iterator[Batch] = self.made.batches(0)
         self.count = 0
         self.ms: list[float] = []  # of an update, by round
-        self.guide_seconds: list[float] = []  # of its answers to all pairs, by round
+        self.passes: list[float] = []  # seconds of the guide's answers to all pairs, by round
         self.asks = self.made.nets.answers is not None
         if self.asks:
             self.made.nets.guide.compile()
@@ -82,7 +82,7 @@ class Arm:
             self._ask()
             count += 1
         pairs = self.job.recipe.pairs / guides.BATCH
-        self.guide_seconds.append(pairs * (time.perf_counter() - began) / count)
+        self.passes.append(pairs * (time.perf_counter() - began) / count)
 
     def turn(self, seconds: float) -> None:
         count, began = 0, time.perf_counter()
@@ -91,9 +91,9 @@ class Arm:
             count += 1
         self.ms.append(1000 * took / count)
 
-
-def guide_seconds(arm: Arm) -> float:
-    return round(statistics.median(arm.guide_seconds), 1) if arm.asks else 0.0
+    @property
+    def guide_seconds(self) -> float:
+        return round(statistics.median(self.passes), 1) if self.asks else 0.0
 
 
 def rows_of(arms: list[Arm]) -> list[dict]:
@@ -110,7 +110,7 @@ def rows_of(arms: list[Arm]) -> list[dict]:
             "over_plain": round(ratio, 4),
             "over_plain_spread": [round(ratios[0], 4), round(ratios[-1], 4)], "updates": recipe.steps,
             "updates_in_the_plain_time": round(plain.job.recipe.steps / ratio),
-            "guide_seconds": guide_seconds(arm), "recipe": json.loads(recipe.to_json()),
+            "guide_seconds": arm.guide_seconds, "recipe": json.loads(recipe.to_json()),
         })  # fmt: skip
     return rows
 
@@ -139,7 +139,7 @@ def main() -> None:
             if not args.guides:
                 arm.turn(args.seconds)
     if args.guides:
-        kept, seconds = read_json(args.out), {arm.job.recipe.id: guide_seconds(arm) for arm in arms}
+        kept, seconds = read_json(args.out), {arm.job.recipe.id: arm.guide_seconds for arm in arms}
         rows = [row | {"guide_seconds": seconds.get(row["run"], row["guide_seconds"])} for row in kept["rows"]]
         write_json(args.out, kept | {"rows": rows, "guides_commit": commit()})
         return

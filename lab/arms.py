@@ -58,7 +58,8 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """The students of `Store.table()` that were trained, with `method` (a name, and the options and guide that tell
     arms of one name apart), `alike` (equal where recipes differ by the method and the seed alone, those of the runs
     that they start from, too), `fresh` (`alike` of that recipe without a start), `work` and `anew` (those of any rate),
-    `arm` and `plain`. With them the recipes whose updates were timed and which were not trained, which have no metric.
+    `begun` (the runs that it starts from), `arm` and `plain`. With them the recipes whose updates were timed and which
+    were not trained, which have no metric.
     """
     timed = [columns_of(recipe, recipe.student) | {"run": recipe.id, "role": "student"}
              for recipe in _timed(calibration) if recipe.id not in set(table["run"])]  # fmt: skip
@@ -66,8 +67,9 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
     uses = [json.loads(text) if text else {} for text in rows["options"]]
     goal = [{name: use for name, use in one.items() if name in OBJECTIVES} for one in uses]
-    starts = [[*start] if isinstance(start, (list, tuple)) else [] for start in rows["start"]]
-    kind, none = _kinds(table), [[]] * len(rows)
+    starts, none = [*map(_starts, rows["start"])], [()] * len(rows)
+    rows["begun"] = [" ".join(start) for start in starts]
+    kind = _kinds(table)
     kinds = [[*map(kind, start)] for start in starts]
     unrated = [name for name in ALIKE if name != "lr"]
     for name, of, these in (("alike", ALIKE, kinds), ("fresh", ALIKE, none), ("work", unrated, kinds),
@@ -96,6 +98,11 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     return rows
 
 
+def _starts(said: object) -> tuple[str, ...]:
+    """The runs that a row starts from; a frame may have no value there."""
+    return tuple(said) if isinstance(said, (list, tuple)) else ()
+
+
 def _kinds(table: pd.DataFrame) -> Callable[[str], str]:
     """Of a run's id: its recipe but for the seed, and those of its starts, as a text; the id where it is not known."""
     rows, names = table.set_index("run"), [*ALIKE, *SHAPE, "steps", "options", "guide"]
@@ -105,8 +112,8 @@ def _kinds(table: pd.DataFrame) -> Callable[[str], str]:
         if run not in rows.index:
             return run
         row = rows.loc[run]
-        before = row["start"] if isinstance(row["start"], (list, tuple)) else ()
-        return hashlib.sha256(json.dumps([*map(str, row[names]), *map(kind, before)]).encode()).hexdigest()[:16]
+        said = [*map(str, row[names]), *map(kind, _starts(row["start"]))]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     return kind
 
@@ -126,14 +133,13 @@ def _apart(names: Sequence[str], many: Sequence[bool], parts: Sequence[Mapping[s
     """The names, with those options behind them in which an arm differs from the most common one of its name: of those
     of as many runs, the one of the least mean distance. Students of many steps (`many`) have their own.
     """
-    rows, usual = [*zip(zip(names, many), parts, fd)], {}
-    for kind in dict.fromkeys(kind for kind, *_ in rows):
-        same = [(part, far) for other, part, far in rows if other == kind]
-        far = {json.dumps(part, sort_keys=True): [] for part, _ in same}
-        for part, distance in same:
-            far[json.dumps(part, sort_keys=True)].append(distance)
-        usual[kind] = json.loads(max(far, key=lambda part: (len(far[part]), -sum(far[part]) / len(far[part]))))
-    return [kind[0] + _differs(part, usual[kind]) for kind, part, _ in rows]
+    rows = [*zip(zip(names, many), parts)]
+    tried: dict[tuple[str, bool], dict[str, list[float]]] = {}  # the distances of each form, by its name
+    for (kind, part), distance in zip(rows, fd):
+        tried.setdefault(kind, {}).setdefault(json.dumps(part, sort_keys=True), []).append(distance)
+    usual = {kind: json.loads(max(forms, key=lambda form: (len(forms[form]), -sum(forms[form]) / len(forms[form]))))
+             for kind, forms in tried.items()}  # fmt: skip
+    return [kind[0] + _differs(part, usual[kind]) for kind, part in rows]
 
 
 def _differs(part: Mapping[str, JSON], usual: Mapping[str, JSON]) -> str:
@@ -202,12 +208,8 @@ class Pairing:
 
     def _trained(self) -> int:
         """How many trainings the pairs are of: seeds of a finish are one where all go on from one run."""
-        begun = [str(row["start"]) for _, row in self.mine.iterrows() if _goes_on(row)]
-        return len({*begun}) + len(self.mine) - len(begun)
-
-
-def _goes_on(row: pd.Series) -> bool:
-    return isinstance(row["start"], (list, tuple)) and len(row["start"]) > 0
+        begun = self.mine["begun"]
+        return begun[begun != ""].nunique() + int((begun == "").sum())
 
 
 def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> list[Pairing]:
@@ -230,12 +232,11 @@ def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Cloc
              ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Runs of two arms that make pairs, both indexed by seed."""
     a, b = ([_compute(row, compute, clock) for _, row in rows.iterrows()] for rows in (mine, theirs))
-    begun = [[str(row["start"]) if _goes_on(row) else "" for _, row in rows.iterrows()] for rows in (mine, theirs)]
     near = math.log1p(CLOSE) if compute != COMPUTE[0] else 1e-9
     pairs: dict[int, tuple[float, int, int]] = {}
-    for i, (seed, x) in enumerate(zip(mine["seed"], a)):
-        for j, (other, y) in enumerate(zip(theirs["seed"], b)):
-            same = seed == other and (begun[0][i] == begun[1][j] or not begun[1][j])
+    for i, (seed, begun, x) in enumerate(zip(mine["seed"], mine["begun"], a)):
+        for j, (other, its, y) in enumerate(zip(theirs["seed"], theirs["begun"], b)):
+            same = seed == other and its in (begun, "")
             off = abs(math.log(x / y)) if same else math.inf  # nan where one is not calibrated
             if off <= near and off < pairs.get(int(seed), (math.inf, 0, 0))[0]:
                 pairs[int(seed)] = (off, i, j)

@@ -31,6 +31,10 @@ BATCH = 256  # of the guide where its answers are made; part of their arithmetic
 CHUNK = 4096  # pairs between two notes of how far it is
 PREDICTION = "prediction"  # beside the taps' names
 ROOM = 1.2  # free space on disk, over what the answers take, from which they are kept
+# What lies beside a file of answers: how many pairs they are to, and how long the passes took that made them.
+NOTE = {"type": "object", "required": ["pairs", "seconds"],
+        "properties": {"pairs": {"type": "integer", "minimum": 0}, "seconds": {"type": "number", "minimum": 0}}
+        }  # fmt: skip
 
 
 class Guide:
@@ -155,12 +159,7 @@ class Answers:
         none where its note is not what `_make` writes.
         """
         note, path = read_json(self.path / f"{name}.json"), self.path / f"{name}.half"
-        rule = {
-            "type": "object",
-            "required": ["pairs", "seconds"],
-            "properties": {"pairs": {"type": "integer", "minimum": 0}, "seconds": {"type": "number", "minimum": 0}},
-        }
-        if not path.is_file() or schema.fault(note, rule, {"$defs": {}}):
+        if not path.is_file() or schema.fault(note, NOTE, {"$defs": {}}):
             return {"pairs": 0, "seconds": 0.0}
         return {"pairs": min(note["pairs"], path.stat().st_size // (2 * math.prod(shape))), "seconds": note["seconds"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -85,8 +85,8 @@ class Networks:
 
     def __post_init__(self) -> None:
         self.objective = next((m for m in self.methods if m.objective), None)
-        self._taps = [m.taps(self.student, self.guide) for m in self.methods]
-        self.mine, self.theirs = self._wanted(self.methods)
+        self._taps = [(m, m.taps(self.student, self.guide)) for m in self.methods]
+        self.mine, self.theirs = _together(taps for _, taps in self._taps)
         self.asks_guide = any("guide" in m.needs for m in self.methods)
 
     def compile(self) -> None:
@@ -96,16 +96,14 @@ class Networks:
 
     def look(self, inputs: Inputs, *, progress: float, rng: torch.Generator, images: int = 0) -> Step:
         """The student's and the guide's answers to the same inputs, as far as a method still looks at them."""
-        asking = [m for m in self.methods if m.asks(progress)]
-        mine, theirs = self._wanted(asking)
+        mine, theirs = _together(taps for m, taps in self._taps if m.asks(progress))
+        asked = any("guide" in m.needs and m.asks(progress) for m in self.methods)
         taps = Taps(mine)
         prediction = self._ask(inputs, taps if mine else None).float()
         guide_prediction, guide_taps = None, Taps()
-        if not any("guide" in m.needs for m in asking):
-            pass
-        elif self.answers is not None and inputs.index is not None:
+        if asked and self.answers is not None and inputs.index is not None:
             guide_prediction, guide_taps = self.answers.at(inputs.index, inputs.x.device, theirs)
-        else:
+        elif asked:
             guide_taps = Taps(theirs)
             with self._autocast(inputs.x.device):
                 guide_prediction = self.guide(inputs.x, inputs.sigma, inputs.y, guide_taps if theirs else None)
@@ -115,18 +113,13 @@ class Networks:
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Every method's terms by name, `method/term`; an objective of weight 0 is not worked out."""
         weights = [weight for m in self.methods if (weight := m.objective_weight(step.progress)) != 1.0]
-        nothing = any(not isinstance(weight, Tensor) and weight == 0 for weight in weights)
-        found = {f"{m.name}/{key}": value for m in self.methods if not (nothing and m is self.objective)
-                 for key, value in m.loss(step).items()}  # fmt: skip
+        without = any(not isinstance(weight, Tensor) and weight == 0 for weight in weights)  # a learned one is asked on
+        looking = [m for m in self.methods if not (without and m is self.objective)]
+        found = {f"{m.name}/{key}": value for m in looking for key, value in m.loss(step).items()}
         for weight in weights:
             mine = f"{self.objective.name}/"
             found = {k: weight * v if k.startswith(mine) else v for k, v in found.items()}
         return found
-
-    def _wanted(self, methods: list[Method]) -> tuple[frozenset[str], frozenset[str]]:
-        """The taps of the student and of the guide that some of the methods look at."""
-        of = [taps for method, taps in zip(self.methods, self._taps) if any(method is m for m in methods)]
-        return frozenset().union(*(mine for mine, _ in of)), frozenset().union(*(theirs for _, theirs in of))
 
     def _ask(self, inputs: Inputs, taps: Taps | None, **mode: object) -> Tensor:
         with self._autocast(inputs.x.device):
@@ -136,6 +129,12 @@ class Networks:
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def _together(taps: Iterable[tuple[Collection[str], Collection[str]]]) -> tuple[frozenset[str], frozenset[str]]:
+    """The taps of the student and of the guide that any of several methods wants."""
+    mine, theirs = [*zip(*taps)] or [(), ()]
+    return frozenset().union(*mine), frozenset().union(*theirs)
 
 
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:
