@@ -181,6 +181,16 @@ def test_names_of_crowded_points_do_not_cover_each_other_but_the_pick_is_named()
     assert drawn["the pick"].text == ("n7",) and sum(bool(t) for t in drawn["pairs"].text) == figures.MOST_NAMES - 1
 
 
+def test_a_ringed_point_s_name_rather_covers_points_than_the_pick_s_name() -> None:
+    """The knee and the pick beside each other, with points all around but to the lower left of both."""
+    near = [(0.50, 1.45), (0.51, 1.40), *[(0.56, fd) for fd in (1.1, 1.25, 1.6, 1.75)], *[(0.45, 1.75), (0.46, 1.6)]]
+    frame = rows(10, latency_ms=[0.1, *(ms for ms, _ in near), 2.0], fd=[3.0, *(fd for _, fd in near), 0.5],
+                 fd_low=np.nan, fd_high=np.nan)  # fmt: skip
+    found = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-2", knee="run-1", log_x=True))
+    assert [found[name].text[0] for name in ("the pick", "the knee")] == ["n2", "n1"]
+    assert found["the pick"].textposition[0] == "bottom left" != found["the knee"].textposition[0]
+
+
 def test_a_name_stands_where_it_covers_no_other_point() -> None:
     # To the lower left of the second, where its name would stand by itself, lies the third.
     frame = rows(4, latency_ms=[0.2, 0.6, 0.53, 1.0], fd=[3.0, 1.4, 1.33, 1.0], fd_low=np.nan, fd_high=np.nan)

@@ -13,12 +13,14 @@ from lab.figures.look import MOST_NAMES, diameters
 NARROW_PX = 270  # the width of a plot on a phone, where a name must not be cut off
 # A chart's size on the screen is not known here: names are kept apart as on a narrow one, in pixels.
 PLOT_PX, LETTER_PX, LINE_PX = (400, 320), 7.0, 16.0
+CLASH = 1000  # what one name on another costs, more than all that a name may cover
 
 
 def places_of_names(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None],
                     labels: Mapping[str, str], ringed: Mapping[str, int], heights: Sequence[float], limit: float | None,
                     log_x: bool, log_y: bool) -> dict[str, str]:  # fmt: skip
-    """Run -> where its name stands: those in `first`, and of the front those whose names cover nothing.
+    """Run -> where its name stands: those in `first`, unless it would cover another name, and of the front those whose
+    names cover nothing.
 
     `ringed` says by how many pixels a run's mark is larger, `heights` which values of y are drawn besides the rows'.
     """
@@ -28,8 +30,7 @@ def places_of_names(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, 
     low, high = [f"{y}_low", f"{y}_high"] if {f"{y}_low", f"{y}_high"} <= set(shown) else [y, y]
     bottom = np.fmin(up(shown[low]), up(shown[y]) - radius)
     top = np.fmax(up(shown[high]), up(shown[y]) + radius)
-    marks = np.column_stack([left, right, bottom, top]).reshape(-1, 4)
-    covered = marks
+    marks, texts = np.column_stack([left, right, bottom, top]).reshape(-1, 4), np.empty((0, 4))
     wall = (
         np.array([[across(limit)] * 2 + [0, PLOT_PX[1]]]) if limit is not None else None
     )  # rather crossed than a point
@@ -45,13 +46,16 @@ def places_of_names(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, 
         at, r, wide = (across(row[x]), up(row[y])), radius.iloc[where[0]], LETTER_PX * len(labels[run])
         boxes = {place: _text_box(at, r, wide, place) for place in places}
         hits = {
-            place: 2 * _overlaps(box, covered) + 4 * _cut_off(at[0], box) + (wall is not None and _overlaps(box, wall))
+            place: CLASH * _overlaps(box, texts)
+            + 2 * _overlaps(box, marks)
+            + 4 * _cut_off(at[0], box)
+            + (wall is not None and _overlaps(box, wall))
             for place, box in boxes.items()
         }
         place = min(hits, key=hits.get)
-        if run in first or not hits[place]:
+        if not hits[place] or (run in first and hits[place] < CLASH):
             named[run] = place
-            covered = np.vstack([covered, boxes[place]])
+            texts = np.vstack([texts, boxes[place]])
     return named
 
 
