@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import deploy, diffusion, models
-from lab.config import JSON, DiTConfig, NetConfig, RoutedConfig, why_not_plain
+from lab.config import JSON, DiTConfig, NetConfig, RoutedConfig, why_not_folded, why_not_plain
 from lab.models.dit import FREQUENCIES
 from lab.results import Run
 
@@ -107,23 +107,24 @@ def _deployed(config: DiTConfig) -> dict[str, int]:
     return {"params_deployed": params, "macs_deployed": dit_macs(config) - without}
 
 
-def deployed_mb(config: DiTConfig) -> float:
-    """Megabytes of the deployed form as a file in half precision, to the byte."""
-    return len(deploy.file_bytes(deploy.Deployed(config))) / 1e6
+def deployed_mb(config: DiTConfig | RoutedConfig) -> float:
+    """Megabytes of the deployed form as a file in half precision, or of all experts' files, to the byte."""
+    if isinstance(config, RoutedConfig):
+        return sum(map(deployed_mb, config.parts))
+    return len(deploy.file_bytes(deploy.Folded(config))) / 1e6
 
 
 @functools.lru_cache(maxsize=256)
 def _counted(config: NetConfig) -> dict[str, int]:
     if isinstance(config, RoutedConfig):  # all experts are kept, one draws an image
         parts = [of_config(part) for part in config.parts]
-        largest = {k: max(part[k] for part in parts) for k in ("params", "macs")}
-        return {"params": sum(part["params"] for part in parts), "macs": largest["macs"],
-                "params_request": largest["params"]}  # fmt: skip
+        whole = {k: (sum if k.startswith("params") else max)(part[k] for part in parts) for k in parts[0]}
+        return whole | {"params_request": max(part["params"] for part in parts)}
     with torch.device("meta"):
         found = _count(models.build(config), *_inputs(config))
-        if not why_not_plain(config):
+        if not why_not_folded(config):
             z, _, y = _inputs(config)
-            found |= {f"{k}_deployed": v for k, v in _count(deploy.Deployed(config), z, y).items()}
+            found |= {f"{k}_deployed": v for k, v in _count(deploy.Folded(config), z, y).items()}
     return found
 
 

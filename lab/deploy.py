@@ -1,13 +1,13 @@
 """A finished network as what is shipped: a module (z, y) -> image in one call.
 
 Any network has that form, with its own forward inside: `OneStep`, and `Sampler` for a denoiser, whose ODE is solved
-in the call. A one-step DiT of plain blocks is written out by hand instead, for it takes less: all that does not depend
-on the noise is worked out beforehand. Without a timestep the only thing that conditions the blocks is the class, so
-what their adaLN layers say is one of few rows: `Deployed.table` holds it for every class, exactly, and the embeddings
-and the adaLN layers, a third of a block, are gone. The position table and the embedding's bias are one constant, the
-scale of attention stands in the weights of q, and patches are cut by a matrix product.
+in the call. A one-step DiT is written out by hand instead, for it takes less: all that does not depend on the noise is
+worked out beforehand. Without a timestep the only thing that conditions the blocks is the class, so what their layers
+are told is one of few rows: `Folded.table` holds it for every class, exactly, and the embeddings and the layers that
+say it, a third of a block of adaLN, are gone. The position table and the embedding's bias are one constant, the scale
+of attention stands in the weights of q, and patches are cut by a matrix product. A net with experts keeps each so.
 
-B batch, N tokens, D width, H heads, d = D/H, K rows of the table, L blocks, p patch, C channels.
+B batch, N tokens, D width, H heads of d channels, K rows of the table, L blocks, p patch, C channels.
 """
 
 from __future__ import annotations
@@ -25,29 +25,34 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from lab import diffusion
-from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_plain
+from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_folded, why_not_plain
 from lab.data import ImageSpec
-from lab.models.blocks.adaln import Attention, Block
+from lab.models.blocks import adaln, time
 from lab.models.dit import DiT
 from lab.models.layers import EPS, MLP, Linear, attend, gelu
+from lab.models.routed import Routed
 from lab.results import write_whole
 from lab.weights import sha256
 
-PER_BLOCK = 6  # rows of a block: shift, 1 + scale, gate of attention, then of the MLP
+PER_BLOCK = 6  # rows of a block of adaLN: shift, 1 + scale, gate of attention, then of the MLP
 FINAL = 2  # shift, 1 + scale before the head
-# What a DiT is built with; the norm is of what stands in the table.
-PLAIN = (DiT, Block, Attention, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList, nn.RMSNorm)
+# What a DiT is built with; the norm of adaLN is of what stands in the table, that of a time block in its products.
+PARTS = (DiT, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList)
+PLAIN = (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm)
+TIMED = (*PARTS, time.Block, time.TimeAttention, nn.LayerNorm)
 
 
 class DeployedBlock(nn.Module):
     """A DiT block that is told what its adaLN layer would say."""
 
+    rows = PER_BLOCK
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        D, M = config.width, config.hidden
-        self.heads = config.heads
-        self.qkv = nn.Linear(D, 3 * D)  # rows are [q / sqrt(d); k; v]
-        self.proj = nn.Linear(D, D)
+        D, M, self.heads = config.width, config.hidden, config.heads
+        inner = config.heads * (config.head_dim or D // config.heads)
+        self.qkv = nn.Linear(D, 3 * inner)  # rows are [q / sqrt(d); k; v]
+        self.proj = nn.Linear(inner, D)
         self.fc1 = nn.Linear(D, M)
         self.fc2 = nn.Linear(M, D)
 
@@ -58,14 +63,78 @@ class DeployedBlock(nn.Module):
         return x + gate2 * self.fc2(gelu(self.fc1(normed(x, shift2, scale2))))
 
     def attend(self, x: Tensor) -> Tensor:
-        B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        B, N, _ = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         out = attend(q, k, v, 1.0)  # (B, H, N, d)
-        return self.proj(out.transpose(1, 2).reshape(B, N, D))
+        return self.proj(out.transpose(1, 2).reshape(B, N, -1))
+
+    @torch.no_grad()
+    def take(self, source: adaln.Block) -> None:
+        """The weights of a block without edits."""
+        _copy(self, source)
+
+    @staticmethod
+    @torch.no_grad()
+    def said(source: adaln.Block, cond: Tensor) -> Tensor:
+        """What the block is told under each of K conditions (K, D), its scales plus one; (K, 6, D)."""
+        rows = source.modulation(F.silu(cond)).unflatten(-1, (PER_BLOCK, -1)).clone()
+        rows[:, [1, 4]] += 1
+        return rows
 
 
-class Deployed(nn.Module):
-    """image = deployed(z, y): a plain one-step student's image, with less to compute and to keep."""
+class DeployedTimeBlock(nn.Module):
+    """A block of lab/models/blocks/time.py that is told two rows: what to add to every q, and to attention's output.
+
+    Under one condition c W_kc adds the same to all scores of a query, which the softmax does not see, and c W_vc the
+    same to every mix, so W_o c W_vc to what attention gives. The norms' scales and shifts stand in the products.
+    """
+
+    rows = 2
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        D, M, self.heads, side = config.width, config.hidden, config.heads, config.image_size // config.patch
+        inner = config.heads * (config.head_dim or D // config.heads)
+        self.qkv = nn.Linear(D, 3 * inner)  # rows are [q / sqrt(d); k; v]
+        self.proj = nn.Linear(inner, D)
+        self.fc1 = nn.Linear(D, M)
+        self.fc2 = nn.Linear(M, D)
+        self.bias = nn.Parameter(torch.zeros(config.heads, (2 * side - 1) ** 2))
+        self.register_buffer("places", time.relative_places(side), persistent=False)
+
+    def forward(self, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
+        """(B, N, D), two of (B or 1, 1, D) -> (B, N, D)."""
+        query, mixed = rows
+        B, N, D = x.shape
+        q, k, v = self.qkv(F.layer_norm(x, (D,), eps=EPS)).chunk(3, -1)
+        q, k, v = (part.view(B, N, self.heads, -1).transpose(1, 2) for part in (q + query, k, v))
+        out = attend(q, k, v, 1.0, self.bias[:, self.places])  # (B, H, N, d)
+        x = x + self.proj(out.transpose(1, 2).reshape(B, N, -1)) + mixed
+        return x + self.fc2(gelu(self.fc1(F.layer_norm(x, (D,), eps=EPS))))
+
+    @torch.no_grad()
+    def take(self, source: time.Block) -> None:
+        """The weights of a block without edits."""
+        _copy(self, source)
+        self.bias.copy_(source.attn.table.T)
+        for layer, norm in ((self.qkv, source.norm1), (self.fc1, source.norm2)):
+            layer.bias += layer.weight @ norm.bias
+            layer.weight *= norm.weight
+
+    @staticmethod
+    @torch.no_grad()
+    def said(source: time.Block, cond: Tensor) -> Tensor:
+        """What the block is told under each of K conditions (K, D); (K, 2, D)."""
+        attn = source.attn
+        q, _, v = attn.cond(cond).chunk(3, -1)
+        return torch.stack([q / math.sqrt(q.shape[-1] // attn.heads), v @ attn.proj.weight.T], 1)
+
+
+FORMS = {"adaln": DeployedBlock, "time": DeployedTimeBlock}  # of the blocks that can be written out
+
+
+class Folded(nn.Module):
+    """image = net(z, y): a one-step DiT's image, with less to compute and to keep."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -74,8 +143,9 @@ class Deployed(nn.Module):
         out = config.out_channels or config.channels
         self.embed = nn.Linear(config.channels * p * p, D, bias=False)
         self.positions = nn.Parameter(torch.zeros(config.tokens, D))  # and the bias of the embedding
-        self.table = nn.Parameter(torch.zeros(rows_of(config), PER_BLOCK * config.depth + FINAL, D))
-        self.blocks = nn.ModuleList(DeployedBlock(config) for _ in range(config.depth))
+        form = FORMS[config.block]
+        self.table = nn.Parameter(torch.zeros(rows_of(config), form.rows * config.depth + FINAL, D))
+        self.blocks = nn.ModuleList(form(config) for _ in range(config.depth))
         self.head = nn.Linear(D, p * p * out)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -84,7 +154,7 @@ class Deployed(nn.Module):
         rows = table.split(1, dim=1)  # (B or 1, 1, D) each
         x = self.embed(self.patches(z)) + self.positions  # (B, N, D)
         for index, block in enumerate(self.blocks):
-            x = block(x, rows[PER_BLOCK * index : PER_BLOCK * (index + 1)])
+            x = block(x, rows[block.rows * index : block.rows * (index + 1)])
         return self.image(self.head(normed(x, *rows[-FINAL:])))
 
     def patches(self, z: Tensor) -> Tensor:
@@ -98,6 +168,10 @@ class Deployed(nn.Module):
         p, side = self.config.patch, self.config.image_size // self.config.patch
         x = x.view(x.shape[0], side, side, p, p, -1).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(x.shape[0], -1, side * p, side * p)
+
+
+class Deployed(Folded):
+    """That of a plain student, which int8, the prediction of latency and the boards know operation by operation."""
 
 
 def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -124,6 +198,17 @@ class OneStep(nn.Module):
         return self.net(z, None, y)
 
 
+class Expert(nn.Module):
+    """A written-out expert, called as a network is."""
+
+    def __init__(self, net: Folded) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: None, y: Tensor, taps: None = None) -> Tensor:
+        return self.net(x, y)
+
+
 class Sampler(nn.Module):
     """image = sampler(z, y): a denoiser with the solver of its ODE around it, as teachers.EdmTeacher computes it."""
 
@@ -139,10 +224,12 @@ class Sampler(nn.Module):
         return diffusion.solve(denoise, z, self.solver, sigmas=self.sigmas)[0]
 
 
-def is_plain(net: nn.Module) -> bool:
-    """Whether a network is a one-step DiT of plain blocks in which no part of another kind stands."""
-    parts = (part for name, part in net.named_modules() if ".edits." not in name)
-    return why_not_plain(net.config) is None and all(type(part) in PLAIN for part in parts)
+def can_fold(net: nn.Module) -> bool:
+    """Whether a network is a one-step DiT of blocks that FORMS has, in which no part of another kind stands."""
+    if why_not_folded(net.config):
+        return False
+    known = PLAIN if net.config.block == "adaln" else TIMED
+    return all(type(part) in known for name, part in net.named_modules() if ".edits." not in name)
 
 
 @torch.no_grad()
@@ -151,12 +238,14 @@ def deploy(net: nn.Module, spec: ImageSpec | None = None, solver: str = diffusio
 
     The spec and the solver are for denoisers; raises ValueError for a denoiser without a spec.
     """
-    plain, net = is_plain(net), copy.deepcopy(net).eval().requires_grad_(False)
+    folds, net = can_fold(net), copy.deepcopy(net).eval().requires_grad_(False)
     for layer in net.modules():
         if isinstance(layer, Linear):
             layer.fold()
-    if plain:
+    if folds:
         return _written_out(net)
+    if isinstance(net, Routed) and all(map(can_fold, net.experts)):
+        net.experts = nn.ModuleList(Expert(_written_out(expert)) for expert in net.experts)
     if not net.config.time:
         return OneStep(net).eval()
     if spec is None:
@@ -164,40 +253,45 @@ def deploy(net: nn.Module, spec: ImageSpec | None = None, solver: str = diffusio
     return Sampler(net, spec.sigma_data, solver).eval()
 
 
-def _written_out(student: DiT) -> Deployed:
-    """The form by hand of a plain student without edits."""
+def _written_out(student: DiT) -> Folded:
+    """The form by hand of a student without edits."""
     config = student.config
-    net = Deployed(config).to(student.head.weight)
+    net = (Folded if why_not_plain(config) else Deployed)(config).to(student.head.weight)
     net.embed.weight.copy_(student.embed.weight.flatten(1))
     net.positions.copy_(student.positions[0] + student.embed.bias)
     net.table.copy_(table_of(student))
     for mine, theirs in zip(net.blocks, student.blocks):
-        pairs = [(mine.qkv, theirs.attn.qkv), (mine.proj, theirs.attn.proj),
-                 (mine.fc1, theirs.mlp.fc1), (mine.fc2, theirs.mlp.fc2)]  # fmt: skip
-        for layer, source in pairs:
-            layer.weight.copy_(source.weight)
-            layer.bias.copy_(source.bias)
-        for q in (mine.qkv.weight[: config.width], mine.qkv.bias[: config.width]):
-            q /= math.sqrt(config.width // config.heads)
+        mine.take(theirs)
     net.head.load_state_dict(student.head.state_dict())
     return net.eval().requires_grad_(False)
 
 
+def _copy(form: DeployedBlock | DeployedTimeBlock, source: nn.Module) -> None:
+    """The four products of a block, attention's scale in those of q."""
+    pairs = [(form.qkv, source.attn.qkv), (form.proj, source.attn.proj),
+             (form.fc1, source.mlp.fc1), (form.fc2, source.mlp.fc2)]  # fmt: skip
+    for layer, theirs in pairs:
+        layer.weight.copy_(theirs.weight)
+        layer.bias.copy_(theirs.bias)
+    inner = form.proj.in_features
+    for q in (form.qkv.weight[:inner], form.qkv.bias[:inner]):
+        q /= math.sqrt(inner // form.heads)
+
+
 def table_of(student: DiT) -> Tensor:
-    """What all adaLN layers say to every class, their scales plus one; (K, 6 L + 2, D)."""
-    config, layers = student.config, [*(block.modulation for block in student.blocks), student.final_adaln]
+    """What all blocks and the last norm are told under every class; (K, rows of a block x L + 2, D)."""
+    config = student.config
     classes = torch.arange(rows_of(config), device=student.head.weight.device)
-    cond = F.silu(student.condition(None, classes, len(classes)).sum)
-    table = torch.cat([layer(cond).unflatten(-1, (-1, config.width)) for layer in layers], dim=1)
-    scales = [PER_BLOCK * block + at for block in range(config.depth) for at in (1, 4)]
-    table[:, [*scales, PER_BLOCK * config.depth + 1]] += 1
-    return table
+    cond = student.condition(None, classes, len(classes)).sum
+    final = student.final_adaln(F.silu(cond)).unflatten(-1, (FINAL, -1)).clone()
+    final[:, 1] += 1
+    return torch.cat([*(FORMS[config.block].said(block, cond) for block in student.blocks), final], 1)
 
 
 # --- on disk ------------------------------------------------------------------------------------
 
 
-def file_bytes(net: Deployed, dtype: torch.dtype = torch.float16) -> bytes:
+def file_bytes(net: Folded, dtype: torch.dtype = torch.float16) -> bytes:
     """The net as a safetensors file that says its own shape."""
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in net.state_dict().items()}
     plain = config_to_json(net.config)  # without what was added since, so that a file has as many bytes as it ever had
@@ -205,13 +299,13 @@ def file_bytes(net: Deployed, dtype: torch.dtype = torch.float16) -> bytes:
     return to_bytes(tensors, metadata={"deployed": json.dumps(shape)})
 
 
-def save(net: Deployed, path: Path, dtype: torch.dtype = torch.float16) -> str:
+def save(net: Folded, path: Path, dtype: torch.dtype = torch.float16) -> str:
     """Write the net, in half precision unless told otherwise; gives the file's sha256."""
     write_whole(path, file_bytes(net, dtype))
     return sha256(path)
 
 
-def load(path: Path) -> Deployed:
+def load(path: Path) -> Folded:
     """A net that `save` wrote, in float32. Raises ValueError for any other file."""
     try:
         with safe_open(path, "pt") as file:
@@ -220,6 +314,7 @@ def load(path: Path) -> Deployed:
         raise ValueError(f"{path.name} is no safetensors file: {error}") from None
     if plain is None:
         raise ValueError(f"{path.name} holds no deployed network; `lab.deploy.save` writes one")
-    net = Deployed(config_from_json(json.loads(plain)))
+    config = config_from_json(json.loads(plain))
+    net = (Folded if why_not_plain(config) else Deployed)(config)
     net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return net.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """A deployed network as a program of torch.export and as an ONNX file: noise and classes in, image out, for any batch.
 
-Any network is traced by torch (`program`, `traced`). The graph of a plain student is written node by node, for it has
+Any network is traced by torch (`program`, `traced`). The graph of a folded student is written node by node, for it has
 few kinds of them: what an exporter puts around them (shape arithmetic for the batch, casts, decomposed norms) costs
 more than a small net's own work at batch 1 (benchmarks/general.py). Every node there has the name of the layer it
 stands for.
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lab import int8
 from lab.config import NetConfig, unknown, why_not_plain
 from lab.data import ImageSpec
-from lab.deploy import PER_BLOCK, Deployed, DeployedBlock
+from lab.deploy import Deployed, DeployedBlock, DeployedTimeBlock, Folded
 from lab.models.layers import EPS
 from lab.results import write_whole
 
@@ -94,7 +94,7 @@ def _share(model: ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
-# --- of a plain student -------------------------------------------------------------------------
+# --- of a folded student ------------------------------------------------------------------------
 
 
 class Graph:
@@ -132,7 +132,7 @@ class Graph:
         return x if layer.bias is None else self.node("Add", f"{name}.+", x, self.constant(f"{name}.bias", layer.bias))
 
 
-def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False,
+def graph_of(net: Folded, spec: ImageSpec, dtype: torch.dtype = torch.float32, *, gemm: bool = False,
              own_attention: bool = False, open_gelu: bool = False, class_norm: bool = False) -> ModelProto:  # fmt: skip
     """The network as an ONNX model that computes in this dtype; inputs and output stay float32 and int64.
 
@@ -162,8 +162,8 @@ def graph_of(net: Deployed, spec: ImageSpec, dtype: torch.dtype = torch.float32,
     return model
 
 
-def _network(g: Graph, net: Deployed, z: str) -> str:
-    """Deployed.forward as nodes; gives the image's name."""
+def _network(g: Graph, net: Folded, z: str) -> str:
+    """Folded.forward as nodes; gives the image's name."""
     config = net.config
     N, D, p, side = config.tokens, config.width, config.patch, config.image_size // config.patch
     x = g.reshape("patches.cut", z, [-1, config.channels, side, p, side, p])
@@ -173,14 +173,16 @@ def _network(g: Graph, net: Deployed, z: str) -> str:
     x = g.node("Add", "positions.+", x, g.constant("positions", net.positions))
     rows = _rows(g, net)
     for index, block in enumerate(net.blocks):
-        x = _block(g, f"blocks.{index}", block, x, rows[PER_BLOCK * index : PER_BLOCK * (index + 1)], N, D)
+        told = rows[block.rows * index : block.rows * (index + 1)]
+        write = _time_block if isinstance(block, DeployedTimeBlock) else _block
+        x = write(g, f"blocks.{index}", block, x, told, N, D)
     x = g.linear("head", _normed(g, "final", x, *rows[-2:], D), net.head)
     x = g.reshape("image.cut", x, [-1, side, side, p, p, (config.out_channels or config.channels)])
     x = g.node("Transpose", "image.tiled", x, perm=[0, 5, 1, 3, 2, 4])
     return g.reshape("image.whole", x, [-1, config.out_channels or config.channels, side * p, side * p])
 
 
-def _rows(g: Graph, net: Deployed) -> list[str]:
+def _rows(g: Graph, net: Folded) -> list[str]:
     """The names of the table's rows, each (B, 1, D); constants (1, 1, D) for an unconditional net."""
     if not net.config.num_classes:
         return [g.constant(f"table.{i}", row[None, None]) for i, row in enumerate(net.table[0])]
@@ -210,6 +212,26 @@ def _block(g: Graph, name: str, block: DeployedBlock, x: str, rows: list[str], N
     return _gated(g, f"{name}.mlp", x, h, gate2, N, D)
 
 
+def _time_block(g: Graph, name: str, block: DeployedTimeBlock, x: str, rows: list[str], N: int, D: int) -> str:
+    """DeployedTimeBlock.forward; x (B, N, D) -> (B, N, D)."""
+    query, mixed = rows
+
+    def norm(name: str, x: str) -> str:
+        one, zero = g.constant("one", torch.ones(D)), g.constant("zero", torch.zeros(D))
+        x = g.node("LayerNormalization", f"{name}.norm", x, one, zero, axis=-1, epsilon=EPS)
+        return g.reshape(f"{name}.rows", x, [-1, D])
+
+    at = g.constant("places", block.places.flatten().tolist())
+    bias = g.node("Gather", f"{name}.attn.bias", g.constant(f"{name}.attn.table", block.bias), at, axis=1)
+    bias = g.node("Reshape", f"{name}.attn.bias.grid", bias, g.constant("places.shape", [block.heads, N, N]))
+    h = _attention(g, f"{name}.attn", block, norm(f"{name}.attn", x), N, D, query=query, bias=bias)
+    x = g.node("Add", f"{name}.attn.sum", x, g.reshape(f"{name}.attn.tokens", h, [-1, N, D]))
+    x = g.node("Add", f"{name}.attn.mixed", x, mixed)
+    h = _gelu(g, f"{name}.mlp.gelu", g.linear(f"{name}.mlp.fc1", norm(f"{name}.mlp", x), block.fc1))
+    h = g.linear(f"{name}.mlp.fc2", h, block.fc2)
+    return g.node("Add", f"{name}.mlp.sum", x, g.reshape(f"{name}.mlp.tokens", h, [-1, N, D]))
+
+
 def _gelu(g: Graph, name: str, x: str) -> str:
     """Tanh-GELU; open, as the equal x sigmoid(2 sqrt(2/pi) x (1 + 0.044715 x^2))."""
     if not g.open_gelu:
@@ -220,24 +242,34 @@ def _gelu(g: Graph, name: str, x: str) -> str:
     return g.node("Mul", name, x, g.node("Sigmoid", f"{name}.sigmoid", g.node("Mul", f"{name}.u", x, u)))
 
 
-def _attention(g: Graph, name: str, block: DeployedBlock, x: str, N: int, D: int) -> str:
-    """Multi-head attention on rows (B*N, D), whose scale stands in q's weights."""
-    if g.own_attention:
-        weight, bias = block.qkv.weight.T.contiguous(), block.qkv.bias
+def _attention(g: Graph, name: str, block: DeployedBlock | DeployedTimeBlock, x: str, N: int, D: int, *,
+               query: str = "", bias: str = "") -> str:  # fmt: skip
+    """Multi-head attention on rows (B*N, D), whose scale stands in q's weights.
+
+    query: rows (B, 1, H d) for every q; bias (H, N, N) for the scores.
+    """
+    d = block.proj.in_features // block.heads
+    if g.own_attention and not bias:
+        weight, told = block.qkv.weight.T.contiguous(), block.qkv.bias
         x = g.node("Attention", f"{name}.qkv", g.reshape(f"{name}.tokens.in", x, [-1, N, D]),
-                   g.constant(f"{name}.qkv.weight", weight), g.constant(f"{name}.qkv.bias", bias),
+                   g.constant(f"{name}.qkv.weight", weight), g.constant(f"{name}.qkv.bias", told),
                    domain=ORT_DOMAIN, num_heads=block.heads, scale=1.0)  # fmt: skip
-        return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, D]), block.proj)
+        return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, block.heads * d]), block.proj)
     x = g.linear(f"{name}.qkv", x, block.qkv)
-    x = g.reshape(f"{name}.heads", x, [-1, N, 3, block.heads, D // block.heads])
+    x = g.reshape(f"{name}.heads", x, [-1, N, 3, block.heads, d])
     x = g.node("Transpose", f"{name}.turned", x, perm=[2, 0, 3, 1, 4])  # (3, B, H, N, d)
     q, k, v = (g.node("Gather", f"{name}.{part}", x, g.constant(f"{part}.at", "qkv".index(part)), axis=0)
                for part in "qkv")  # fmt: skip
+    if query:
+        told = g.node("Reshape", f"{name}.told", query, g.constant("told.shape", [-1, block.heads, 1, d]))
+        q = g.node("Add", f"{name}.q.told", q, told)
     k = g.node("Transpose", f"{name}.k.turned", k, perm=[0, 1, 3, 2])
-    weights = g.node("Softmax", f"{name}.softmax", g.node("MatMul", f"{name}.scores", q, k), axis=-1)
+    scores = g.node("MatMul", f"{name}.scores", q, k)
+    scores = g.node("Add", f"{name}.scores.+", scores, bias) if bias else scores
+    weights = g.node("Softmax", f"{name}.softmax", scores, axis=-1)
     x = g.node("MatMul", f"{name}.mix", weights, v)  # (B, H, N, d)
     x = g.node("Transpose", f"{name}.back", x, perm=[0, 2, 1, 3])
-    return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, D]), block.proj)
+    return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, block.heads * d]), block.proj)
 
 
 def _gated(g: Graph, name: str, x: str, h: str, gate: str, N: int, D: int) -> str:
@@ -272,11 +304,11 @@ def why_not(config: NetConfig, precision: str | None) -> str | None:
 
 def graph(net: nn.Module, spec: ImageSpec, **how: Any) -> ModelProto:
     """A deployed network as a float32 model: by hand, in the way that the keywords of `graph_of` say, or traced."""
-    return graph_of(net, spec, **how) if isinstance(net, Deployed) else traced(net, spec)
+    return graph_of(net, spec, **how) if isinstance(net, Folded) else traced(net, spec)
 
 
 def _fp16(net: nn.Module, spec: ImageSpec) -> ModelProto:
-    if isinstance(net, Deployed):
+    if isinstance(net, Folded):
         return graph_of(net, spec, torch.float16)
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

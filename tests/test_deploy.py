@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import cost, deploy, models
-from lab.config import DiTConfig, NetConfig
+from lab.config import DiTConfig, NetConfig, RoutedConfig
 from lab.data import ImageSpec
 from lab.models.blocks.adaln import Attention
 from lab.models.dit import DiT, Linear
@@ -22,6 +22,9 @@ SHAPES = {
     "unconditional": DiTConfig(image_size=8, num_classes=0, patch=4, depth=2, width=16, heads=2),
     "colour": DiTConfig(image_size=8, channels=3, num_classes=3, patch=2, depth=1, width=16, heads=1, mlp_hidden=20),
     "two maps out": DiTConfig(image_size=4, channels=2, out_channels=4, patch=2, depth=1, width=16, heads=2),
+    "narrow heads": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=2, head_dim=5),
+    "time blocks": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=2, block="time"),
+    "time blocks, unconditional": DiTConfig(image_size=8, num_classes=0, depth=2, width=16, heads=2, block="time"),
     "no block": DiTConfig(image_size=8, patch=8, depth=0, width=8, heads=1),
 }
 
@@ -31,7 +34,7 @@ def as_if_trained(config: DiTConfig, seed: int = 0) -> DiT:
     torch.manual_seed(seed)
     net = DiT(config).eval().requires_grad_(False)
     for name, p in net.named_parameters():
-        if p.ndim < 2 or "adaln" in name or "head" in name or "label" in name:
+        if p.ndim < 2 or any(part in name for part in ("adaln", "head", "label", "table", ".cond.")):
             nn.init.normal_(p, std=0.3)
     return net
 
@@ -69,10 +72,35 @@ def test_conditioning_is_gone_and_the_counts_are_those_of_the_closed_form() -> N
     assert found["macs_deployed"] == found["macs"] - student.config.depth * 6 * 64**2 - 2 * 64**2
 
 
-def test_the_file_is_as_large_as_its_cost_says(tmp_path: Path) -> None:
-    config = SHAPES["classes"]
+@pytest.mark.parametrize("kind", ["classes", "narrow heads", "time blocks"])
+def test_the_file_is_as_large_as_its_cost_says(tmp_path: Path, kind: str) -> None:
+    config = SHAPES[kind]
     deploy.save(deploy.deploy(as_if_trained(config)), tmp_path / "net.safetensors")
     assert (tmp_path / "net.safetensors").stat().st_size == 1e6 * cost.deployed_mb(config)
+
+
+def test_a_time_block_is_told_two_rows_and_loses_what_told_it() -> None:
+    """A class's k is the same for every key and its v the same for every token, so neither is kept."""
+    config = DiTConfig(block="time", depth=4, width=44, heads=4, mlp_hidden=96)
+    net, found = deploy.deploy(as_if_trained(config)), cost.of_config(config)
+    D, L, K = config.width, config.depth, config.num_classes
+    assert type(net) is deploy.Folded and net.table.shape == (K, 2 * L + 2, D)
+    # Gone: W_c (D, 3D) and two norms of 2 D a block, the label's table, the last adaLN layer and the embedding's bias.
+    gone = L * (3 * D * D + 4 * D) + K * D + (2 * D * D + 2 * D) + D
+    assert sum(p.numel() for p in net.parameters()) == found["params_deployed"]
+    assert found["params_deployed"] == found["params"] - gone + net.table.numel() + net.positions.numel()
+    assert found["macs_deployed"] == found["macs"] - L * 3 * D * D - 2 * D * D
+
+
+def test_every_expert_of_a_routed_net_is_folded_and_counted_so() -> None:
+    config = RoutedConfig(image_size=8, num_classes=3, patch=2, depth=2, width=24, heads=2, head_dim=5, table=(1, 0, 1))
+    parts, net = config.parts, models.build(config).eval()
+    net.experts = nn.ModuleList(as_if_trained(part, seed) for seed, part in enumerate(parts))
+    z, y = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 2, 1, 0])
+    ready, found = deploy.deploy(net), cost.of_config(config)
+    torch.testing.assert_close(ready(z, y), net(z, None, y), atol=1e-5, rtol=1e-5)
+    assert sum(p.numel() for p in ready.parameters()) == found["params_deployed"] < found["params"]
+    assert found["macs_deployed"] == max(cost.of_config(part)["macs_deployed"] for part in parts) < found["macs"]
 
 
 def test_weight_edits_are_folded_and_the_student_is_left_as_it_is() -> None:
@@ -90,12 +118,13 @@ def test_weight_edits_are_folded_and_the_student_is_left_as_it_is() -> None:
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["null class", "time blocks"])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 0), (torch.float16, 0.02)])
-def test_a_saved_net_comes_back(tmp_path: Path, dtype: torch.dtype, atol: float) -> None:
-    net = deploy.deploy(as_if_trained(SHAPES["null class"]))
+def test_a_saved_net_comes_back(tmp_path: Path, kind: str, dtype: torch.dtype, atol: float) -> None:
+    net = deploy.deploy(as_if_trained(SHAPES[kind]))
     digest = deploy.save(net, tmp_path / "net.safetensors", dtype)
     back = deploy.load(tmp_path / "net.safetensors")
-    z, y = inputs(net.config, 11)
+    z, y = inputs(net.config, 10)
     assert back.config == net.config and len(digest) == 64
     torch.testing.assert_close(back(z, y), net(z, y), atol=atol, rtol=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,41 @@ def test_every_file_takes_float_noise_and_whole_classes_and_gives_a_float_image(
     assert all(v.type.tensor_type.shape.dim[0].dim_param == "batch" for v in model.graph.input)
     opsets = {o.domain: o.version for o in model.opset_import}
     assert opsets[""] in range(17, 21) and model.ir_version <= 10
+
+
+@pytest.mark.parametrize("how", ["", "own_attention", "class_norm", "open_gelu", "gemm"])
+@pytest.mark.parametrize("classes", [10, 0])
+@pytest.mark.parametrize("change", [{"block": "time"}, {"head_dim": 6}], ids=["time blocks", "narrow heads"])
+def test_other_folded_nets_are_written_by_hand_too(change: dict[str, object], classes: int, how: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    student = DiT(dataclasses.replace(CONFIG, num_classes=classes, **change))
+    for p in student.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    folded, spec = deploy.deploy(student), dataclasses.replace(SPEC, num_classes=classes)
+    model = export.graph(folded, spec, **{how: True} if how else {})
+    assert "Shape" not in kinds(model)
+    z, y = torch.randn(5, 1, 8, 8), torch.arange(5)
+    given = {"z": z.numpy()} | ({"y": y.numpy()} if classes else {})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = student.eval()(z, None, y if classes else None).detach().numpy()
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "far"), [("fp16", 0.01), ("int8", 0.1), ("w4a32", 0.3)])
+def test_time_blocks_have_files_of_fewer_bits(tmp_path: Path, precision: str, far: float) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    student = DiT(dataclasses.replace(CONFIG, block="time"))
+    for p in student.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    model = written(deploy.deploy(student), tmp_path, precision)
+    z, y = torch.randn(5, 1, 8, 8), torch.arange(5)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = student.eval()(z, None, y).detach().numpy()
+    found = session.run(None, {"z": z.numpy(), "y": y.numpy()})[0]
+    assert 0 < np.abs(found - expected).mean() < far * expected.std()
 
 
 def test_no_shape_is_computed_while_it_runs(net: Deployed) -> None:

@@ -385,8 +385,7 @@ def part_files(net: Routed, spec: ImageSpec) -> list[bytes]:
     for expert in net.experts:
         ready = deploy.deploy(expert)
         part = dataclasses.replace(spec, num_classes=expert.config.num_classes, class_names=())
-        plain = isinstance(ready, deploy.Deployed)
-        files.append((export.graph_of if plain else export.traced)(ready, part).SerializeToString())
+        files.append(export.graph(ready, part).SerializeToString())
     return files
 
 

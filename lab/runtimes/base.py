@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lab import artefacts, deploy, diffusion, export
-from lab.config import NetConfig, unknown, why_not_plain
+from lab.config import NetConfig, unknown, why_not_folded
 from lab.data import ImageSpec
 from lab.devices import predict
 from lab.diffusion import SOLVER
@@ -239,7 +239,7 @@ class FileSession:
         self.threads = check_threads(threads)
         self.weights_mb = facts["files"][self.weights]["bytes"] / 1e6
         self.artefact_sha256 = facts["files"][self.weights]["sha256"]
-        self.flags = [] if why_not_plain(self.config) else ["deployed"]
+        self.flags = [] if why_not_folded(self.config) else ["deployed"]
         self.evaluations = 1
         if self.config.time:
             if facts["solver"] != solver:
@@ -280,7 +280,7 @@ class TorchSession:
         self.config, self.version = self.net.config, torch.__version__
         self.weights_mb = sum(p.numel() * p.element_size() for p in self.net.parameters()) / 1e6
         self.evaluations = diffusion.evaluations(solver) if self.config.time else 1
-        self.flags = ["deployed"] if isinstance(self.net, deploy.Deployed) else []
+        self.flags = ["deployed"] if isinstance(self.net, deploy.Folded) else []
         if self.config.time:
             self.flags.append(f"solver={solver}")
         if precision == "bf16":

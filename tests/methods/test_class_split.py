@@ -166,7 +166,12 @@ def test_a_batch_of_mixed_labels_is_drawn_as_by_each_expert_alone():
 def test_all_experts_are_kept_and_one_is_asked():
     found = cost.of_config(ROUTED)
     sizes = [sum(p.numel() for p in expert.parameters()) for expert in models.build(ROUTED).experts]
-    assert found == {"params": sum(sizes), "params_request": max(sizes), "macs": cost.of_config(TINY_DIT)["macs"]}
+    one = cost.of_config(TINY_DIT)
+    assert found | {"params_deployed": 0} == {
+        "params": sum(sizes), "params_request": max(sizes), "macs": one["macs"], "params_deployed": 0,
+        "macs_deployed": one["macs_deployed"],
+    }  # fmt: skip
+    assert found["params_deployed"] == sum(cost.of_config(part)["params_deployed"] for part in ROUTED.parts)
     assert cost.activations(ROUTED) == cost.activations(TINY_DIT)
 
 
