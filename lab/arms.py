@@ -157,14 +157,17 @@ def _value(value: JSON) -> str:
 def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
     """(arm, work) of rows as of `arms` -> milliseconds of an update, and seconds of the guide's answers.
 
-    Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round.
+    Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round. A
+    guide's seconds are brought to the same clock: its row may come from another day or machine than the plain one.
     """
     by_run = rows.set_index("run")
     known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
     plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
-    return {(row["arm"], row["work"]):
-            (plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"], one["guide_seconds"])
-            for row, one in known}  # fmt: skip
+    found = {}
+    for row, one in known:
+        ms = plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"]
+        found[row["arm"], row["work"]] = ms, one["guide_seconds"] * ms / one["ms"]
+    return found
 
 
 def _timed(calibration: JSON) -> list[Recipe]:

@@ -72,6 +72,17 @@ def test_a_plain_run_that_differs_by_more_than_the_method_is_no_twin(other: dict
     assert found["word"] == UNTESTED and found["seeds"] == 0 and "no plain " in found["why_not"]
 
 
+def test_a_guide_that_was_timed_beside_a_slower_plain_arm_costs_as_many_of_its_updates():
+    """Two calibrations, the second on a machine of half the speed: 80 s of the guide there are 40 s on the first."""
+    plain, ta = run(), run("teaching_assistant")
+    table = [plain, ta, run(steps=12500, factor=0.8), run(steps=16500, factor=0.7)]
+    slow = timed((plain, 1.0, 0.0), (ta, 2.0, 80.0))["rows"]
+    known = {"rows": [row | {"ms": 2 * row["ms"]} for row in slow] + timed((plain, 1.0, 0.0))["rows"]}
+    found = verdicts(table_of(table), known).set_index("compute")
+    assert found["ratio"].to_dict() == pytest.approx({IMAGES: 1.0, WALL: 1 / 0.8, GUIDED: 1 / 0.7})
+    assert found.loc[GUIDED, "guide_seconds"] == pytest.approx(40.0)
+
+
 def test_equal_seconds_are_updates_times_what_they_take_and_the_guide_comes_on_top():
     plain, ta = run(), run("teaching_assistant")
     table = [plain, ta, run(steps=12500, factor=0.8), run(steps=16500, factor=0.7)]
