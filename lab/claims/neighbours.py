@@ -162,13 +162,14 @@ def reparam(evidence: Evidence) -> Finding:
 
 
 def time_attention(evidence: Evidence) -> Finding:
-    """Parameters over the plain block's, with the distance: fewer must be better."""
+    """Parameters over the plain block's, in training and shipped, with the distance: fewer must be better."""
     plain = _beside_plain(evidence, "time blocks")
     if plain is None:
         return _none("time blocks beside their plain twin")
     mine, twin = _rows(evidence, plain)
-    fewer = mine["params"] / twin["params"]
-    ours = f"{fewer:.2f} times plain's parameters at {plain['ratio']:.2f} times its distance{within(plain)}"
+    fewer, shipped = (mine[name] / twin[name] for name in ("params", "params_deployed"))
+    ours = (f"{fewer:.2f} times plain's parameters" + (f" ({shipped:.2f} as shipped)" if shipped > 0 else "")
+            + f" at {plain['ratio']:.2f} times its distance{within(plain)}")  # fmt: skip
     return _judged(plain, fewer < 1, ours)
 
 
