@@ -70,9 +70,12 @@ def timings(rows: pd.DataFrame) -> None:
     """The reports under some conditions as a chart and a table, and one or two of them in full."""
     everyone = rows
     with st.container(border=True):
-        rows = of_students(conditions(rows, list(CONDITIONS)))
-        percentile = st.segmented_control("Order by", choose.PERCENTILES, default="p50", required=True,
-                                          key="timed_percentile", bind="query-params")  # fmt: skip
+        rows = conditions(rows, list(CONDITIONS))
+        left, right = st.columns([3, 1])
+        with left:
+            rows = of_students(rows)
+        percentile = right.segmented_control("Order by", choose.PERCENTILES, default="p50", required=True,
+                                             key="timed_percentile", bind="query-params")  # fmt: skip
     if rows.empty:
         st.info("No report under these conditions; choose other ones above.")
     else:
