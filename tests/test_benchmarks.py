@@ -206,16 +206,20 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
     assert findings.deep_and_thin(store) == ""
 
     pair = {"method": "drifting", "compute": "equal images", "seeds": 1, "twin": "4x40 plain", "images": 96000.0,
-            "size": "4x40", "runs": ("mine",), "twin_runs": ("plain",)}  # fmt: skip
+            "size": "4x40", "runs": ("mine",), "twin_runs": ("plain",), "word": "helps"}  # fmt: skip
+    weaker = pair | {"ratio": 0.99, "word": "better in direction"}  # of another kind of start, and left out
     for run, fd in [("mine", 0.3), ("plain", 0.4)]:
         write_json(store.root / "runs" / run / "metrics-second.json", {"values": {"fd": {"value": fd}}})
     for ratio, recall, said in [(0.85, 0.52, True), (1.02, 0.52, False), (0.85, 0.44, False)]:
-        verdicts, runs = pd.DataFrame([pair | {"ratio": ratio}]), pd.DataFrame({"run": ["mine", "plain"],
-                                                                                "recall": [recall, 0.45]})  # fmt: skip
+        verdicts, runs = (
+            pd.DataFrame([weaker, pair | {"ratio": ratio}]),
+            pd.DataFrame({"run": ["mine", "plain"], "recall": [recall, 0.45]}),
+        )
         monkeypatch.setattr(findings.arms, "verdicts", lambda *_, found=verdicts: found)
         monkeypatch.setattr(type(store), "table", lambda _, found=runs: found)
         sentence = findings.finish(store)
         assert all((part in sentence) == said for part in ("0.85", "0.07", "0.75 at 4x40", "96,000"))
+        assert "0.99" not in sentence
 
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:
