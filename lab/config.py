@@ -282,22 +282,27 @@ FAMILIES: dict[str, type] = {c.family: c for c in (DiTConfig, UNetConfig, GETCon
 
 def why_not_plain(config: NetConfig) -> str | None:
     """Why a network is no one-step DiT of plain blocks, which int8 and the prediction of latency know; else None."""
-    kind = f"of family {config.family}" if not isinstance(config, DiTConfig) else "a denoiser" if config.time else None
-    if kind is None and config.block != "adaln":
-        kind = f"of {config.block} blocks"
-    if kind is None and config.head_dim not in (None, config.width / config.heads):
-        kind = f"of heads as wide as {config.head_dim}"
+    kind = _unlike(config, ("adaln",), wide_heads=())
     return kind and f"only a one-step DiT of plain adaLN blocks is known operation by operation; this network is {kind}"
 
 
 def why_not_folded(config: NetConfig) -> str | None:
     """Why lab/deploy.py has no form by hand of a network, in which what depends on the class alone is a table."""
-    kind = f"of family {config.family}" if not isinstance(config, DiTConfig) else "a denoiser" if config.time else None
-    if kind is None and config.block not in ("adaln", "time"):
-        kind = f"of {config.block} blocks"
-    if kind is None and config.block == "time" and config.head_dim not in (None, config.width / config.heads):
-        kind = f"of time blocks with heads as wide as {config.head_dim}"
+    kind = _unlike(config, ("adaln", "time"), wide_heads=("adaln",))
     return kind and f"only a one-step DiT of adaLN or time blocks can be folded; this network is {kind}"
+
+
+def _unlike(config: NetConfig, blocks: tuple[str, ...], wide_heads: tuple[str, ...]) -> str | None:
+    """What keeps a network from being a one-step DiT of these blocks; `wide_heads`: those with heads of any width."""
+    if not isinstance(config, DiTConfig):
+        return f"of family {config.family}"
+    if config.time:
+        return "a denoiser"
+    if config.block not in blocks:
+        return f"of {config.block} blocks"
+    if config.block not in wide_heads and config.head_dim not in (None, config.width / config.heads):
+        return f"of heads as wide as {config.head_dim}"
+    return None
 
 
 @dataclass(frozen=True)

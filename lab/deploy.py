@@ -5,7 +5,7 @@ in the call. A one-step DiT is written out by hand instead, for it takes less: a
 worked out beforehand. Without a timestep the only thing that conditions the blocks is the class, so what their layers
 are told is one of few rows: `Folded.table` holds it for every class, exactly, and the embeddings and the layers that
 say it, a third of a block of adaLN, are gone. The position table and the embedding's bias are one constant, the scale
-of attention stands in the weights of q, and patches are cut by a matrix product. A net with experts keeps each so.
+of attention stands in the weights of q, and patches are cut by a matrix product. A routed net keeps each expert so.
 
 B batch, N tokens, D width, H heads of d channels, K rows of the table, L blocks, p patch, C channels.
 """
@@ -16,6 +16,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -42,10 +43,10 @@ PLAIN = (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm)
 TIMED = (*PARTS, time.Block, time.TimeAttention, nn.LayerNorm)
 
 
-class DeployedBlock(nn.Module):
-    """A DiT block that is told what its adaLN layer would say."""
+class FoldedBlock(nn.Module):
+    """The four products of a block; each kind adds what it does with the rows that it is told."""
 
-    rows = PER_BLOCK
+    rows: ClassVar[int]
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -55,6 +56,24 @@ class DeployedBlock(nn.Module):
         self.proj = nn.Linear(inner, D)
         self.fc1 = nn.Linear(D, M)
         self.fc2 = nn.Linear(M, D)
+
+    @torch.no_grad()
+    def take(self, source: nn.Module) -> None:
+        """The weights of a block without edits."""
+        pairs = [(self.qkv, source.attn.qkv), (self.proj, source.attn.proj),
+                 (self.fc1, source.mlp.fc1), (self.fc2, source.mlp.fc2)]  # fmt: skip
+        for layer, theirs in pairs:
+            layer.weight.copy_(theirs.weight)
+            layer.bias.copy_(theirs.bias)
+        inner = self.proj.in_features
+        for q in (self.qkv.weight[:inner], self.qkv.bias[:inner]):
+            q /= math.sqrt(inner // self.heads)
+
+
+class DeployedBlock(FoldedBlock):
+    """A DiT block that is told what its adaLN layer would say."""
+
+    rows = PER_BLOCK
 
     def forward(self, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
         """(B, N, D), six of (B or 1, 1, D) -> (B, N, D)."""
@@ -68,11 +87,6 @@ class DeployedBlock(nn.Module):
         out = attend(q, k, v, 1.0)  # (B, H, N, d)
         return self.proj(out.transpose(1, 2).reshape(B, N, -1))
 
-    @torch.no_grad()
-    def take(self, source: adaln.Block) -> None:
-        """The weights of a block without edits."""
-        _copy(self, source)
-
     @staticmethod
     @torch.no_grad()
     def said(source: adaln.Block, cond: Tensor) -> Tensor:
@@ -82,7 +96,7 @@ class DeployedBlock(nn.Module):
         return rows
 
 
-class DeployedTimeBlock(nn.Module):
+class DeployedTimeBlock(FoldedBlock):
     """A block of lab/models/blocks/time.py that is told two rows: what to add to every q, and to attention's output.
 
     Under one condition c W_kc adds the same to all scores of a query, which the softmax does not see, and c W_vc the
@@ -92,13 +106,8 @@ class DeployedTimeBlock(nn.Module):
     rows = 2
 
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        D, M, self.heads, side = config.width, config.hidden, config.heads, config.image_size // config.patch
-        inner = config.heads * (config.head_dim or D // config.heads)
-        self.qkv = nn.Linear(D, 3 * inner)  # rows are [q / sqrt(d); k; v]
-        self.proj = nn.Linear(inner, D)
-        self.fc1 = nn.Linear(D, M)
-        self.fc2 = nn.Linear(M, D)
+        super().__init__(config)
+        side = config.image_size // config.patch
         self.bias = nn.Parameter(torch.zeros(config.heads, (2 * side - 1) ** 2))
         self.register_buffer("places", time.relative_places(side), persistent=False)
 
@@ -115,7 +124,7 @@ class DeployedTimeBlock(nn.Module):
     @torch.no_grad()
     def take(self, source: time.Block) -> None:
         """The weights of a block without edits."""
-        _copy(self, source)
+        super().take(source)
         self.bias.copy_(source.attn.table.T)
         for layer, norm in ((self.qkv, source.norm1), (self.fc1, source.norm2)):
             layer.bias += layer.weight @ norm.bias
@@ -172,6 +181,11 @@ class Folded(nn.Module):
 
 class Deployed(Folded):
     """That of a plain student, which int8, the prediction of latency and the boards know operation by operation."""
+
+
+def form_of(config: DiTConfig) -> Folded:
+    """The empty form of a shape."""
+    return (Folded if why_not_plain(config) else Deployed)(config)
 
 
 def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -256,7 +270,7 @@ def deploy(net: nn.Module, spec: ImageSpec | None = None, solver: str = diffusio
 def _written_out(student: DiT) -> Folded:
     """The form by hand of a student without edits."""
     config = student.config
-    net = (Folded if why_not_plain(config) else Deployed)(config).to(student.head.weight)
+    net = form_of(config).to(student.head.weight)
     net.embed.weight.copy_(student.embed.weight.flatten(1))
     net.positions.copy_(student.positions[0] + student.embed.bias)
     net.table.copy_(table_of(student))
@@ -264,18 +278,6 @@ def _written_out(student: DiT) -> Folded:
         mine.take(theirs)
     net.head.load_state_dict(student.head.state_dict())
     return net.eval().requires_grad_(False)
-
-
-def _copy(form: DeployedBlock | DeployedTimeBlock, source: nn.Module) -> None:
-    """The four products of a block, attention's scale in those of q."""
-    pairs = [(form.qkv, source.attn.qkv), (form.proj, source.attn.proj),
-             (form.fc1, source.mlp.fc1), (form.fc2, source.mlp.fc2)]  # fmt: skip
-    for layer, theirs in pairs:
-        layer.weight.copy_(theirs.weight)
-        layer.bias.copy_(theirs.bias)
-    inner = form.proj.in_features
-    for q in (form.qkv.weight[:inner], form.qkv.bias[:inner]):
-        q /= math.sqrt(inner // form.heads)
 
 
 def table_of(student: DiT) -> Tensor:
@@ -314,7 +316,6 @@ def load(path: Path) -> Folded:
         raise ValueError(f"{path.name} is no safetensors file: {error}") from None
     if plain is None:
         raise ValueError(f"{path.name} holds no deployed network; `lab.deploy.save` writes one")
-    config = config_from_json(json.loads(plain))
-    net = (Folded if why_not_plain(config) else Deployed)(config)
+    net = form_of(config_from_json(json.loads(plain)))
     net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return net.eval().requires_grad_(False)

@@ -25,11 +25,16 @@ SPEC = ImageSpec(data="toy", size=8, channels=1, num_classes=10)
 
 @pytest.fixture(scope="module")
 def net() -> Deployed:
+    return deploy.deploy(as_if_trained(CONFIG))
+
+
+def as_if_trained(config: DiTConfig) -> DiT:
+    """A student whose zero-initialised layers hold numbers."""
     torch.manual_seed(0)
-    student = DiT(CONFIG)
+    student = DiT(config).eval()
     for p in student.parameters():
         p.data += 0.1 * torch.randn_like(p)
-    return deploy.deploy(student)
+    return student
 
 
 def written(net: Deployed, folder: Path, precision: str) -> onnx.ModelProto:
@@ -65,17 +70,14 @@ def test_every_file_takes_float_noise_and_whole_classes_and_gives_a_float_image(
 @pytest.mark.parametrize("change", [{"block": "time"}, {"head_dim": 6}], ids=["time blocks", "narrow heads"])
 def test_other_folded_nets_are_written_by_hand_too(change: dict[str, object], classes: int, how: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    torch.manual_seed(0)
-    student = DiT(dataclasses.replace(CONFIG, num_classes=classes, **change))
-    for p in student.parameters():
-        p.data += 0.1 * torch.randn_like(p)
+    student = as_if_trained(dataclasses.replace(CONFIG, num_classes=classes, **change))
     folded, spec = deploy.deploy(student), dataclasses.replace(SPEC, num_classes=classes)
     model = export.graph(folded, spec, **{how: True} if how else {})
     assert "Shape" not in kinds(model)
     z, y = torch.randn(5, 1, 8, 8), torch.arange(5)
     given = {"z": z.numpy()} | ({"y": y.numpy()} if classes else {})
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = student.eval()(z, None, y if classes else None).detach().numpy()
+    expected = student(z, None, y if classes else None).detach().numpy()
     assert expected.std() > 0.1
     np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
 
@@ -83,14 +85,11 @@ def test_other_folded_nets_are_written_by_hand_too(change: dict[str, object], cl
 @pytest.mark.parametrize(("precision", "far"), [("fp16", 0.01), ("int8", 0.1), ("w4a32", 0.3)])
 def test_time_blocks_have_files_of_fewer_bits(tmp_path: Path, precision: str, far: float) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    torch.manual_seed(0)
-    student = DiT(dataclasses.replace(CONFIG, block="time"))
-    for p in student.parameters():
-        p.data += 0.1 * torch.randn_like(p)
+    student = as_if_trained(dataclasses.replace(CONFIG, block="time"))
     model = written(deploy.deploy(student), tmp_path, precision)
     z, y = torch.randn(5, 1, 8, 8), torch.arange(5)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = student.eval()(z, None, y).detach().numpy()
+    expected = student(z, None, y).detach().numpy()
     found = session.run(None, {"z": z.numpy(), "y": y.numpy()})[0]
     assert 0 < np.abs(found - expected).mean() < far * expected.std()
 
