@@ -37,11 +37,9 @@ frame.footer(rows, "python -m lab bench --batch 1,16,64 --runtime eager,compiled
 shown = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="devices", bind="query-params",
                              label_visibility="collapsed")  # fmt: skip
 if shown in VIEWS[:3]:
-    every = st.toggle("Every device", key="every_device", bind="query-params",
-                      help="Else those of the device that the sidebar names")  # fmt: skip
+    every = st.toggle(frame.plain(f"Every device, not {view.device} alone"), key="every_device", bind="query-params",
+                      help="The sidebar names another one")  # fmt: skip
     here = rows if every else rows[rows["device"] == view.device]
-    if not every:
-        st.caption(frame.plain(f"Device: {view.device}."))
     if here.empty:
         st.info("No report of this device for this data set; the sidebar chooses another one.")
         frame.end()

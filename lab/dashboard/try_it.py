@@ -201,21 +201,23 @@ with left:
     spec = spec_of(run)
     classes = class_names(run)
     label = st.selectbox("Class", [IN_TURN, *classes], key="draw_class", bind="query-params") if classes else IN_TURN
-    a, b = st.columns(2)
-    count = a.number_input("Images", 1, 1024, 16, key="count", bind="query-params")
-    seed = b.number_input("First seed", 0, 2**31, 0, key="seed", bind="query-params",
-                          help="Image k is drawn from noise seed (first seed + k), in whatever company.")  # fmt: skip
-    device = a.selectbox("Device", ["cpu", "cuda", "mps"], key="device_here", bind="query-params")
-    threads = b.number_input("Threads", 0, os.cpu_count() or 1, 0, key="threads_here", bind="query-params",
-                             help="0 = as many as torch takes by itself.")  # fmt: skip
-    runtime = a.selectbox("Runtime", [AUTO, *FORMS], key="runtime_here", bind="query-params",
-                          help="fastest: of those that draw the network's own images, in floating point")  # fmt: skip
-    known = ["as it is fastest"] if runtime == AUTO else list(FORMS[runtime])
-    precision = b.selectbox("Precision", known, key="precision_here", bind="query-params", disabled=len(known) == 1)
+    with st.container(horizontal=True):
+        count = st.number_input("Images", 1, 1024, 16, key="count", bind="query-params", width=114)
+        seed = st.number_input("First seed", 0, 2**31, 0, key="seed", bind="query-params", width=114,
+                               help="Image k is drawn from noise seed (first seed + k).")  # fmt: skip
     teacher = teacher_of(row, table)
     also = teacher is not None and st.checkbox("Also run the teacher", True, key="also_teacher", bind="query-params")
     pressed = st.button("Generate", type="primary", icon=":material/draw:", width="stretch")
-    zoom = st.slider("Zoom", 1, 16, zoom_for(int(spec.get("size") or 28)), key="draw_zoom", bind="query-params")
+    with st.expander("Device, runtime, zoom", icon=":material/tune:"):
+        a, b = st.columns(2)
+        device = a.selectbox("Device", ["cpu", "cuda", "mps"], key="device_here", bind="query-params")
+        threads = b.number_input("Threads", 0, os.cpu_count() or 1, 0, key="threads_here", bind="query-params",
+                                 help="0 = as many as torch takes by itself.")  # fmt: skip
+        runtime = a.selectbox("Runtime", [AUTO, *FORMS], key="runtime_here", bind="query-params",
+                              help="fastest: of those that draw its own images, in floating point")  # fmt: skip
+        known = ["as it is fastest"] if runtime == AUTO else list(FORMS[runtime])
+        precision = b.selectbox("Precision", known, key="precision_here", bind="query-params", disabled=len(known) == 1)
+        zoom = st.slider("Zoom", 1, 16, zoom_for(int(spec.get("size") or 28)), key="draw_zoom", bind="query-params")
 
 chosen = None
 if classes:
@@ -254,6 +256,8 @@ with right:
         show(was, drawn, took, zoom)
     elif not pressed:
         st.info("Press **Generate**. Torch is loaded meanwhile, once per server.")
+        if (kept := pictures.samples(run)) is not None:
+            show_images({name: kept.images[:16]}, {name: "kept when it was trained"}, 0, zoom=zoom, key="kept_pictures")
 
 if st.toggle("Walk between two noises and two classes", key="walk", bind="query-params",
              help=f"Up to {MOST_WALKING} one-step students, drawn live"):  # fmt: skip

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from lab import experiment, pairs
@@ -241,9 +243,20 @@ def test_the_student_s_image_is_shown_before_its_teacher_is_loaded(store: Store,
         order.append([c.title for c in columns]), show(columns, *a, **how))[1])  # fmt: skip
     monkeypatch.setattr(drawing, "generate", lambda run, *a, **how: (
         order.append(run.config.family), generate_(run, *a, **how))[1])  # fmt: skip
-    at = generate(page(count="2"))
+    at = page(count="2")
+    order.clear()  # of the samples that stand before anything is drawn
+    generate(at)
     assert order == [["d1w16h2p4"], "dit", "unet", ["d1w16h2p4", "unet8x16 (teacher)"]]
     assert len(shown(at)) == 1 and at.caption[0].value.startswith("First images ")
+
+
+def test_the_kept_samples_stand_until_something_is_drawn(store: Store):
+    at = page(also_teacher="false")
+    (before,), (after,) = shown(at), shown(generate(at))
+    assert [c["caption"] for c in before["columns"]] == [["kept when it was trained"]]
+    kept, drawn = (np.asarray(Image.open(io.BytesIO(base64.b64decode(found["columns"][0]["src"].split(",")[1]))), int)
+                   for found in (before, after))  # fmt: skip
+    assert kept.shape == drawn.shape and np.abs(kept - drawn).max() <= 1  # the same noises and classes
 
 
 def test_the_first_images_are_those_that_are_timed_later(store: Store):
@@ -268,7 +281,7 @@ def test_the_imports_begin_when_the_page_opens(store: Store):
 
 def test_a_walk_shows_a_picture_of_every_chosen_student_where_the_sliders_stand(store: Store):
     at = page(walk="true")
-    (data,) = shown(at)
+    data = shown(at)[-1]
     assert [m["name"] for m in data["models"]] == ["d1w16h2p4"]  # its teacher draws in several steps
     assert data["models"][0]["shape"] == [1, 8, 8] and data["at"] == {"noise": 0.0, "label": 0.0}
     assert data["ends"] == {"noise": ["noise 0", "noise 1"], "label": ["0", "1"]}
@@ -276,7 +289,7 @@ def test_a_walk_shows_a_picture_of_every_chosen_student_where_the_sliders_stand(
     ways = np.frombuffer(pixels, np.uint8).reshape(2, data["steps"] + 1, 64)  # along the noises, along the classes
     assert (ways[0, 0] == ways[1, 0]).all() and (ways[0, 0] != ways[0, -1]).any()
     at.number_input(key="walk_seed_0").set_value(5).run()
-    assert shown(at)[0]["models"][0]["pixels"] != data["models"][0]["pixels"]
+    assert shown(at)[-1]["models"][0]["pixels"] != data["models"][0]["pixels"]
 
 
 def test_the_ways_that_are_drawn_cross_where_the_sliders_stand():
@@ -291,4 +304,4 @@ def test_the_ways_that_are_drawn_cross_where_the_sliders_stand():
 def test_a_walk_without_a_model_asks_for_one(store: Store):
     at = page(walk="true")
     at.multiselect(key="walk_models").set_value([]).run()
-    assert "at least one student" in at.info[-1].value and not shown(at)
+    assert "at least one student" in at.info[-1].value and len(shown(at)) == 1  # the kept samples

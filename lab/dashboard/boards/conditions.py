@@ -17,20 +17,20 @@ CONDITIONS = {
     "timed_scope": ("Timed", "workload.scope"),
 }  # fmt: skip
 FORM = ("timed_runtime", "timed_precision")  # stand beside each other where precisions are compared
+CELL = 115  # pixels: the least width of a box; seven stand in a row on a desk, two on a phone
 OPEN = ("timed_device", *FORM)  # these begin with all of them
 
 
 def conditions(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Select boxes for conditions, and the rows under them; none for the device where there is but one."""
     chosen = {}
-    with st.grid(min_column_width=130):
-        for key in keys:
-            label, column = CONDITIONS[key]
-            if column == "device" and rows[column].nunique() < 2:
-                continue
-            known = _known(rows[column])
-            first = 0 if key in OPEN or not known else known.index(_first(rows[column])) + 1
-            chosen[column] = st.selectbox(label, [ALL, *known], first, key=key, bind="query-params")
+    for key in keys:
+        label, column = CONDITIONS[key]
+        if column == "device" and rows[column].nunique() < 2:
+            continue
+        known = _known(rows[column])
+        first = 0 if key in OPEN or not known else known.index(_first(rows[column])) + 1
+        chosen[column] = st.selectbox(label, [ALL, *known], first, key=key, bind="query-params")
     for column, value in chosen.items():
         if value != ALL:
             rows = rows[rows[column].map(_word) == value]

@@ -8,13 +8,13 @@ import streamlit as st
 from lab import figures
 from lab.choose import number
 from lab.dashboard import frame
-from lab.dashboard.boards.conditions import CONDITIONS, FORM, conditions
+from lab.dashboard.boards.conditions import CELL, CONDITIONS, FORM, conditions
 from lab.devices import compare
 
 
 def precisions(rows: pd.DataFrame) -> None:
     """All precisions of one student side by side, with what each costs in images."""
-    with st.container(border=True):
+    with st.container(border=True), st.grid(min_column_width=CELL):
         rows = conditions(rows, [key for key in CONDITIONS if key not in FORM])
         # The one with most to compare comes first.
         names = list(rows.groupby("name")["form"].nunique().sort_values(ascending=False, kind="stable").index)

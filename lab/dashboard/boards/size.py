@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab import choose, figures
 from lab.dashboard import frame
-from lab.dashboard.boards.conditions import CONDITIONS, conditions, of_students
+from lab.dashboard.boards.conditions import CELL, CONDITIONS, conditions, of_students
 from lab.dashboard.boards.full import card_table
 from lab.devices import compare, predict
 from lab.devices.predict import Card
@@ -19,7 +19,8 @@ NO_CARD = "This device has no card, so nothing says why. This measures the one o
 def size(rows: pd.DataFrame) -> None:
     """Measured milliseconds against parameters or multiply-adds, and which shapes are slower than that says."""
     with st.container(border=True):
-        rows = of_students(conditions(rows, list(CONDITIONS)))
+        with st.grid(min_column_width=CELL):
+            rows = of_students(conditions(rows, list(CONDITIONS)))
         by = st.segmented_control("Size", list(compare.SIZES), default="params_m", required=True, key="size_by",
                                   format_func={"params_m": "Parameters", "macs_m": "Multiply-adds"}.get,
                                   bind="query-params")  # fmt: skip

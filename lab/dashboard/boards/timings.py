@@ -10,7 +10,7 @@ import streamlit as st
 
 from lab import choose, figures
 from lab.dashboard import frame
-from lab.dashboard.boards.conditions import CONDITIONS, conditions, of_students
+from lab.dashboard.boards.conditions import CELL, CONDITIONS, conditions, of_students
 from lab.dashboard.boards.full import in_full
 from lab.devices import compare
 from lab.results import plain_cells
@@ -69,13 +69,9 @@ COLUMNS: dict[str, Any] = {
 def timings(rows: pd.DataFrame) -> None:
     """The reports under some conditions as a chart and a table, and one or two of them in full."""
     everyone = rows
-    with st.container(border=True):
-        rows = conditions(rows, list(CONDITIONS))
-        left, right = st.columns([3, 1])
-        with left:
-            rows = of_students(rows)
-        percentile = right.segmented_control("Order by", choose.PERCENTILES, default="p50", required=True,
-                                             key="timed_percentile", bind="query-params")  # fmt: skip
+    with st.container(border=True), st.grid(min_column_width=CELL):
+        rows = of_students(conditions(rows, list(CONDITIONS)))
+        percentile = st.selectbox("Order by", choose.PERCENTILES, key="timed_percentile", bind="query-params")
     if rows.empty:
         st.info("No report under these conditions; choose other ones above.")
     else:
