@@ -157,17 +157,25 @@ def _value(value: JSON) -> str:
 def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
     """(arm, work) of rows as of `arms` -> milliseconds of an update, and seconds of the guide's answers.
 
-    Milliseconds are those of the plain arm of the shape times the ratio to it, which was taken within each round. A
+    Milliseconds are those of the plain arm of the student times the ratio to it, which was taken within each round. A
     guide's seconds are brought to the same clock: its row may come from another day or machine than the plain one.
     """
     by_run = rows.set_index("run")
     known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
-    plain = {row["shape"]: one["ms"] for row, one in known if one["over_plain"] == 1}
+    plain = {_student(row, one): one["ms"] for row, one in known if one["over_plain"] == 1}
     found = {}
     for row, one in known:
-        ms = plain[row["shape"]] * one["over_plain"] if row["shape"] in plain else one["ms"]
+        ms = plain[_student(row, one)] * one["over_plain"] if _student(row, one) in plain else one["ms"]
         found[row["arm"], row["work"]] = ms, one["guide_seconds"] * ms / one["ms"]
     return found
+
+
+def _student(row: pd.Series, one: Mapping[str, JSON]) -> str:
+    """What the ratio of a calibration's row is taken to the plain arm of: the recipe's student, which a method may make
+    another shape of; where the row tells no recipe, its run's shape.
+    """
+    told = one.get("recipe")
+    return json.dumps(told["student"], sort_keys=True) if isinstance(told, dict) and "student" in told else row["shape"]
 
 
 def _timed(calibration: JSON) -> list[Recipe]:

@@ -83,6 +83,17 @@ def test_a_guide_that_was_timed_beside_a_slower_plain_arm_costs_as_many_of_its_u
     assert found.loc[GUIDED, "guide_seconds"] == pytest.approx(40.0)
 
 
+def test_a_method_that_renames_the_shape_is_on_the_clock_of_the_plain_arm_it_was_timed_beside():
+    """Timed at twice plain's time on a machine of half the speed: 3,125 of its updates take plain's 6,250's time."""
+    recipe = Recipe(data="toy", teacher="run:unet", pairs=10, student=DiTConfig(depth=4, width=40, heads=4))
+    told = {"recipe": plain(recipe)}
+    one, other = run(), run("dynamic", steps=3125, factor=1.4, shape="d4w40h4p4m96dynamic")
+    slow = timed((one, 1.0, 0.0), (other, 2.0, 0.0))["rows"]
+    known = {"rows": [row | told | {"ms": 2 * row["ms"]} for row in slow] + [timed((one, 1.0, 0.0))["rows"][0] | told]}
+    found = of([one, other], known, compute=WALL)
+    assert found["ratio"] == pytest.approx(1.4) and found["update_ratio"] == pytest.approx(2.0)
+
+
 def test_equal_seconds_are_updates_times_what_they_take_and_the_guide_comes_on_top():
     plain, ta = run(), run("teaching_assistant")
     table = [plain, ta, run(steps=12500, factor=0.8), run(steps=16500, factor=0.7)]
