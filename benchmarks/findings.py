@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lab import arms, choose, claims
+from lab import arms, choose, claims, principles
 from lab.choose import Budget
+from lab.claims import paper
 from lab.results import Store, read_json
 from lab.verdicts import ENOUGH
 
@@ -42,6 +43,20 @@ def deep_and_thin(store: Store) -> str:
             for row in (deep, wide)]  # fmt: skip
     return (f"**Deep and thin beats shallow and wide**: of {deep['size']:.1f} M trained parameters, {', '.join(said)} "
             f"({_link('all shapes', 'Shapes')}).")  # fmt: skip
+
+
+def too_deep(store: Store) -> str:
+    """The sizes of which shapes on both sides of the best one are worse."""
+    fit, best = depths(store)
+    found = {size: one for size, one in best.items() if one.bracketed}
+    if not found:
+        return ""
+    sizes = paper.budgets(fit.rows)
+    said = [f"of {size:.1f} M {re.match('[0-9]+x[0-9]+', one.best)[0]} is the best of shapes up to "
+            f"{fit.rows['depth'][sizes.eq(size)].max():.0f} deep" for size, one in found.items()]  # fmt: skip
+    seeds = "" if math.isnan(fit.within) else f"; seeds of one shape spread by {math.sqrt(fit.within):.1%}"
+    return (f"**Depth stops paying**: after {fit.rows['images'].iloc[0]:,.0f} images, at an equal number of heads, "
+            f"{_and(said)}{seeds} ({_link('every shape', 'Depth')}).")  # fmt: skip
 
 
 def lost_and_gained(store: Store) -> str:
@@ -120,7 +135,7 @@ def guidance(store: Store) -> str:
 
 
 SENTENCES: Sequence[Callable[[Store], str]] = (
-    deep_and_thin, lost_and_gained, precisions, finish, guidance,
+    deep_and_thin, too_deep, lost_and_gained, precisions, finish, guidance,
 )  # fmt: skip
 
 # --- what the results hold, for sentences and tables ---
@@ -136,6 +151,12 @@ def shapes(store: Store) -> tuple[pd.DataFrame, pd.Series]:
     found = found[found["images"] == found["images"].max()]
     teacher = table[table["role"] == "teacher"].iloc[0]
     return found.assign(size=found["params_trained_m"].round(1)).sort_values(["size", "depth"]), teacher
+
+
+def depths(store: Store) -> tuple[principles.Fit | None, dict[float, principles.Optimum]]:
+    """What is fitted to plain shapes at the images that most have seen, and the best depth/width of every size."""
+    fit, _ = paper.fitted(claims.Evidence(store))
+    return fit, paper.optima(fit) if fit else {}
 
 
 def deepest_best(found: pd.DataFrame) -> bool:
@@ -173,6 +194,28 @@ def machines(store: Store) -> list[dict]:
 
 
 # --- the tables of results/FINDINGS.md: a heading first, nothing where their file is not there ---
+
+
+def deep(store: Store) -> list[str]:
+    """A line for each size: its shapes from shallow to deep, and where the best one lies by the fit."""
+    fit, best = depths(store)
+    if fit is None:
+        return []
+    rows, sizes = [], paper.budgets(fit.rows)
+    for size, one in best.items():
+        shapes = fit.rows[sizes.eq(size)].groupby(["depth", "width", "heads"])["fd"].agg(["mean", "size"])
+        said = [f"{depth:.0f}x{width:.0f} {mean:.2f}" + f" of {heads:.0f} heads" * (heads != fit.heads)
+                + f" ({count} trainings)" * (count > 1)
+                for (depth, width, heads), mean, count in shapes.itertuples(name=None)]  # fmt: skip
+        sure = f" ({one.low:.2f} to {one.high:.2f})" if math.isfinite(one.high) else ""
+        rows.append([f"{size:.1f}", "; ".join(said), f"{one.aspect:.2f}{sure}", "yes" if one.bracketed else "no"])
+    what = (
+        f"Plain students after {fit.rows['images'].iloc[0]:,.0f} images, of {fit.heads:.0f} heads where no other "
+        "number is said, and the depth/width of the least distance by a fit to all of them, at an equal number of "
+        "heads. (`python -m lab sweep recipes/sweeps/design-space.json`, `python -m lab claims depth-width`)"
+    )
+    head = ["trained, M", "distances, from shallow to deep", "best depth/width (95 %)", "worse on both sides"]
+    return ["## Depth", "", what, "", *markdown(head, rows)]
 
 
 def students(store: Store) -> list[str]:
@@ -453,8 +496,8 @@ def pages(store: Store) -> list[str]:
 
 
 TABLES: Sequence[Callable[[Store], list[str]]] = (
-    students, methods, combined, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs, training,
-    pages,
+    students, deep, methods, combined, noise_scale, coarse, recipe, search, moments, latency, prediction, graphs,
+    training, pages,
 )  # fmt: skip
 
 

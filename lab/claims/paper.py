@@ -33,7 +33,7 @@ ALL_RUNS = "python benchmarks/students.py"
 STUDENT = "python -m lab run --teacher fashion --pairs 100000 --depth 4 --width 40 --mlp 96 --steps 6250"
 
 
-def _fitted(evidence: Evidence) -> tuple[principles.Fit | None, str]:
+def fitted(evidence: Evidence) -> tuple[principles.Fit | None, str]:
     """The fit of the distance over plain shapes at the images that most of them have seen; else why there is none."""
     try:
         images = principles.most_images(evidence.table)
@@ -44,6 +44,12 @@ def _fitted(evidence: Evidence) -> tuple[principles.Fit | None, str]:
         return None, str(error)
 
 
+def optima(fit: principles.Fit) -> dict[float, principles.Optimum]:
+    """The best depth/width of every size of which shapes were fitted, by millions of parameters."""
+    sizes = fit.rows.groupby(budgets(fit.rows))["params"].median()
+    return {float(size): principles.optimum(fit, float(params)) for size, params in sizes.items()}
+
+
 def _effect(fit: principles.Fit, change: str) -> pd.Series:
     found = principles.effects(fit)
     return found[found["change"].str.startswith(change)].iloc[0]
@@ -51,12 +57,12 @@ def _effect(fit: principles.Fit, change: str) -> pd.Series:
 
 def depth_and_width(evidence: Evidence) -> Finding:
     """Holds where the aspect surely matters at a fixed size, and every size has its best shape between others."""
-    fit, why = _fitted(evidence)
+    fit, why = fitted(evidence)
     if fit is None:
         return Finding(why=why)
     matters = principles.matters(fit, ("aspect", "aspect^2", "size x aspect")) < 1 - principles.LEVEL
     row = _effect(fit, "depth x2")
-    best = [principles.optimum(fit, float(one["params"].median())) for _, one in fit.rows.groupby(_budgets(fit.rows))]
+    best = optima(fit).values()
     off = principles.root_mean_square(principles.leave_one_out(fit))
     open_ends = [one.sentence for one in best if not one.bracketed]
     thin = ["Summaries of the paper recommend balanced shapes; of these the deep and thin are better."]
@@ -70,7 +76,7 @@ def depth_and_width(evidence: Evidence) -> Finding:
 
 def heads(evidence: Evidence) -> Finding:
     """Holds where the number of heads surely matters at a fixed shape."""
-    fit, why = _fitted(evidence)
+    fit, why = fitted(evidence)
     if fit is None or "heads" not in fit.terms:
         return Finding(why=why or " ".join(fit.notes) or "no two plain shapes differ from the others in heads")
     row = _effect(fit, "heads x2")
@@ -81,7 +87,7 @@ def heads(evidence: Evidence) -> Finding:
                    fit.seeds if sure else f"the interval holds 1. {fit.seeds}")  # fmt: skip
 
 
-def _budgets(rows: pd.DataFrame) -> pd.Series:
+def budgets(rows: pd.DataFrame) -> pd.Series:
     """0.1, 0.3, 1.0: millions of parameters as they are trained, by which students are of one budget."""
     return (rows["params"] / 1e6).round(1)
 
@@ -97,7 +103,7 @@ def trade_off(evidence: Evidence) -> Finding:
         return Finding(why="no plain student was both measured and timed")
     rows = rows[rows["images"].eq(rows["images"].max()) & rows["family"].eq("dit")]
     details, sure = [], []
-    for size, some in rows.groupby(_budgets(rows)):
+    for size, some in rows.groupby(budgets(rows)):
         near, fast = some.loc[some["fd"].idxmin()], some.loc[some["latency_ms"].idxmin()]
         if some["shape"].nunique() > 1:
             sure.append(bool(near["fd_high"] < fast["fd_low"] and fast["latency_high"] < near["latency_low"]))
@@ -147,7 +153,7 @@ def over_get(evidence: Evidence) -> pd.DataFrame:
             near = max(rates, key=lambda some: (some["seed"].nunique(), -some["fd"].mean()), default=near)
             for compute in (COMPUTE[0], COMPUTE[2]):
                 found += [(mine, compute, pair) for pair in arms.pairings(mine, near, compute, clock)]
-    cells = pd.DataFrame([{"method": mine["method"].iloc[0], "size": f"{_budgets(mine).iloc[0]:.1f} M",
+    cells = pd.DataFrame([{"method": mine["method"].iloc[0], "size": f"{budgets(mine).iloc[0]:.1f} M",
                            "compute": compute, "images": pair.mine["images"].iloc[0], "twin": "GET",
                            "runs": tuple(pair.mine["run"]), "twin_runs": tuple(pair.twin["run"]),
                            **vars(pair.verdict())} for mine, compute, pair in found],
@@ -163,9 +169,9 @@ def better_than_get(evidence: Evidence) -> Finding:
     cells = over_get(evidence)
     plain = arms.arms(evidence.table)
     plain = plain[plain["plain"] & plain["protocol"].ne("")]
-    budgets = [f"{size:.1f} M" for size, some in plain.groupby(_budgets(plain)) if some["shape"].nunique() > 1]
-    missing = {} if budgets else {"any size": too_few(0)}
-    for size in budgets:
+    sizes = [f"{size:.1f} M" for size, some in plain.groupby(budgets(plain)) if some["shape"].nunique() > 1]
+    missing = {} if sizes else {"any size": too_few(0)}
+    for size in sizes:
         seeds = {at: max([0, *cells.loc[cells["size"].eq(size) & cells["compute"].eq(at), "seeds"]])
                  for at in (COMPUTE[0], COMPUTE[2])}  # fmt: skip
         few = {at: too_few(many) for at, many in seeds.items() if many < ENOUGH}
