@@ -8,7 +8,7 @@ import subprocess
 import time
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -220,6 +220,23 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
         sentence = findings.finish(store)
         assert all((part in sentence) == said for part in ("0.85", "0.07", "0.75 at 4x40", "96,000"))
         assert "0.99" not in sentence
+
+
+def test_depth_stops_paying_where_shapes_on_both_sides_of_the_best_are_worse(benchmark, store: Store, monkeypatch):
+    findings = benchmark("findings")
+    rows = pd.DataFrame({"params": [1e5, 1e5, 1e6], "depth": [16.0, 24.0, 12.0], "width": [20.0, 16.0, 64.0],
+                         "heads": [4.0, 2.0, 4.0], "fd": [1.5, 1.6, 0.7], "images": 4e5})  # fmt: skip
+    fit = SimpleNamespace(rows=rows, within=0.0009, heads=4.0)
+    best = {size: SimpleNamespace(best=name, bracketed=size < 1, aspect=0.94, low=0.6, high=1.7)
+            for size, name in [(0.1, "16x20 plain 400k"), (1.0, "12x64")]}  # fmt: skip
+    monkeypatch.setattr(findings, "depths", lambda store: (fit, best))
+    said = findings.too_deep(store)
+    assert "of 0.1 M 16x20 is the best of shapes up to 24 deep; seeds of one shape spread by 3.0%" in said
+    assert "1.0 M" not in said
+    assert findings.deep(store)[-2:] == ["| 0.1 | 16x20 1.50; 24x16 1.60 of 2 heads | 0.94 (0.60 to 1.70) | yes |",
+                                         "| 1.0 | 12x64 0.70 | 0.94 (0.60 to 1.70) | no |"]  # fmt: skip
+    best[0.1].bracketed = False
+    assert findings.too_deep(store) == ""
 
 
 def test_a_form_of_int8_counts_the_multiply_adds_of_the_layers_that_it_coarsens(benchmark) -> None:
