@@ -41,7 +41,8 @@ UNTESTED = "not tested"
 # What the recipes of an arm and its twin share, beside the start, the options of the objective and the shape.
 ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "batch", "optimizer", "lr", "betas", "warmup",
          "schedule", "clip", "ema", "dtype"]  # fmt: skip
-SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden"]
+SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden", "num_classes"]
+BY_METHOD = ("block", "adaln_norm")  # of a network, that a method may set, whose name tells it
 Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
 COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",
            "twin_runs", "why_not", *(f.name for f in dataclasses.fields(Verdict)))  # fmt: skip
@@ -89,13 +90,19 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
               for start, methods in zip(starts, rows["method_short"])]  # fmt: skip
     names = [_name(*row) for row in zip(rows["family"], rows["shape"], taught)]
     rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
-    rows["arm"] = [json.dumps([name, *map(str, shape), part], sort_keys=True)
-                   for name, shape, part in zip(names, rows[SHAPE].to_numpy(), parts)]  # fmt: skip
+    nets = [_apart_from_method(net, methods) for net, methods in zip(rows["net"], rows["method_short"])]
+    rows["arm"] = [json.dumps([name, *map(str, shape), net, part], sort_keys=True)
+                   for name, shape, net, part in zip(names, rows[SHAPE].to_numpy(), nets, parts)]  # fmt: skip
     # What has a twin of another family has a rate of its own, and several rates were tried.
     told = [part if family == "dit" or math.isnan(lr) else part | {"rate": lr}
             for part, family, lr in zip(parts, rows["family"], rows["lr"])]  # fmt: skip
     rows["method"] = _apart(names, rows["time"], told, rows["fd"].fillna(math.inf))
     return rows
+
+
+def _apart_from_method(net: str, methods: str) -> dict[str, JSON]:
+    """What tells a network from others of its shape, but for what its methods made of it."""
+    return {k: v for k, v in (json.loads(net) if net else {}).items() if methods == "plain" or k not in BY_METHOD}
 
 
 def _starts(said: object) -> tuple[str, ...]:
@@ -105,7 +112,7 @@ def _starts(said: object) -> tuple[str, ...]:
 
 def _kinds(table: pd.DataFrame) -> Callable[[str], str]:
     """Of a run's id: its recipe but for the seed, and those of its starts, as a text; the id where it is not known."""
-    rows, names = table.set_index("run"), [*ALIKE, *SHAPE, "steps", "options", "guide"]
+    rows, names = table.set_index("run"), [*ALIKE, *SHAPE, "net", "steps", "options", "guide"]
 
     @functools.cache
     def kind(run: str) -> str:
@@ -267,10 +274,14 @@ def _compute(row: pd.Series, compute: str, clock: Clock) -> float:
 def twins_of(mine: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The plain runs, of rows that are measured alike, that an arm may be held against."""
     plain, one = rows[rows["plain"]], mine.iloc[0]
-    same = (plain[SHAPE].astype(str) == one[SHAPE].astype(str)).all(axis=1)
+    same = (plain[SHAPE].map(str) == one[SHAPE].map(str)).all(axis=1)
     if one["family"] == "dit" and same.any():
         return plain[same & plain["alike"].eq(one["alike"])]
-    near = plain["time"].eq(one["time"]) & (plain["params"] / one["params"] - 1).abs().le(NEAR)
+    near = (
+        plain["time"].eq(one["time"])
+        & plain["num_classes"].map(str).eq(str(one["num_classes"]))
+        & (plain["params"] / one["params"] - 1).abs().le(NEAR)
+    )
     key = ("alike", "fresh") if one["family"] == "dit" else ("work", "anew")
     near = plain[near & plain[key[0]].eq(one[key[1]])]
     as_deep = near[near["depth"].eq(one["depth"]) & near["heads"].eq(one["heads"])]

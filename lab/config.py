@@ -125,6 +125,9 @@ class UNetConfig:
         cell = 2 ** (len(self.widths) - 1)
         if not self.widths or min(self.widths) < 1 or self.image_size < 1 or self.channels < 1:
             wrong.append("widths, image_size and channels of a U-Net must all be at least 1")
+        elif self.layers < 1 or self.num_classes < 0:
+            wrong.append(f"layers of a U-Net must be at least 1 and num_classes at least 0, got {self.layers} and "
+                         f"{self.num_classes}")  # fmt: skip
         elif self.image_size % cell:
             wrong.append(f"image_size {self.image_size} is not a multiple of {cell}, "
                          f"which {len(self.widths)} levels need")  # fmt: skip

@@ -282,6 +282,7 @@ def _below(folder: Path) -> list[Path]:
             inner.clear()
             continue
         seen.add(real)
+        inner[:] = [name for name in inner if not name.startswith(".")]
         found += _files(Path(at, name) for name in names)
     return sorted([*found, *closed])
 

@@ -8,6 +8,7 @@ dx/dsigma = (x - D(x; sigma)) / sigma from sigma_max z down to 0.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -183,7 +184,7 @@ SOLVER = "dpmpp2m-8"  # of a denoiser, unless another is named
 def solver_of(name: str) -> tuple[Callable, int]:
     """The sampler and its number of steps for a name such as `heun-18`, `dpmpp2m-8` or `ddim-4`."""
     kind, _, steps = name.partition("-")
-    if kind not in SOLVERS or not steps.isdigit() or int(steps) < (1 if kind == "ddim" else 2):
+    if kind not in SOLVERS or not re.fullmatch("[1-9][0-9]{0,4}", steps) or int(steps) < (1 if kind == "ddim" else 2):
         raise ValueError(unknown("solver", name, ["heun-18", "dpmpp2m-8", "ddim-4"]) + " (name-steps)")
     return SOLVERS[kind], int(steps)
 

@@ -39,7 +39,8 @@ MULTIPLE = 8  # of a suggested width, as in sweep.iso
 PLAIN = re.compile(r"d\d+w\d+h\d+p\d+(m\d+)?")  # a DiT of plain blocks, as DiTConfig.shape names it
 # What must be the same of all trainings; seeds may differ.
 TRAINING = ("data", "classes", "method_short", "images", "teacher", "guide", "solver", "pairs", "patch", "batch",
-            "optimizer", "lr", "betas", "warmup", "schedule", "clip", "ema", "dtype", "start")  # fmt: skip
+            "optimizer", "lr", "betas", "warmup", "schedule", "clip", "ema", "dtype", "start", "num_classes",
+            "net")  # fmt: skip
 TIMING = ("device", "batch", "scope", "percentile")
 
 

@@ -30,6 +30,7 @@ import re
 import sys
 import threading
 import time
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -46,12 +47,15 @@ from lab.config import JSON, NetConfig, Recipe, check_fields, config_from_json, 
 HEARTBEAT_S = 10
 STALE_S = 60
 # what numpy raises for a file of arrays that is not there, empty, cut off or spoilt
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SyntaxError,
+              TypeError, MemoryError, tokenize.TokenError)  # fmt: skip
 GLANCE_S = 0.2  # a reader of the status holds a lock for microseconds: who wants it tries for so long
 _status_lock = threading.Lock()  # the heart beats in a thread of its own
 ID = re.compile(r"[a-z0-9][a-z0-9+_-]{0,127}")
 SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
+# Columns that a network's configuration has of its own; what else tells networks apart is in the column `net`.
+NET = ("family", "patch", "depth", "width", "heads", "mlp_hidden", "num_classes")
 OBJECTIVES = ("pairs", "denoise", "progressive")  # with the main loss; lab.methods has them too, but needs torch
 PLAIN = ("pairs", "denoise")  # that a student is trained by where nothing is said: "plain" by itself
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
@@ -63,7 +67,8 @@ TABLE = {
         ("object", "start"), ("float64", "steps batch images"), ("str", "optimizer"), ("float64", "lr"),
         ("object", "betas"), ("float64", "warmup"), ("str", "schedule"), ("float64", "clip ema"), ("str", "dtype"),
         ("object", "keep"), ("float64", "seed"), ("str", "family"), ("bool", "time"),
-        ("float64", "patch depth width heads mlp_hidden"), ("str", "shape method method_short options role"),
+        ("float64", "patch depth width heads mlp_hidden num_classes"),
+        ("str", "net shape method method_short options role"),
         ("object", "aliases"), ("str", "state"), ("float64", "step train_seconds"), ("str", "error notes"),
         ("bool", "pin hide"), ("float64", "params params_train macs evaluations macs_image file_mb params_deployed"),
         ("float64", "macs_deployed file_mb_deployed"), ("str", "weights_sha256 weights_dtype extractor"),
@@ -427,7 +432,7 @@ class Run:
 
     def snapshots(self) -> list[tuple[int, Path]]:
         """(images seen, picture) of the same 16 noises, in order."""
-        found = [(int(p.stem), p) for p in (self.path / "snapshots").glob("*.png") if p.stem.isdigit()]
+        found = [(int(p.stem), p) for p in (self.path / "snapshots").glob("*.png") if p.stem.isdecimal()]
         return sorted(found)
 
     def _repr_html_(self) -> str:
@@ -819,10 +824,14 @@ def columns_of(recipe: Recipe, net: NetConfig) -> dict[str, JSON]:
     """What a recipe says of its run, and of the network that is left of its student."""
     row = {k: v for k, v in json.loads(recipe.to_json()).items() if k not in ("student", "methods")}
     config = config_to_json(net)
-    row |= {k: config.get(k) for k in ("family", "patch", "depth", "width", "heads", "mlp_hidden")}
+    row |= {k: config.get(k) for k in NET}
     if net.family != "unet":
         row["mlp_hidden"] = net.hidden
+        if config.get("head_dim") == net.width // max(net.heads, 1):
+            config["head_dim"] = None  # the usual one, told
+    rest = {k: v for k, v in config.items() if k not in (*NET, "time", "image_size", "channels")}
     return row | {
+        "net": json.dumps(rest, sort_keys=True),
         "shape": net.shape,
         "time": net.time,
         "method": methods_of(recipe),

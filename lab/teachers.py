@@ -361,7 +361,7 @@ def _scheduler(source: str) -> object | None:
 def _side(source: str, told: JSON) -> int:
     """The side of a pipeline's images by its sample_size: a number, or twice the same."""
     sides = {str(side) for side in (told if isinstance(told, (list, tuple)) else [told])}
-    if len(sides) != 1 or not (side := sides.pop()).isdigit() or side == "0":
+    if len(sides) != 1 or not re.fullmatch("[1-9][0-9]*", side := sides.pop()):
         raise ValueError(f"pipeline {source!r} has sample_size {told!r}; a teacher's images are square, of a size that "
                          "is told")  # fmt: skip
     return int(side)

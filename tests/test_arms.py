@@ -83,6 +83,25 @@ def test_a_guide_that_was_timed_beside_a_slower_plain_arm_costs_as_many_of_its_u
     assert found.loc[GUIDED, "guide_seconds"] == pytest.approx(40.0)
 
 
+@pytest.mark.parametrize("rest", [{"iterations": 1}, {"tied": 2}])
+def test_networks_of_one_shape_that_differ_in_the_rest_are_arms_of_their_own(rest: dict[str, object]):
+    """In whatever order: neither set of seeds takes the other's place."""
+    net = {"iterations": 6, "tied": 3}
+    here = seeds(factors=[0.8] * 6, **GET, net=json.dumps(net))
+    there = seeds(factors=[1.6] * 6, **GET | {"net": json.dumps(net | rest)})
+    there = [row | {"run": row["run"] + "other"} for row in there]
+    for rows in (here + there, there + here):
+        found = verdicts(table_of(seeds() + rows)).query("compute == @IMAGES")
+        assert sorted(found["ratio"]) == pytest.approx([0.8, 1.6])
+
+
+def test_an_unconditional_run_is_no_twin_of_one_with_classes():
+    mine = run("ternary", num_classes=10.0)
+    found = of([run(num_classes=0.0), mine], compute=IMAGES)
+    assert found["word"] == UNTESTED
+    assert of([run(num_classes=0.0), run(num_classes=10.0, run="a", factor=2.0), mine], compute=IMAGES)["ratio"] == 0.5
+
+
 def test_a_method_that_renames_the_shape_is_on_the_clock_of_the_plain_arm_it_was_timed_beside():
     """Timed at twice plain's time on a machine of half the speed: 3,125 of its updates take plain's 6,250's time."""
     recipe = Recipe(data="toy", teacher="run:unet", pairs=10, student=DiTConfig(depth=4, width=40, heads=4))

@@ -109,6 +109,12 @@ def test_an_empty_sub_folder_is_no_class_and_what_lies_beside_the_classes_is_tol
         assert found.class_names == ("cats", "dogs") and len(found.skipped) == 5
 
 
+def test_what_a_desktop_hides_in_a_class_is_no_picture_of_it(pictures):
+    (pictures / "cats" / ".thumbnails").mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / "cats" / ".thumbnails" / "00.png")
+    assert data.load(f"folder:{pictures}", size=8).labels.bincount().tolist() == [9, 9]
+
+
 def test_a_folder_of_pictures_alone_leaves_nothing_out(pictures, recwarn):
     assert data.load(f"folder:{pictures / 'cats'}", size=8).class_names == () and not recwarn.list
 

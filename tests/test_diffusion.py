@@ -146,7 +146,8 @@ def test_evaluations_are_counted_right(edm, name, count):
     assert len(calls) == count == diffusion.evaluations(name)
 
 
-@pytest.mark.parametrize("name", ["euler-8", "heun", "heun-1", "dpmpp2m-x", "ddim-0"])
+@pytest.mark.parametrize("name", ["euler-8", "heun", "heun-1", "dpmpp2m-x", "ddim-0", "heun-\N{SUPERSCRIPT TWO}",
+                                  "heun-018", "ddim-1000000000"])  # fmt: skip
 def test_an_unknown_solver_is_named(name):
     with pytest.raises(ValueError, match="unknown solver"):
         diffusion.solver_of(name)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +230,7 @@ def test_samples_of_another_kind_are_none(tmp_path: Path, wrong: dict[str, np.nd
     assert sheets.read_samples(tmp_path / "s.npz") is None
 
 
-@pytest.mark.parametrize("content", ["nothing", "text", "cut", "spoilt", "pickle", "wrong"])
+@pytest.mark.parametrize("content", ["nothing", "text", "cut", "spoilt", "header", "pickle", "wrong"])
 def test_unreadable_samples_are_none(tmp_path: Path, content: str):
     path = tmp_path / "s.npz"
     if content == "text":
@@ -240,6 +242,11 @@ def test_unreadable_samples_are_none(tmp_path: Path, content: str):
         np.savez_compressed(path, images=sheet(3), classes=np.arange(20), seeds=np.arange(20))
         whole = path.read_bytes()
         path.write_bytes(whole[:60] + b"\xff" * 40 + whole[100:])
+    elif content == "header":  # whose checksum is right
+        with zipfile.ZipFile(path, "w") as file:
+            for name, array in (("images", sheet(3)), ("classes", np.arange(20)), ("seeds", np.arange(20))):
+                np.save(told := io.BytesIO(), array)
+                file.writestr(f"{name}.npy", told.getvalue().replace(b"}", b"[", 1))
     elif content == "pickle":
         np.savez(path, images=np.array([{}]), classes=np.arange(1), seeds=np.arange(1))
     elif content == "wrong":

@@ -276,7 +276,16 @@ def test_the_reports_of_the_lab_are_those_of_their_times() -> None:
         (changed(timing__p50=float("nan")), "timing.p50 is 'nan', not number"),
         (changed(timing__p50=True), "timing.p50 is 'True', not number"),
         (changed(timing__p50=0), "timing.p50 is '0', not above 0"),
-        (changed(timing__p50=1e9), "timing.p50 is 1e+09 ms"),
+        (
+            changed(timing__p50=1e9),
+            "timing.p50 is 1e+09 ms; a call takes between a nanosecond (1e-06 ms) and a day",
+        ),
+        (changed(timing__p90=-1.0), "timing.p90 is negative: -1"),
+        (changed(memory__process_peak_mb=-5.0), "memory.process_peak_mb is negative: -5"),
+        (
+            changed(created_utc="zzz"),
+            "created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got 'zzz'",
+        ),
         (changed(timing__iters=10**19), "timing.iters is '10000000000000000000', not integer or null"),
         (
             changed(provenance=["measured"]),

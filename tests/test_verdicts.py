@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -56,6 +57,21 @@ def test_several_methods_are_corrected_for():
 def test_what_can_not_be_compared_is_refused():
     with pytest.raises(ValueError, match="no seed is in both"):
         compare({7: 1.0}, PLAIN, cov=0.02)
-    with pytest.raises(ValueError, match="above 0, got -1"):
-        compare({0: -1.0}, PLAIN, cov=0.02)
+    for wrong in (-1.0, math.inf):
+        with pytest.raises(ValueError, match=f"above 0 and finite, got {wrong}"):
+            compare({0: wrong}, PLAIN, cov=0.02)
     assert spread([1.0, 1.1, 0.9]) == pytest.approx(0.1) and math.isnan(spread([1.0]))
+
+
+def test_equal_distances_have_no_direction():
+    assert compare({0: 10.0}, {0: 10.0}, cov=0.01).word == "open"
+
+
+def test_signs_of_many_seeds_are_drawn_by_chance_and_of_few_all_tried():
+    gains = np.random.default_rng(0).normal(0.0, 0.05, 30)
+    few, many = ({seed: math.exp(gain) for seed, gain in enumerate(gains[:n])} for n in (10, 30))
+    signs = np.array(list(itertools.product((1, -1), repeat=10)))
+    exact = (np.abs(signs @ gains[:10]) >= abs(gains[:10].sum()) - 1e-12).mean()
+    assert compare(few, dict.fromkeys(few, 1.0), cov=0.01).p_flip == pytest.approx(exact)
+    found = compare(many, dict.fromkeys(many, 1.0), cov=0.01)
+    assert found.p_flip == pytest.approx(found.p_t, abs=0.05)  # of 2**30 signs 8,192

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import json
 import math
 import re
@@ -61,9 +62,7 @@ def fault(report: JSON, name: str | None = None) -> str | None:
         return wrong
     if name is not None and report["report_id"] != name:
         return f"it calls itself {shown(report['report_id'])}, which is not its file's name"
-    if not SHORTEST_MS <= report["timing"]["p50"] <= LONGEST_MS:
-        return f"timing.p50 is {report['timing']['p50']:g} ms"
-    return None
+    return next(itertools.chain(_time_rules(report), _signs(report), _figure_rules(report["timing"])), None)
 
 
 def _sentence(error: Any) -> str:
@@ -76,8 +75,7 @@ def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
     """What the schema can't say."""
     if not REPORT_ID.fullmatch(report["report_id"]):  # "$" of the schema lets a last newline pass
         yield f"report_id must match {REPORT_ID.pattern}, got {report['report_id']!r}"
-    if time_of(created := report["created_utc"]) is None:
-        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {shown(created)}"
+    yield from _time_rules(report)
     if wrong := list(_number_rules(report)):
         yield from wrong[:MAX_PROBLEMS]
         return
@@ -88,6 +86,11 @@ def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
             yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
 
 
+def _time_rules(report: Mapping[str, JSON]) -> Iterator[str]:
+    if time_of(created := report["created_utc"]) is None:
+        yield f"created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got {shown(created)}"
+
+
 def time_of(text: JSON) -> datetime.datetime | None:
     try:
         found = datetime.datetime.fromisoformat(text)
@@ -96,20 +99,37 @@ def time_of(text: JSON) -> datetime.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
+def _signs(report: Mapping[str, JSON]) -> Iterator[str]:
+    """`_number_rules` of what pages show, in a hundredth of the time."""
+    for part in ("timing", "memory", "energy", "workload"):
+        for name, value in (report.get(part) or {}).items():
+            if type(value) in (int, float) and value < 0 and not MAY_BE_NEGATIVE.fullmatch(f"{part}.{name}"):
+                yield f"{part}.{name} is negative: {value:g}"
+
+
 def _number_rules(report: Mapping[str, JSON]) -> Iterator[str]:
     for place, value in leaves(report):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        text = shown(place)[1:-1]
         if isinstance(value, float) and not math.isfinite(value):  # such as 1e999, which reads as infinite
-            yield f"{text} is not a finite number"
+            yield f"{shown(place)[1:-1]} is not a finite number"
         elif abs(value) > LARGEST:
-            yield f"{text} is beyond {LARGEST:g}"
+            yield f"{shown(place)[1:-1]} is beyond {LARGEST:g}"
         elif value < 0 and not MAY_BE_NEGATIVE.fullmatch(place):
-            yield f"{text} is negative: {value:g}"
+            yield f"{shown(place)[1:-1]} is negative: {value:g}"
 
 
 def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
+    yield from _figure_rules(timing)
+    cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
+    if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
+        yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
+    elif wrong := next(contradictions(timing), None):
+        yield wrong  # one wrong figure makes others wrong, and the first says it
+
+
+def _figure_rules(timing: Mapping[str, Any]) -> Iterator[str]:
+    """What figures of one report say of each other."""
     yield from _order_rules(timing, "timing")
     if wall := timing.get("wall"):
         yield from _order_rules(wall, "timing.wall")
@@ -120,11 +140,6 @@ def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     if ci := timing.get("p50_ci95"):
         if not ci[0] <= timing["p50"] <= ci[1]:
             yield f"timing.p50_ci95 [{ci[0]:g}, {ci[1]:g}] does not hold p50 {timing['p50']:g}"
-    cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
-    if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
-        yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
-    elif wrong := next(contradictions(timing), None):
-        yield wrong  # one wrong figure makes others wrong, and the first says it
 
 
 def _energy_rules(energy: Mapping[str, Any]) -> Iterator[str]:
