@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from lab.config import JSON, DiTConfig, TeacherName, unknown
 from lab.data import ImageSpec
 from lab.models.dit import DiT, from_diffusers
 from lab.models.layers import EPS
-from lab.results import ID, Store
+from lab.results import ID, Store, read_json
 from lab.weights import load_student, sha256, spec_of_run
 
 # Parameters. The rule looks at network and machine and not at how much work is left, so that a shard made after a stop
@@ -333,7 +334,7 @@ def _load_renamed(net: nn.Module, source: str, folder: Path) -> None:
 
     Raises ValueError where they are not those of the network: what is absent would be random, a new one each time.
     """
-    found = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    found = {name: value for file in _weights(folder) for name, value in load_file(file).items()}
     found = {re.sub(r"^((_orig_mod|module)\.)+", "", name): value for name, value in found.items()}
     wanted = net.state_dict()
     for what, names in [("lack", wanted.keys() - found), ("have unknown", found.keys() - wanted)]:
@@ -342,6 +343,15 @@ def _load_renamed(net: nn.Module, source: str, folder: Path) -> None:
             raise ValueError(f"the weights of pipeline {source!r} are not its network's: they {what} {some} "
                              f"({len(names)} of {len(wanted)})")  # fmt: skip
     net.load_state_dict(found)
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that diffusers loads of a network's folder, in which others may lie: one, or those of its index."""
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    index = folder / f"{whole.name}.index.json"
+    if whole.exists() or not index.exists():
+        return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
+    return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
 
 
 def _scheduler(source: str) -> object | None:
@@ -380,13 +390,20 @@ def pipeline_sha256(source: str) -> str:
 
     Raises ValueError where there is no such pipeline.
     """
-    _parts(source)
+    parts = _parts(source)
     folder = _folder(source)
     digest = hashlib.sha256()
     for part in ("scheduler", "transformer", "unet"):
+        kind = parts[part][-1] if isinstance(parts.get(part), (list, tuple)) and parts[part] else None
+        if not kind:  # a folder that nothing is loaded from
+            continue
         for file in sorted((folder / part).glob("*")):
             if file.suffix in (".json", ".safetensors"):
                 digest.update(f"{part}/{file.name} {sha256(file)}\n".encode())
+        # The index alone says of what class it is; told where that is another than its own file says.
+        said = [read_json(file) for file in (folder / part).glob("*config.json")]
+        if kind not in [one.get("_class_name") for one in said if isinstance(one, dict)]:
+            digest.update(f"{part} {kind}\n".encode())
     return digest.hexdigest()
 
 

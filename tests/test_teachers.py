@@ -462,6 +462,29 @@ def test_prefixes_of_wrappers_are_no_part_of_a_weights_name(tmp_path, prefix):
     assert torch.equal(plain, wrapped)
 
 
+def test_weights_that_lie_beside_a_networks_own_are_not_read(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    prefixed, beside = (
+        saved(tmp_path / name, change=lambda w: {f"module.{k}": v for k, v in w.items()}) for name in ("one", "other")
+    )
+    folder = tmp_path / "other" / "unet"
+    own = load_file(folder / "diffusion_pytorch_model.safetensors")
+    save_file({k: torch.zeros_like(v) for k, v in own.items()}, folder / "ema_old.safetensors")
+    assert torch.equal(images_of(prefixed), images_of(beside))
+
+
+@pytest.mark.parametrize("part", ["unet", "scheduler"])
+def test_a_part_of_another_class_by_the_index_is_another_pipeline(tmp_path, part):
+    source = saved(tmp_path / "p")
+    index = tmp_path / "p" / "model_index.json"
+    before, told = teachers.pipeline_sha256(source), json.loads(index.read_text())
+    index.write_text(json.dumps(told | {part: ["diffusers", "LCMScheduler"]}))
+    assert teachers.pipeline_sha256(source) != before
+    index.write_text(json.dumps(told | {"note": ["a", "b"]}))
+    assert teachers.pipeline_sha256(source) == before
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
