@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from lab.choose import WEAK
 from lab.config import JSON
 from lab.devices.report import Grade, grade, is_checked, load, parse
-from lab.results import Store, read_json
+from lab.results import Run, Store, read_json
+from lab.schema import shown
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ def import_contents(contents: Sequence[tuple[str, bytes]], store: Store, *, dry_
 
 def _import(readers: Sequence[tuple[str, Callable[[], dict[str, JSON]]]], store: Store, *, dry_run: bool
             ) -> list[Arrival]:  # fmt: skip
-    found, wrong = [], []
+    found, wrong, runs = [], [], _runs(store)
     for name, read in readers:
         try:
             report = _as_imported(read())
+            _hold(report, runs.get(report["model"]["weights_sha256"]), name)
             found.append((name, report, _is_new(report, store, [r for _, r, _ in found])))
         except ValueError as error:
             wrong.append(str(error))
@@ -63,9 +65,9 @@ def _import(readers: Sequence[tuple[str, Callable[[], dict[str, JSON]]]], store:
         for _, report, new in found:
             if new:
                 store.add_report(report)
-    labels = _labels(store)
-    return [Arrival(file, report, new, grade(report), labels.get(report["model"]["weights_sha256"]))
-            for file, report, new in found]  # fmt: skip
+    known = [runs.get(report["model"]["weights_sha256"]) for _, report, _ in found]
+    return [Arrival(file, report, new, grade(report), run and run.label)
+            for (file, report, new), run in zip(found, known)]  # fmt: skip
 
 
 def _as_imported(report: dict[str, JSON]) -> dict[str, JSON]:
@@ -90,7 +92,17 @@ def _is_new(report: dict[str, JSON], store: Store, before: Sequence[dict[str, JS
     return not there
 
 
-def _labels(store: Store) -> dict[str, str]:
-    """sha256 of weights -> label of the run."""
+def _runs(store: Store) -> dict[str, Run]:
+    """sha256 of weights -> the run."""
     facts = [(run, run.read("student")) for run in store.runs()]
-    return {plain["weights_sha256"]: run.label for run, plain in facts if isinstance(plain, dict)}
+    return {plain["weights_sha256"]: run for run, plain in facts if isinstance(plain, dict)}
+
+
+def _hold(report: Mapping[str, Any], run: Run | None, file: str) -> None:
+    """Raises ValueError where a report tells another network than the run here that has its weights."""
+    if run is None:
+        return
+    told, ours = report["model"]["config"], run.read("student")["config"]
+    if apart := [name for name in ours if name in told and told[name] != ours[name]]:
+        said = ", ".join(f"{name} {shown(str(told[name]))}, not {ours[name]}" for name in apart[:3])
+        raise ValueError(f"{shown(file)[1:-1]}: its weights are those of {run.label}, and model.config says {said}")

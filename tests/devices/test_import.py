@@ -17,6 +17,7 @@ import pytest
 
 from lab.choose import Budget, timings
 from lab.cli import FAILED, OK, USAGE, main
+from lab.config import config_to_json
 from lab.devices import incoming
 from lab.results import Store
 
@@ -160,6 +161,19 @@ def test_a_report_joins_the_run_with_its_weights(used: Store, tmp_path: Path) ->
     run.set_notes(label="small one")
     (found,) = incoming.import_reports([written(tmp_path, text())], used)
     assert found.run == "small one"
+
+
+def test_a_report_of_another_network_than_its_weights_are_of_is_refused(used: Store, tmp_path: Path) -> None:
+    from lab.config import Recipe
+
+    run = used.open(Recipe())
+    net = run.recipe.student
+    run.write("student", conftest.student_facts(net, weights_sha256="cd"))
+    told = config_to_json(net) | {"depth": 8, "width": 256}
+    before = everything(used.root)
+    with pytest.raises(ValueError, match=f"{run.label}, and model.config says depth '8', not {net.depth}, width '256'"):
+        incoming.import_reports([written(tmp_path, text(model__config=told))], used)
+    assert everything(used.root) == before
 
 
 DOUBTFUL = {
