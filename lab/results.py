@@ -265,6 +265,13 @@ class Run:
         found, student = self.read("metrics"), self.read("student")
         return None if _of_others(found, student) else found
 
+    @property
+    def readable(self) -> bool:
+        """Whether its recipe can be read, without which nothing can be done with it."""
+        with contextlib.suppress(ValueError, OSError):
+            return self.recipe is not None
+        return False
+
     def fault(self) -> str | None:
         """What makes the run unreadable: the first file of its row that does not hold, and why; None if all do."""
         row = marshal.loads(_row_of_files(*_stamped(self)))
@@ -502,14 +509,22 @@ class Store:
         found = read_json(self.root / "teachers.json")
         return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
-    def check_alias(self, alias: str) -> None:
-        """Raises ValueError for an alias that `name_teacher` would refuse."""
+    def check_alias(self, alias: str, run_id: str) -> None:
+        """Raises ValueError for an alias that `name_teacher` would refuse: recipes name runs by it, and must go on to
+        mean the same.
+        """
         if not ID.fullmatch(alias):
             raise ValueError(f"a teacher's alias must match {ID.pattern}, got {alias!r}")
         read_to_change(self.root / "teachers.json", "teachers")
+        runs = {run.id: run for run in self.runs()}
+        if (other := runs.get(self.teachers().get(alias, run_id))) and other.id != run_id:
+            raise ValueError(f"teacher {alias!r} is {other.label} ({other.id}), and recipes mean it by that name; give "
+                             "another one")  # fmt: skip
+        if others := [run.id for run in runs.values() if run.label == alias and run.id != run_id]:
+            raise ValueError(f"{alias!r} is the label of {others[0]}; give another name")
 
     def name_teacher(self, alias: str, run_id: str) -> None:
-        self.check_alias(alias)
+        self.check_alias(alias, self.get(run_id).id)
         path = self.root / "teachers.json"
         write_json(path, read_to_change(path, "teachers") | {alias: self.get(run_id).id})
 

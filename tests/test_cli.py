@@ -546,6 +546,27 @@ def test_verify_holds_on_an_untouched_store(distilled: Store, capsys: pytest.Cap
     assert {row["check"] for row in rows} == {"weights", "checksums"} and {row["state"] for row in rows} == {"holds"}
 
 
+def test_a_run_that_can_not_be_read_is_named_by_verify_and_stops_no_other(distilled: Store, capsys):
+    write_whole(distilled.root / "runs" / "spoilt" / "recipe.json", "")
+    (distilled.root / "runs" / "spoilt" / "student.json").write_bytes(
+        (student(distilled).path / "student.json").read_bytes()
+    )
+    assert lab(distilled, "verify", "--quick", "--json") == MISSING
+    states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states.pop("runs/spoilt/recipe.json") == "not made" and set(states.values()) == {"holds"}
+    assert lab(distilled, "eval", "--dry-run", "--json") == OK
+    assert "spoilt" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("told", ["option", "environment"])
+def test_a_results_folder_that_is_a_file_is_refused(told, tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "notes.txt").touch()
+    if told == "environment":
+        monkeypatch.setenv("LAB_RESULTS", str(tmp_path / "notes.txt"))
+    assert main(["ls", *(["--results", str(tmp_path / "notes.txt")] if told == "option" else [])]) == USAGE
+    assert "notes.txt' is a file" in capsys.readouterr().err
+
+
 def test_verify_fails_on_changed_weights(distilled: Store, capsys: pytest.CaptureFixture):
     path = student(distilled).path / "student.safetensors"
     content = bytearray(path.read_bytes())

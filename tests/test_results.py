@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,18 @@ def test_an_alias_must_name_a_run(taught):
         taught.name_teacher("x", "nobody")
     with pytest.raises(ValueError, match="alias must match"):
         taught.name_teacher("../x", taught.runs()[0].id)
+
+
+def test_a_teachers_name_goes_on_to_mean_the_same_run(taught):
+    teacher, run = taught.runs()[0], taught.open(TINY_STUDENT)
+    run.set_notes(label="small one")
+    other = taught.open(TINY_STUDENT.with_(seed=7))
+    other.set_notes(label="other")
+    for alias, said in [("tiny", f"teacher 'tiny' is {teacher.label}"), ("other", f"the label of {other.id}")]:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            taught.name_teacher(alias, run.id)
+    taught.name_teacher("tiny", teacher.id)  # as it is
+    assert taught.teachers() == {"tiny": teacher.id}
 
 
 def test_aliases_that_can_not_be_read_are_never_written_over(taught):

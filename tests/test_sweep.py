@@ -174,6 +174,8 @@ def test_shapes_of_budgets_in_a_file_are_an_axis():
      ('{"base": {}, "axes": {"seed": [1]}, "sample": {}}', "n, a whole number"),
      ('{"base": {}, "sample": {"n": 1}, "search": {"trials": 1}}', "either"),
      ('{"base": {}, "iso": {"depths": [1]}}', "params_m"),
+     ('{"base": {}, "iso": {"params_m": 0.0001, "depths": [2, 4]}}', "no shape of depths"),
+     ('{"base": {}, "iso": {"params_m": 0.1, "depths": [4]}, "axes": {"student.depth": [2]}}', "and so does the axis"),
      *((f'{{"base": {{}}, "iso": {{"params_m": {value}, "depths": [1]}}}}', "iso.params_m must be millions")
        for value in ('"0.3"', "NaN", "null", "0", "-1", "true", "1e300", "[0.1, {}]")),
      *((f'{{"base": {{}}, "iso": {{"params_m": 0.1, "depths": [4], "heads": {value}}}}}', "iso.heads must be whole")

@@ -165,9 +165,9 @@ def run(args: argparse.Namespace) -> Answer:
 
     store, compute = open_store(args, new=True), compute_of(args, args.compile)
     with as_usage():
-        if args.name_teacher:
-            store.check_alias(args.name_teacher)
         planned = experiment.plan(recipe_of(args, store), store)
+        if args.name_teacher:
+            store.check_alias(args.name_teacher, planned[-1].recipe.id)
     if args.dry_run:
         return _planned(planned, store)
     try:

@@ -128,9 +128,12 @@ def open_store(args: argparse.Namespace, *, new: bool = False) -> Store:
     """The results folder of a command; one that is not there is an error unless it may be `new`."""
     from lab.results import Store
 
-    if args.results and not new and not Path(args.results).is_dir():
+    if args.results and not new and not Path(args.results).exists():
         raise Usage(f"results folder {args.results!r} does not exist")
-    return Store(args.results)
+    store = Store(args.results)
+    if store.root.exists() and not store.root.is_dir():
+        raise Usage(f"results folder {str(store.root)!r} is a file; --results and LAB_RESULTS name folders")
+    return store
 
 
 def compute_of(args: argparse.Namespace, compile: bool | None = None) -> Compute:
@@ -159,7 +162,7 @@ def finished(store: Store, names: Sequence[str]) -> list[Run]:
     """The named runs, or every run with a finished network."""
     if names:
         return [get_run(store, name) for name in names]
-    runs = [r for r in store.runs() if isinstance(r.read("student"), dict)]
+    runs = [r for r in store.runs() if isinstance(r.read("student"), dict) and r.readable]
     if not runs:
         raise LookupError(f"no finished run in {store.root}; start with `python -m lab run --help`")
     return runs

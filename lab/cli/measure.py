@@ -218,6 +218,9 @@ def celsius(text: str) -> float:
     raise argparse.ArgumentTypeError("must be degrees Celsius between {:g} and {:g}, got {!r}".format(*AMBIENT_C, text))
 
 
+NOTHING_TO_TIME = "nothing to time: every one has a report under these conditions; --force times them again"
+
+
 def bench(args: argparse.Namespace) -> Answer:
     from lab import bench as timing
 
@@ -229,13 +232,13 @@ def bench(args: argparse.Namespace) -> Answer:
         preset=args.preset, device=str(compute.torch_device()), force=args.force,
     )  # fmt: skip
     if args.dry_run:
-        return would([{**vars(t), "run": t.run.label, "would": "time it"}
-                      for t in timing.plan(finished(store, args.runs), store, **chosen)])  # fmt: skip
+        rows = [{**vars(t), "run": t.run.label, "would": "time it"}
+                for t in timing.plan(finished(store, args.runs), store, **chosen)]  # fmt: skip
+        return would(rows) if rows else Answer([], NOTHING_TO_TIME)
     asked = {t.run.id: t.run for t in timing.plan(finished(store, args.runs), store, **chosen)}
     runs, left_out = _with_weights([*asked.values()])
     made = timing.sweep(runs, store, **chosen, ambient=args.ambient) if runs else []
-    text = table_text([_timing(report, store) for report in made]) if made else (
-        "nothing to time: every one has a report under these conditions; --force times them again")  # fmt: skip
+    text = table_text([_timing(report, store) for report in made]) if made else NOTHING_TO_TIME
     return Answer(made, text + left_out, FAILED if left_out else OK)
 
 
@@ -328,6 +331,11 @@ def verify(args: argparse.Namespace) -> Answer:
     if not args.runs:
         made = sorted((store.root / "pairs").glob("*/pairs.json"))
         rows += [row for facts in made for row in _verify_pairs(facts, store, quick=args.quick)]
+        rows += [
+            _check(name, "file", None, None, "not made", note=wrong)
+            for name, wrong in store.faults().items()
+            if not name.startswith("pairs/")
+        ]  # which are told above
     states = Counter(row["state"] for row in rows)
     held = "all" if states["holds"] == len(rows) else f"{states['holds']} of"
     said = [f"{held} {len(rows)} checks hold"]
