@@ -217,9 +217,11 @@ def digits_student(store: Store, *, steps: int = 600) -> Run:
     kept = dict(data="digits", steps=steps, batch=64)
     unet = UNetConfig(image_size=8, widths=(16, 32), attention=(), groups=4)
     teacher = Recipe(student=unet, methods=(Use("denoise"),), optimizer="adamw", lr=2e-3, **kept)
-    store.name_teacher("digits-teacher", run(teacher, store).id)
+    made = run(teacher, store)
+    if "digits-teacher" not in store.teachers():
+        store.name_teacher("digits-teacher", made.id)
     dit = DiTConfig(image_size=8, patch=2, depth=2, width=32, heads=2)
-    return run(Recipe(teacher="digits-teacher", pairs=4096, student=dit, **kept), store)
+    return run(Recipe(teacher=f"run:{made.id}", pairs=4096, student=dit, **kept), store)
 
 
 # --- pictures -----------------------------------------------------------------------------------
