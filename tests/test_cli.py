@@ -675,6 +675,25 @@ def test_doctor_notes_that_no_compiler_is_here_and_that_none_is_needed(distilled
 # --- predict ---
 
 
+def test_a_shape_of_other_images_than_the_run_s_is_estimated_as_it_was_asked_for(distilled: Store, capsys):
+    run = student(distilled)
+    asked = [run.config.shape, "--device", "raspberry-pi-5", "--json"]
+    estimates = []
+    for size in ("8", "64"):
+        assert lab(distilled, "predict", *asked, "--size", size, "--channels", "1", "--classes", "10") == OK
+        estimates.append(json.loads(capsys.readouterr().out)[0])
+    (here, large) = estimates
+    assert here["model"]["model_id"] == run.id and large["model"]["model_id"] != run.id
+    assert large["timing"]["p50"] > 2 * here["timing"]["p50"]
+    assert lab(distilled, "predict", run.id, "--size", "64", "--device", "raspberry-pi-5") == USAGE
+    assert "image_size of" in capsys.readouterr().err
+
+
+def test_a_run_is_counted_as_it_is(distilled: Store, capsys):
+    assert lab(distilled, "count", student(distilled).id, "--depth", "3") == USAGE
+    assert "--depth is of a shape" in capsys.readouterr().err
+
+
 def test_predict_says_an_interval_for_a_shape_on_a_card(store: Store, capsys: pytest.CaptureFixture):
     assert lab(store, "predict", "d4w64h4p4", "--device", "raspberry-pi-5", "--batch", "1,16", "--json") == OK
     one, sixteen = json.loads(capsys.readouterr().out)

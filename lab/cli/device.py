@@ -17,6 +17,7 @@ from lab.cli.frame import (
     count_of,
     dry_run_option,
     get_run,
+    image_of,
     image_options,
     list_of,
     open_store,
@@ -152,10 +153,15 @@ def _subject(args: argparse.Namespace, store: Store) -> tuple[Run | None, DiTCon
         if not found:
             raise
     else:
-        return run, run.config
+        told = {"image_size": args.size, "channels": args.channels, "num_classes": args.classes}
+        other = [name for name, value in told.items() if value not in (None, getattr(run.config, name))]
+        if not other:
+            return run, run.config
+        if not found:
+            raise Usage(f"{other[0]} of {args.what!r} is {getattr(run.config, other[0])}, not {told[other[0]]}; "
+                        "a shape such as d4w64h4p4 may be of any images")  # fmt: skip
     depth, width, heads, patch, mlp = (part and int(part) for part in found.groups())
-    made = DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, image_size=args.size,
-                     channels=args.channels, num_classes=args.classes)  # fmt: skip
+    made = DiTConfig(depth=depth, width=width, heads=heads, patch=patch, mlp_hidden=mlp, **image_of(args))
     if wrong := made.check():
         raise Usage("; ".join(wrong))
     return None, made

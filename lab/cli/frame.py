@@ -84,9 +84,15 @@ def count_of(low: int) -> Callable[[str], int]:
 
 def image_options(made: Any) -> None:
     """What a network's shape word does not say: the images that it is for."""
-    made.add("--size", type=count_of(1), default=28, help="image side of a shape (default 28)")
-    made.add("--channels", type=count_of(1), default=1, help="of a shape (default 1)")
-    made.add("--classes", type=count_of(0), default=10, help="of a shape (default 10; 0 = unconditional)")
+    made.add("--size", type=count_of(1), help="image side of a shape (default 28)")
+    made.add("--channels", type=count_of(1), help="of a shape (default 1)")
+    made.add("--classes", type=count_of(0), help="of a shape (default 10; 0 = unconditional)")
+
+
+def image_of(args: argparse.Namespace) -> dict[str, int]:
+    """The fields of a shape that `image_options` give."""
+    told = {"image_size": (args.size, 28), "channels": (args.channels, 1), "num_classes": (args.classes, 10)}
+    return {name: usual if value is None else value for name, (value, usual) in told.items()}
 
 
 def positive(text: str) -> float:

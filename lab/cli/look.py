@@ -17,6 +17,7 @@ from lab.cli.frame import (
     command,
     count_of,
     get_run,
+    image_of,
     image_options,
     list_of,
     open_store,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from lab.results import Store
 
 
+COUNTED = {"depth": 4, "width": 64, "heads": 4, "patch": 4}  # of a shape where nothing else is said
+
+
 def add_count(commands: Any) -> None:
     made = command(
         commands,
@@ -41,8 +45,8 @@ def add_count(commands: Any) -> None:
         takes="[RUN ...]",
     )
     made.add("runs", nargs="*", metavar="RUN", help="count the networks of these runs instead")
-    for name, default in [("depth", 4), ("width", 64), ("heads", 4), ("patch", 4)]:
-        made.add(f"--{name}", type=count_of(0), default=default, help=f"default {default}")
+    for name, default in COUNTED.items():
+        made.add(f"--{name}", type=count_of(0), help=f"default {default}")
     made.add("--mlp", type=count_of(1), help="hidden width of the MLP (default 4 x width)")
     image_options(made)
     made.add("--time", action="store_true", help="with timestep parameters (a denoiser)")
@@ -52,19 +56,13 @@ def count(args: argparse.Namespace) -> Answer:
     from lab import cost
     from lab.config import DiTConfig
 
+    told = [name for name in (*COUNTED, "mlp", "size", "channels", "classes") if getattr(args, name) is not None]
+    if args.runs and (told or args.time):
+        raise Usage(f"--{[*told, 'time'][0]} is of a shape, and {args.runs[0]!r} names a run; leave one of them out")
     configs = {name: get_run(open_store(args), name).config for name in args.runs}
     if not configs:
-        made = DiTConfig(
-            depth=args.depth,
-            width=args.width,
-            heads=args.heads,
-            patch=args.patch,
-            mlp_hidden=args.mlp,
-            image_size=args.size,
-            channels=args.channels,
-            num_classes=args.classes,
-            time=args.time,
-        )
+        shape = {k: usual if getattr(args, k) is None else getattr(args, k) for k, usual in COUNTED.items()}
+        made = DiTConfig(**shape, **image_of(args), mlp_hidden=args.mlp, time=args.time)
         configs = {made.shape: made}
     for config in configs.values():
         if wrong := config.check():

@@ -51,8 +51,8 @@ def similar(args: argparse.Namespace) -> Answer:
 
 def add_place(commands: Any) -> None:
     made = command(commands, place, "put the experts of a routed network on devices, each under its card's memory",
-                    "place '12x40 split in 4' --devices raspberry-pi-5,jetson-orin-nano-7w",
-                    "place '12x40 split in 4' --devices raspberry-pi-5,raspberry-pi-5 --room-mb 1,1 --out parts",
+                    "place r4d12w40h2x10p4m52 --devices raspberry-pi-5,jetson-orin-nano-7w",
+                    "place r4d12w40h2x10p4m52 --devices raspberry-pi-5,raspberry-pi-5 --room-mb 1,1 --out parts",
                     takes="RUN --devices CARDS")  # fmt: skip
     made.add("run", metavar="RUN", help="what class_split joined: an id, a start of one or a label")
     made.add("--devices", type=list_of(str), required=True, metavar="CARDS", help="cards, comma separated; a card may "
