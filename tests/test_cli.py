@@ -510,7 +510,7 @@ def test_a_program_of_torch_export_is_a_file_like_the_others(distilled: Store, c
         (["tiny", "--precision", "int8-static"], "this network is of family unet"),
         (["d2w16h2p4", "--runtime", "torch-export", "--precision", "int8"], "torch-export has none of the precisions"),
         (["d2w16h2p4", "--runtime", "eager"], "there is nothing to export"),
-        (["d2w16h2p4", "--runtime", "onyx"], "unknown runtime 'onyx'"),
+        (["d2w16h2p4", "--runtime", "onyx"], "'onyx'. Known: onnxruntime, openvino, packed, torch-export"),
         (["d2w16h2p4", "--precision", "fp7"], "has none of the precisions fp7"),
     ],
 )

@@ -273,6 +273,7 @@ def add_export(commands: Any) -> None:
 
 def export(args: argparse.Namespace) -> Answer:
     from lab import artefacts, bench, program, runtimes
+    from lab.config import unknown
     from lab.runtimes.base import why_not
 
     def maker(name: str) -> Any:
@@ -280,7 +281,10 @@ def export(args: argparse.Namespace) -> Answer:
 
     store = open_store(args)
     found = get_run(store, args.run)
+    known = [*(name for name, one in runtimes.RUNTIMES.items() if one.exports), program.NAME]
     with as_usage():
+        if strange := [name for name in args.runtime if name not in (*runtimes.RUNTIMES, program.NAME)]:
+            raise Usage(unknown("runtime", strange[0], known))
         timed = [name for name in args.runtime if name != program.NAME]
         forms = bench.forms_of(timed, args.precision) if timed else []
         if len(timed) < len(args.runtime):
