@@ -63,7 +63,8 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     were not trained, which have no metric.
     """
     timed = [columns_of(recipe, recipe.student) | {"run": recipe.id, "role": "student"}
-             for recipe in _timed(calibration) if recipe.id not in set(table["run"])]  # fmt: skip
+             for recipe in {one.id: one for one in _timed(calibration)}.values()  # several files may have timed it
+             if recipe.id not in set(table["run"])]  # fmt: skip
     table = complete(table_of([*table.to_dict("records"), *timed]) if timed else table)
     rows = table[table["role"].eq("student") & ~table["hide"] & table["images"].gt(0)].copy()
     uses = [json.loads(text) if text else {} for text in rows["options"]]

@@ -153,6 +153,7 @@ def test_an_arm_is_calibrated_by_a_recipe_that_was_timed_and_never_trained():
     known = {"rows": [{"run": r.id, "ms": 10.0, "over_plain": over, "guide_seconds": 0.0, "recipe": plain(r)}
                       for r, over in [(recipe, 1.0), (ternary, 2.0)]]}  # fmt: skip
     rows = [run() | columns(recipe) | {"fd": 1.5}, run("ternary") | columns(recipe, "ternary", steps=4) | {"fd": 1.4}]
+    known["rows"] *= 2  # by two files
     assert of(rows, known, compute=WALL)["word"] == UNTESTED  # 4 updates of 2 are no 9 of 1
     rows[1] |= columns(recipe, "ternary", steps=4.5)
     assert of(rows, known, compute=WALL)["ratio"] == pytest.approx(1.4 / 1.5)
