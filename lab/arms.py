@@ -170,10 +170,11 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
     """
     by_run = rows.set_index("run")
     known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
-    plain = {_student(row, one): one["ms"] for row, one in known if one["over_plain"] == 1}
+    students = [_student(row, one) for row, one in known]
+    plain = {student: one["ms"] for student, (_, one) in zip(students, known) if one["over_plain"] == 1}
     found = {}
-    for row, one in known:
-        ms = plain[_student(row, one)] * one["over_plain"] if _student(row, one) in plain else one["ms"]
+    for student, (row, one) in zip(students, known):
+        ms = plain[student] * one["over_plain"] if student in plain else one["ms"]
         found[row["arm"], row["work"]] = ms, one["guide_seconds"] * ms / one["ms"]
     return found
 

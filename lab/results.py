@@ -524,9 +524,10 @@ class Store:
             raise ValueError(f"{alias!r} is the label of {others[0]}; give another name")
 
     def name_teacher(self, alias: str, run_id: str) -> None:
-        self.check_alias(alias, self.get(run_id).id)
+        run_id = self.get(run_id).id
+        self.check_alias(alias, run_id)
         path = self.root / "teachers.json"
-        write_json(path, read_to_change(path, "teachers") | {alias: self.get(run_id).id})
+        write_json(path, read_to_change(path, "teachers") | {alias: run_id})
 
     def sweeps(self) -> dict[Path, dict[str, JSON]]:
         """Every file of a sweep that holds, and what it says."""

@@ -349,9 +349,11 @@ def _weights(folder: Path) -> list[Path]:
     """The files that diffusers loads of a network's folder, in which others may lie: one, or those of its index."""
     whole = folder / "diffusion_pytorch_model.safetensors"
     index = folder / f"{whole.name}.index.json"
-    if whole.exists() or not index.exists():
-        return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
-    return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    if whole.exists():
+        return [whole]
+    if index.exists():
+        return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    return sorted(folder.glob("*.safetensors"))
 
 
 def _scheduler(source: str) -> object | None:

@@ -19,6 +19,7 @@ from lab.cli.frame import (
     get_run,
     image_of,
     image_options,
+    image_told,
     list_of,
     open_store,
     would,
@@ -153,8 +154,8 @@ def _subject(args: argparse.Namespace, store: Store) -> tuple[Run | None, DiTCon
         if not found:
             raise
     else:
-        told = {"image_size": args.size, "channels": args.channels, "num_classes": args.classes}
-        other = [name for name, value in told.items() if value not in (None, getattr(run.config, name))]
+        told = image_told(args)
+        other = [name for name, value in told.items() if value != getattr(run.config, name)]
         if not other:
             return run, run.config
         if not found:

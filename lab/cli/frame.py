@@ -91,8 +91,13 @@ def image_options(made: Any) -> None:
 
 def image_of(args: argparse.Namespace) -> dict[str, int]:
     """The fields of a shape that `image_options` give."""
-    told = {"image_size": (args.size, 28), "channels": (args.channels, 1), "num_classes": (args.classes, 10)}
-    return {name: usual if value is None else value for name, (value, usual) in told.items()}
+    return {"image_size": 28, "channels": 1, "num_classes": 10} | image_told(args)
+
+
+def image_told(args: argparse.Namespace) -> dict[str, int]:
+    """Those of them that were typed."""
+    typed = {"image_size": args.size, "channels": args.channels, "num_classes": args.classes}
+    return {name: value for name, value in typed.items() if value is not None}
 
 
 def positive(text: str) -> float:

@@ -17,7 +17,7 @@ from lab.config import JSON, LARGEST_NET, DiTConfig, Recipe, config_to_json, onc
 from lab.results import ID, Store, read_to_change
 from lab.sweep.entries import Entry, Sweep
 from lab.sweep.search import Search
-from lab.sweep.space import Space, iso
+from lab.sweep.space import TOLERANCE, Space, iso
 
 ISO = ("depth", "width", "heads", "mlp_hidden")  # of a student, that iso chooses
 MOST_M, MOST_HEADS = 1000, 1024  # of iso: all widths of a budget are looked at, in steps of the heads
@@ -134,7 +134,7 @@ def _axes(asked: Mapping[str, Any], base: Recipe) -> dict[str, Sequence[JSON]]:
         shapes = [s for b in budgets for s in iso(round(b * 1e6), depths, heads=heads, base=base.student)]
         if not shapes:
             raise ValueError(f"iso: no shape of depths {depths} and heads {heads} has {given['params_m']} M parameters "
-                             "within 3 %; try other depths or heads")  # fmt: skip
+                             f"within {TOLERANCE:.0%}; try other depths or heads")  # fmt: skip
         if own := sorted({*axes} & {"student", *(f"student.{name}" for name in ISO)}):
             raise ValueError(f"iso chooses {', '.join(ISO)}, and so does the axis {own[0]}; leave one of them out")
         axes = {"student": [{k: config_to_json(s)[k] for k in ISO}

@@ -100,7 +100,7 @@ def time_of(text: JSON) -> datetime.datetime | None:
 
 
 def _signs(report: Mapping[str, JSON]) -> Iterator[str]:
-    """`_number_rules` of what pages show, in a hundredth of the time."""
+    """`_number_rules` of what pages show, without the thousands of single times."""
     for part in ("timing", "memory", "energy", "workload"):
         for name, value in (report.get(part) or {}).items():
             if type(value) in (int, float) and value < 0 and not MAY_BE_NEGATIVE.fullmatch(f"{part}.{name}"):
