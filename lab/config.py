@@ -17,6 +17,7 @@ import re
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -547,12 +548,17 @@ def text_of(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
 
 
+class Twice(ValueError):
+    """A JSON object says one thing more than once."""
+
+
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose names each stand there once: else the last would win without a word."""
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(twice)} stands there more than once")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = sorted(repr(name)[1:-1][:60] for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise Twice(f"{', '.join(twice)} stands there more than once")
+    return found
 
 
 def _build(cls: type, plain: Any, where: str) -> Any:

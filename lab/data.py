@@ -260,6 +260,9 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
         return loaded
     test = torch.arange(len(loaded.images)) % 10 == 9
     chosen = test if split == "test" else ~test
+    if not chosen.any():
+        raise MissingData(f"image folder {str(base)!r} has {len(test)} picture{'s' * (len(test) > 1)}, and the test "
+                          "split is every tenth; put more there, or make folders train and test in it")  # fmt: skip
     return Images(loaded.images[chosen], loaded.labels[chosen], names, loaded.skipped)
 
 

@@ -300,6 +300,8 @@ def real_features(recipe: Recipe, store: Store, extractor: str, *, batch: int = 
         return {"features": extract(images, extractor, batch=batch, device=device, title=title).float().numpy()}
 
     name = f"train split of {recipe.data}{_some_classes(recipe)}, {len(images):,} images"
+    if recipe.data.startswith("folder:"):  # whose pictures may be others tomorrow
+        name += f" ({digest[:8]})"
     return torch.from_numpy(_kept(path, make)["features"]).double(), name
 
 

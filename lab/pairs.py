@@ -380,7 +380,12 @@ class Reader:
             wrong = _shard_fault(arrays, rows, self.shape, self.num_classes, self.pairs.what.keep)
         except ValueError as error:
             wrong = str(error)
-        if not wrong and path.stem in recorded:
+        if not wrong and path.stem not in recorded:  # no checksum says whose it is, and its classes do
+            _, y = diffusion.noise_of(self.pairs.seeds(range(index * SHARD, index * SHARD + len(arrays["labels"]))),
+                                      self.shape, self.num_classes)  # fmt: skip
+            if y is not None and (off := int((y.numpy() != arrays["labels"]).sum())):
+                wrong = f"pairs.json does not record it, and {off} of its labels are not those of its seeds"
+        elif not wrong:
             allowed = {recorded[path.stem]["sha256"], own.read_text().strip() if own.exists() else ""}
             if (digest := checksum(arrays)) not in allowed:
                 wrong = f"its sha256 is {digest[:8]}, and pairs.json records {recorded[path.stem]['sha256'][:8]}"

@@ -25,6 +25,7 @@ from lab import arms, choose, claims, figures, sheets
 from lab.choose import COSTS, METRICS, Recommendation, number
 from lab.config import JSON
 from lab.results import Run, Store, now
+from lab.verdicts import counted
 
 TEMPLATE = Path(__file__).parent / "assets" / "report.html"
 ACROSS, DOWN = 5, 4  # images of each network
@@ -157,7 +158,7 @@ def _verdicts(store: Store, table: pd.DataFrame) -> Iterator[str]:
     yield _table(["Method", "times plain's distance", "verdict"], [
         ((row.method, f"{row.size} on {row.images:,.0f} images, {row.compute}"),
          _within(row.ratio, row.low, row.high),
-         (row.word, "1 seed" if row.seeds == 1 else f"{row.seeds} seeds"))
+         (row.word, counted(row.seeds, row.trained)))
         for row in found.itertuples()
     ])  # fmt: skip
     yield _lines([f"Below 1 is better; the small figures are the 95 % interval. {claims.RULE}"])

@@ -42,7 +42,17 @@ from typing import Any, TextIO
 import pandas as pd
 
 from lab import locks, schema
-from lab.config import JSON, NetConfig, Recipe, check_fields, config_from_json, config_to_json, unknown
+from lab.config import (
+    JSON,
+    NetConfig,
+    Recipe,
+    Twice,
+    check_fields,
+    config_from_json,
+    config_to_json,
+    once,
+    unknown,
+)
 
 HEARTBEAT_S = 10
 STALE_S = 60
@@ -131,15 +141,19 @@ def write_json(path: Path, value: JSON) -> None:
 
 
 def read_json(path: Path) -> JSON:
-    """The file's content, or None where there is no such file or it is not JSON."""
-    try:
-        text = path.read_text()
-        found = json.loads(text)
-        if "\\ud" in text.lower():  # half a character, which no page and no terminal can show
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
-    except (OSError, ValueError, RecursionError):
-        return None
+    """The file's content, or None where there is no such file or it is not JSON, or says one thing twice."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return _parse(path)
+    return None
+
+
+def _parse(path: Path) -> JSON:
+    """Raises OSError, ValueError or RecursionError for what is no JSON, or says one thing twice."""
+    text = path.read_text()
+    found = json.loads(text, object_pairs_hook=once)
+    if "\\ud" in text.lower():  # half a character, which no page and no terminal can show
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 @functools.cache
@@ -153,8 +167,11 @@ def look(path: Path, kind: str) -> tuple[dict[str, JSON] | None, str | None]:
 
     Both are where there is no such file.
     """
-    plain = read_json(path)
-    if plain is None:
+    try:
+        plain = _parse(path)
+    except Twice as error:
+        return None, str(error)
+    except (OSError, ValueError, RecursionError):
         return None, "it is no JSON object" if path.exists() else None
     wrong = schema.fault(plain, files_schema()["$defs"][kind], files_schema())
     if wrong is None and kind in ("student", "artefact"):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -271,6 +271,10 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
     if not (schedule.double().diff() <= 0).all() or not 0 <= schedule[-1] <= schedule[0] <= 1:
         raise ValueError(f"pipeline {source!r} has a schedule whose alphas_cumprod don't fall from at most 1 to at "
                          f"least 0; it begins with {schedule[0]:g} and ends with {schedule[-1]:g}")  # fmt: skip
+    if (most := float(((1 - schedule[-1].double()) / schedule[-1].double()).sqrt())) < diffusion.SIGMA_MAX / 2:
+        warnings.warn(f"pipeline {source!r} was trained up to noise level {most:.3g}, and its images are drawn from "
+                      f"{diffusion.SIGMA_MAX:g} on: what it says there is a guess; look at some of them",
+                      stacklevel=2)  # fmt: skip
     net = net.eval().requires_grad_(False).to(device)
     side = _side(source, net.config.sample_size)
     denoise = DiscreteDenoiser(net, schedule, prediction, device=device, guidance=guidance)
@@ -313,12 +317,16 @@ def _network(source: str) -> nn.Module:
     try:
         net, keys = getattr(diffusers, name).from_pretrained(folder / part, use_safetensors=True,
                                                              output_loading_info=True)  # fmt: skip
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:  # a stranger's configuration: diffusers raises whatever it trips over
         raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
     finally:
         told.set_verbosity(loud)
     if keys["missing_keys"] or keys["unexpected_keys"]:
         _load_renamed(net, source, folder / part)
+    said = read_json(folder / part / "config.json")
+    if isinstance(said, dict) and "sample_size" not in said:  # diffusers would put its own default there
+        raise ValueError(f"pipeline {source!r} has no sample_size in {part}/config.json; a teacher's images are "
+                         "square, of a size that is told")  # fmt: skip
     kind, takes, gives = net.config.get("class_embed_type"), net.config.in_channels, net.config.out_channels
     if kind is not None:
         raise ValueError(f"pipeline {source!r} is told its class by {kind} embedding (class_embed_type); only a table "
@@ -352,7 +360,11 @@ def _weights(folder: Path) -> list[Path]:
     if whole.exists():
         return [whole]
     if index.exists():
-        return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        said = read_json(index)
+        files = said.get("weight_map") if isinstance(said, dict) else None
+        if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+            raise ValueError(f"{index} names no files of weights; restore it")
+        return sorted({folder / name for name in files.values()})
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -366,7 +378,7 @@ def _scheduler(source: str) -> object | None:
         return None
     try:
         return kind.from_pretrained(_folder(source) / "scheduler")
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:
         raise ValueError(f"the scheduler {name} of pipeline {source!r} can't be read: {error}") from error
 
 

@@ -34,12 +34,24 @@ class Verdict:
     p_same: float  # TOST: that it differs by the margin or more; small = no difference
     margin: float  # as a ratio: 1.03 is 3 % either way
     word: str  # helps, hurts, no difference, open; or better / worse in direction alone
+    trained: int  # trainings that the seeds are of: those of a finish that go on from one run are one
+
+    @property
+    def counted(self) -> str:
+        """How many seeds, e.g. `6 seeds of 1 training`."""
+        return counted(self.seeds, self.trained)
 
     @property
     def sentence(self) -> str:
         """The verdict with its figures, e.g. `helps: 0.91 times the distance (0.88 to 0.95, 6 seeds)`."""
-        interval = f" ({self.low:.2f} to {self.high:.2f}, {self.seeds} seeds)" if self.seeds > 1 else " (1 seed)"
+        interval = f" ({self.low:.2f} to {self.high:.2f}, {self.counted})" if self.seeds > 1 else f" ({self.counted})"
         return f"{self.word}: {self.ratio:.2f} times the distance{interval}"
+
+
+def counted(seeds: float, trained: float) -> str:
+    """`6 seeds`, or `6 seeds of 1 training` where they go on from fewer runs."""
+    of = f" of {trained:.0f} training{'s' * (trained > 1)}" if trained < seeds else ""
+    return f"{seeds:.0f} seed{'s' * (seeds > 1)}{of}"
 
 
 def spread(distances: Sequence[float]) -> float:
@@ -65,8 +77,9 @@ def compare(method: Mapping[int, float], plain: Mapping[int, float], *, cov: flo
     margin = 1 + MARGIN_COVS * cov
     low, high, p = _interval(d)
     p, flip, same = p if p_t is None else p_t, _sign_flip(d), _tost(d, math.log(margin))
-    word = _word(float(d.mean()), len(d) if trained is None else trained, p, flip, same)
-    return Verdict(float(np.exp(d.mean())), math.exp(low), math.exp(high), len(d), p, flip, same, margin, word)
+    trained = len(d) if trained is None else trained
+    word = _word(float(d.mean()), trained, p, flip, same)
+    return Verdict(float(np.exp(d.mean())), math.exp(low), math.exp(high), len(d), p, flip, same, margin, word, trained)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

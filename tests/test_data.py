@@ -119,6 +119,16 @@ def test_a_folder_of_pictures_alone_leaves_nothing_out(pictures, recwarn):
     assert data.load(f"folder:{pictures / 'cats'}", size=8).class_names == () and not recwarn.list
 
 
+def test_a_folder_of_too_few_pictures_for_a_test_split_says_so(pictures):
+    for name in ("cats", "dogs"):
+        for i in range(4, 10):
+            next((pictures / name).glob(f"{i:02d}.*")).unlink()
+    root = f"folder:{pictures}"
+    assert len(data.load(root, size=8).images) == 8
+    with pytest.raises(data.MissingData, match="has 8 pictures, and the test split is every tenth"):
+        data.load(root, "test", size=8)
+
+
 @pytest.mark.parametrize("make", [False, True])
 def test_a_folder_without_pictures_is_an_error(tmp_path, make, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))

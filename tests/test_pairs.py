@@ -163,6 +163,18 @@ def test_a_short_shard_before_the_last_would_shift_all_later_pairs_and_is_refuse
         reader_of(first)
 
 
+def test_a_shard_without_a_checksum_is_held_to_the_classes_of_its_seeds(made):
+    _, first = made
+    write_json(first.path / "pairs.json", first.facts | {"shards": {}})
+    assert len(reader_of(first).images) == 300
+    arrays = arrays_of(first)
+    np.savez(first.shard(0), **{k: v[::-1] for k, v in arrays.items()})
+    with pytest.raises(
+        ValueError, match=r"0000\.npz is no shard of these pairs: pairs.json does not record it, and \d+"
+    ):
+        reader_of(first)
+
+
 @pytest.fixture
 def differing(made):
     """Pairs whose first two shards are recorded with other checksums and do not lie here."""

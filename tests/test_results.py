@@ -302,6 +302,23 @@ def test_notes_that_can_not_be_read_are_never_written_over(taught):
     assert not run.notes["pin"] and (run.path / "notes.json").read_text() == "<<<<<<< HEAD"
 
 
+@pytest.mark.parametrize(("text", "said"), [
+    ('{"pin": true, "pin": false}', "pin stands there more than once"),
+    ('{"a": {"\\ud800": 1, "\\ud800": 2}}', r"\\ud800 stands there more than once"),
+])  # fmt: skip
+def test_a_file_that_says_one_thing_twice_is_unreadable_by_name(taught, text, said):
+    run = taught.open(TINY_STUDENT)
+    write_whole(run.path / "notes.json", text)
+    assert taught.faults() == {f"runs/{run.id}/notes.json": said}
+
+
+@pytest.mark.parametrize("name", ["params", "params_train", "evaluations", "params_deployed"])
+def test_a_network_of_no_parameters_and_no_evaluation_is_a_fault(taught, name):
+    run = taught.runs()[0]
+    run.write("cost", run.read("cost") | {name: 0})
+    assert f"{name} is 0" in taught.faults()[f"runs/{run.id}/cost.json"]
+
+
 def test_an_alias_must_name_a_run(taught):
     with pytest.raises(LookupError):
         taught.name_teacher("x", "nobody")

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,6 +159,19 @@ def test_a_space_in_a_file_is_its_grid_with_what_was_dropped():
     assert [e.at for e in unseeded.entries] == [e.at for e in seeded.entries] and unseeded.total == 1
     sampled = sweep.read(json.dumps(text | {"sample": {"n": 1, "seed": 3}}), "drawn")
     assert sampled.total == 1 and sampled.entries[0].at["student.depth"] == 2
+
+
+@pytest.mark.parametrize(("plain_text", "said"), [
+    ("[]", "sweep f has no recipe"),
+    (json.dumps({"base": {}, "axes": {"seed": [4, 5]}, "within": {"params_m": 1e-6}}),
+     r"every point of sweep f is out of budget \(2\); of seed=4, params_m is \S+, wanted is 0 to 1e-06"),
+])  # fmt: skip
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_sweep_of_nothing_says_why(store: Store, tmp_path: Path, capsys, plain_text: str, said: str, more: list[str]):
+    file = tmp_path / "f.json"
+    file.write_text(plain_text)
+    assert main(["sweep", str(file), "--results", str(store.root), *more]) == USAGE
+    assert re.search(said, capsys.readouterr().err.replace("\n", " "))
 
 
 def test_shapes_of_budgets_in_a_file_are_an_axis():

@@ -453,6 +453,16 @@ def test_a_schedule_that_does_not_fall_is_refused(tmp_path):
         images_of(saved(tmp_path / "p", diffusers.DDPMScheduler(trained_betas=[0.1, -0.1, 0.2])))
 
 
+def test_a_schedule_that_ends_far_below_our_highest_noise_is_warned_of(tmp_path, recwarn):
+    import diffusers
+
+    images_of(saved(tmp_path / "whole"))
+    assert not [w for w in recwarn if "noise level" in str(w.message)]
+    short = diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    with pytest.warns(UserWarning, match=r"trained up to noise level 14\.6, and its images are drawn from 80 on"):
+        images_of(saved(tmp_path / "short", short))
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
 def test_prefixes_of_wrappers_are_no_part_of_a_weights_name(tmp_path, prefix):
     plain, wrapped = (
@@ -522,6 +532,24 @@ def test_a_size_that_is_no_square_is_refused(tmp_path, told):
     file = tmp_path / "p" / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": told}))
     with pytest.raises(ValueError, match="sample_size"):
+        teachers.load_pipeline(source)
+
+
+def test_a_size_that_is_not_told_is_not_taken_for_diffusers_default(pipelines, tmp_path):
+    source = tmp_path / "dit"
+    shutil.copytree(pipelines / "dit", source)
+    file = source / "transformer" / "config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "sample_size"}))
+    with pytest.raises(ValueError, match=r"has no sample_size in transformer/config\.json"):
+        teachers.load_pipeline(str(source))
+
+
+def test_an_index_of_weights_that_names_no_files_is_named(tmp_path):
+    source = saved(tmp_path / "p", change=lambda weights: {f"module.{k}": v for k, v in weights.items()})
+    unet = tmp_path / "p" / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / "diffusion_pytorch_model-1.safetensors")
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text('{"metadata": {}}')
+    with pytest.raises(ValueError, match=r"index\.json|no diffusers pipeline can be read"):
         teachers.load_pipeline(source)
 
 

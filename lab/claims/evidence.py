@@ -13,7 +13,7 @@ from lab import arms, choose
 from lab.choose import Budget
 from lab.config import JSON
 from lab.results import Run, Store, read_json
-from lab.verdicts import ENOUGH
+from lab.verdicts import ENOUGH, counted
 
 HOLDS, PARTLY, DIFFERS, UNTESTED = STATUSES = ("holds", "partly", "does not hold", "not tested")
 OUR_READING = "our reading"
@@ -115,7 +115,7 @@ def alone(found: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def within(row: pd.Series) -> str:
     """` (0.88 to 0.95, 6 seeds)`."""
-    seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
+    seeds = counted(row["seeds"], row["trained"])
     return f" ({row['low']:.2f} to {row['high']:.2f}, {seeds})" if pd.notna(row["low"]) else f" ({seeds})"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.cli.frame import Answer, Usage, command, open_store
 from lab.cli.text import cell, table_text
+from lab.verdicts import counted
 
 WIDTH = 100  # characters of a line
 
@@ -64,7 +65,8 @@ def verdicts(args: argparse.Namespace) -> Answer:
         return Answer([], f"no run of a method beside the objective in {store.root}")
     said = [{name: cell(row[name]) for name in ("method", "size", "images", "compute")}
             | {"ratio": cell(row["ratio"]), "95 %": f"{row['low']:.2f} to {row['high']:.2f}" * (row["seeds"] > 1),
-               "seeds": str(row["seeds"]), "verdict": row["word"]} for row in rows if row["seeds"]]  # fmt: skip
+               "pairs": counted(row["seeds"], row["trained"]), "verdict": row["word"]}
+            for row in rows if row["seeds"]]  # fmt: skip
     rule = f"ratio: distance over plain's, below 1 is better. {claims.RULE}"
     notes = [line for note in [*_without_a_pair(rows), rule] for line in ["", *textwrap.wrap(note, WIDTH)]]
     return Answer(rows, "\n".join([wrapped(said) if said else "no method has a pair", *notes]))

@@ -63,6 +63,8 @@ def sweep(args: argparse.Namespace) -> Answer:
     compute_of(args)  # a device that is not here is told before any work
     with as_usage():
         found = sweeps.read(text_of(file), args.name or file.stem)
+        if not found.total:
+            raise ValueError(_nothing(found))
         sweeps.check_record(found, store)
     if args.dry_run:
         return _planned(found, store)
@@ -72,6 +74,15 @@ def sweep(args: argparse.Namespace) -> Answer:
     if not whole:
         raise RuntimeError(f"stopped; {states['done']} of {found.total} runs are done, and the same command goes on")
     return _told(found, states, store)
+
+
+def _nothing(found: Sweep) -> str:
+    """Why there is nothing to do."""
+    if not found.dropped:
+        return f"sweep {found.name} has no recipe"
+    first = found.dropped[0]
+    at = ", ".join(f"{axis}={value}" for axis, value in first["at"].items())
+    return f"every point of sweep {found.name} is out of budget ({len(found.dropped)}); of {at}, {first['why']}"
 
 
 def _place(args: argparse.Namespace, store: Store, found: Sweep) -> Place:

@@ -11,6 +11,7 @@ from lab import arms, catalogue, figures
 from lab.choose import number
 from lab.dashboard import frame, pictures
 from lab.results import Run, Store
+from lab.verdicts import counted
 
 TITLE = "Methods"
 ORDER = 26
@@ -46,11 +47,8 @@ def answer(found: pd.DataFrame, of: str, compute: str) -> str:
     best = paired.loc[paired["ratio"].idxmin()]
     within = f", {number(best['low'])} to {number(best['high'])}" if pd.notna(best["low"]) else ""
     return (f"Beside plain twins at {compute}: {words}; the best is {best['method']} on {best['size']} with "
-            f"{number(best['ratio'])} times the distance ({seeds_said(best['seeds'])}{within}).")  # fmt: skip
-
-
-def seeds_said(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+            f"{number(best['ratio'])} times the distance ({counted(best['seeds'], best['trained'])}"
+            f"{within}).")  # fmt: skip
 
 
 def cost(rows: pd.DataFrame) -> str:
@@ -84,7 +82,8 @@ def card(entry: catalogue.Entry, mine: pd.DataFrame, runs: pd.DataFrame) -> None
         for row in paired.sort_values("ratio").itertuples():
             span = f" ({number(row.low)} to {number(row.high)})" if pd.notna(row.low) else ""
             st.markdown(f"**{row.word}**: {number(row.ratio)} times the distance of {frame.plain(row.twin)}{span}, "
-                        f"{seeds_said(row.seeds)}, {frame.plain(row.method)}, {row.images:,.0f} images")  # fmt: skip
+                        f"{counted(row.seeds, row.trained)}, {frame.plain(row.method)}, "
+                        f"{row.images:,.0f} images")  # fmt: skip
         command = ""
         if entry.objective:
             st.caption("An objective: others are added to it, so it has no plain twin.")

@@ -29,6 +29,7 @@ from lab import precisions
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
 from lab.devices.report import LARGEST, SCHEMA
 from lab.results import Run, now, read_json, write_json
+from lab.schema import shown
 
 CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
@@ -234,6 +235,10 @@ def card_from_json(plain: JSON, where: str = "card") -> Card:
             raise ValueError(f"{where}.{name} must be a number above 0, got {repr(value)[:40]}")
         if not card.sources.get(name):
             raise ValueError(f"{where}.{name} has no source; give one in {where}.sources[{name!r}]")
+    try:
+        re.compile(card.names or "")
+    except re.error as error:
+        raise ValueError(f"{where}.names is {shown(card.names)}, no pattern: {error}") from None
     return card
 
 

@@ -126,6 +126,7 @@ def test_more_power_is_never_slower() -> None:
         ({"peak": {"fp32": "fast"}}, "x.peak.fp32 must be a number above 0, got 'fast'"),
         ({"peak": {"fp64": 1.0}}, "x.peak.fp64 has no source"),
         ({"clock": 1}, "unknown field of x 'clock'"),
+        ({"names": "Pi ("}, "x.names is 'Pi (', no pattern: missing )"),
     ],
 )
 def test_a_card_with_a_wrong_figure_is_refused_by_name(change: dict[str, object], words: str) -> None:
