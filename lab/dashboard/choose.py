@@ -52,6 +52,22 @@ def headline(answer: Recommendation) -> None:
         meaning.sentence(choose.in_short(answer))
 
 
+def why(answer: Recommendation, command: str) -> None:
+    """What stands behind the answer: details, conditions, the timing's origin, and the command that gives the same."""
+    if answer.pick:
+        details(answer)
+    st.caption(choose.SIZES_SAID)
+    rows = pd.concat([answer.candidates, answer.teachers])
+    st.caption(frame.plain(figures.conditions(rows, answer.left_out, answer.budget.metric)))
+    if answer.pick:
+        timing = choose.timing_said(answer.pick)
+        weights = (answer.pick["weights_sha256"] or "")[:12]
+        st.caption(frame.plain(f"Run {answer.pick['run']}, weights {weights}"
+                               + (f"; latency {timing}." if timing else ".")))  # fmt: skip
+    st.subheader("The same answer in a terminal", anchor=False)
+    frame.show_command(command)
+
+
 def details(answer: Recommendation) -> None:
     """What the pick loses, how sure that is and where it comes from; what one step more or less would change."""
     st.markdown(f"**{frame.plain(choose.facts(answer.pick, answer.budget))}.** {frame.plain(answer.reason)}")
@@ -279,19 +295,13 @@ with left:
         pictures(answer)
     elif len(answer.candidates):
         misses(answer)
-with st.expander("What it loses, how sure that is, where it comes from", icon=":material/fact_check:"):
-    if answer.pick:
-        details(answer)
-    st.caption(choose.SIZES_SAID)
-    rows = pd.concat([answer.candidates, answer.teachers])
-    st.caption(frame.plain(figures.conditions(rows, answer.left_out, answer.budget.metric)))
-    if answer.pick:
-        timing = choose.timing_said(answer.pick)
-        weights = (answer.pick["weights_sha256"] or "")[:12]
-        st.caption(frame.plain(f"Run {answer.pick['run']}, weights {weights}"
-                               + (f"; latency {timing}." if timing else ".")))  # fmt: skip
-    st.subheader("The same answer in a terminal", anchor=False)
-    frame.show_command(command := choose.command(frame.all_runs(), view.reports, answer.budget))
+command = choose.command(frame.all_runs(), view.reports, answer.budget)
+# What is behind the fold comes when it is opened: a browser fetches a part of its own for each kind of element.
+fold = st.expander("What it loses, how sure that is, where it comes from", icon=":material/fact_check:", key="why",
+                   on_change="rerun", bind="query-params")  # fmt: skip
+if fold.open:
+    with fold:
+        why(answer, command)
 frame.footer(answer.candidates, command, "choose")
 # For every page: its sidebar says the budget, its charts show where that ends.
 st.session_state["budget_said"], st.session_state["budget_limits"] = answer.budget.said, answer.budget.limits

@@ -21,8 +21,9 @@ APP = Path(__file__).parents[2] / "app.py"
 
 
 def page(**query: str) -> AppTest:
+    """The page with its fold open, unless `why` says otherwise."""
     at = AppTest.from_file(str(APP), default_timeout=30)
-    for name, value in query.items():
+    for name, value in ({"why": "true"} | query).items():
         at.query_params[name] = value
     at.run()
     assert not at.exception, at.exception
@@ -83,8 +84,17 @@ def test_sentence_images_controls_and_chart_follow_each_other_and_the_rest_is_fo
     first = [kinds.index(kind) for kind in ("header", "html", "image", "number_input", "plotly_chart", "metric")]
     assert first == sorted(first)
     (fold,) = [e for e in at.expander if e.label.startswith("What it loses")]
-    assert not fold.proto.expanded and fold.metric and "How sure" in " ".join(m.value for m in fold.markdown)
+    assert fold.metric and "How sure" in " ".join(m.value for m in fold.markdown)
     assert len(at.metric) == len(fold.metric)
+
+
+def test_what_is_folded_is_not_worked_out_before_it_is_opened(demo: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = page(why="false")
+    (fold,) = [e for e in at.expander if e.label.startswith("What it loses")]
+    assert not fold.proto.expanded and not fold.metric and not at.metric and at.header[0].value.startswith("Ship ")
+    at.session_state["why"] = True
+    at.run()
+    assert at.metric and "How sure" in text(at)
 
 
 def test_the_sentence_says_size_time_and_times_the_teacher_s_distance(demo: Store) -> None:
