@@ -484,6 +484,11 @@ def spec_of(name: str, images: Images) -> ImageSpec:
     )
 
 
+def digest(images: Images) -> str:
+    """SHA-256 of the pixels: a folder of the same name may hold others tomorrow."""
+    return hashlib.sha256(images.images.contiguous().numpy()).hexdigest()
+
+
 def choose_classes(images: Images, classes: tuple[int, ...] | None) -> Images:
     """Only the images of some classes; labels keep their numbers."""
     if classes is None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import io
+import math
 import os
 import platform
 import signal
@@ -141,6 +142,7 @@ def assemble(job: Job, store: Store, device: torch.device, *, compiled: bool = F
 
 def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
     device, compiled = compute.torch_device(), compute.compiles(job.recipe, notice=True)
+    _check_room(job.recipe, device)
     made, stop = assemble(job, store, device, compiled=compiled), threading.Event()
     with _on_signal(stop.set):  # the loop saves its state before it leaves
         net = train(
@@ -152,6 +154,30 @@ def _train(run: Run, job: Job, store: Store, compute: Compute) -> None:
         facts["guide"] = {"seconds": round(made.nets.answers.seconds, 3)}
     params = sum(p.numel() for p in made.state.optimizer.parameters)
     save_student(run, net, made.spec, facts=facts, params_train=params)
+
+
+def _check_room(recipe: Recipe, device: torch.device) -> None:
+    """Raises ValueError where a training can't fit: weights, gradients, momentum and average are as large as each
+    other, and the largest operation's values are held for each image of a batch.
+    """
+    from lab import cost
+
+    config = recipe.student
+    least = 4 * (4 * cost.of_config(config)["params"] + recipe.batch * cost.activations(config))
+    room = _memory(device)
+    if least > room:
+        raise ValueError(f"{config.shape} with batch {recipe.batch:,} takes {least / 1e9:,.1f} GB or more to train, "
+                         f"and {device} has {room / 1e9:,.1f}; make depth, width or batch smaller")  # fmt: skip
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes of a device's memory; inf where the system doesn't tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
 def _finished(run: Run, device: torch.device) -> Finished:
@@ -258,6 +284,7 @@ def _record(run: Run, compute: Compute, job: Job) -> None:
     spec = job.spec or data.ImageSpec(data=job.recipe.data, size=job.recipe.student.image_size,
                                       channels=job.recipe.student.channels, num_classes=0)  # fmt: skip
     conditions = {name: value for method in job.methods for name, value in method.conditions(spec).items()}
+    conditions |= _pictures(job)
     if sittings and (run.path / "state.pt").exists():
         _check_conditions(run, sittings[-1], conditions)
     sittings.append({
@@ -269,6 +296,17 @@ def _record(run: Run, compute: Compute, job: Job) -> None:
         **conditions,
     })  # fmt: skip
     run.write("env", {"sittings": sittings})
+
+
+def _pictures(job: Job) -> dict[str, str]:
+    """A digest of the pictures of a folder that a job learns from; a known data set's are always the same."""
+    recipe = job.recipe
+    if job.needs & PAIRS or not recipe.data.startswith("folder:"):
+        return {}
+    with contextlib.suppress(data.MissingData):  # told where they are wanted
+        images = data.load(recipe.data, size=recipe.student.image_size, channels=recipe.student.channels)
+        return {"pictures": data.digest(images)[:8]}
+    return {}
 
 
 def _check_conditions(run: Run, before: dict[str, object], here: dict[str, object]) -> None:

@@ -288,11 +288,12 @@ def real_features(recipe: Recipe, store: Store, extractor: str, *, batch: int = 
     Kept under results/.cache by the images' content. Raises MissingData where the images can't be had.
     """
     size, channels = recipe.student.image_size, recipe.student.channels
-    images = data.choose_classes(data.load(recipe.data, "train", size=size, channels=channels), recipe.classes).images
+    chosen = data.choose_classes(data.load(recipe.data, "train", size=size, channels=channels), recipe.classes)
+    images = chosen.images
     if len(images) < FEWEST:
         raise MissingData(f"{recipe.data} has {len(images)} training images{_some_classes(recipe)}; a distance is "
                           f"taken to {FEWEST} or more")  # fmt: skip
-    digest = hashlib.sha256(images.contiguous().numpy()).hexdigest()
+    digest = data.digest(chosen)
     path = _cache(store, "real", extractor, tuple(images.shape), digest)
 
     def make() -> dict[str, np.ndarray]:

@@ -243,6 +243,29 @@ def test_a_stopped_run_does_not_go_on_by_another_loss(taught, monkeypatch):
     assert len(run.read("env")["sittings"]) == 1 and (run.path / "state.pt").exists()
 
 
+def test_a_stopped_run_does_not_go_on_with_other_pictures(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
+    (tmp_path / "p").mkdir()
+    for i in range(20):
+        Image.new("L", (8, 8), 9 * i).save(tmp_path / "p" / f"{i:02d}.png")
+    unet = dataclasses.replace(TINY_TEACHER.student, num_classes=0)
+    recipe = dataclasses.replace(TINY_TEACHER, data=f"folder:{tmp_path / 'p'}", student=unet, steps=0)
+    run = experiment.run(recipe, store, measure=False)
+    (was,) = [sitting["pictures"] for sitting in run.read("env")["sittings"]]
+    run.set_status(state="stopped")
+    write_whole(run.path / "state.pt", b"as far as it went")
+    Image.new("L", (9, 9), 255).save(tmp_path / "p" / "03.png")
+    with pytest.raises(ValueError, match=f"has learned with pictures {was} up to step 0, and this machine has "):
+        experiment.run(recipe, store, measure=False)
+
+
+@pytest.mark.parametrize("change", [{"batch": 10**9}, {"student__width": 400_000, "student__heads": 1}])
+def test_a_training_that_no_memory_holds_is_refused_before_anything_is_built(taught, monkeypatch, change):
+    monkeypatch.setattr(experiment, "assemble", lambda *args, **how: pytest.fail("it was built"))
+    with pytest.raises(ValueError, match=r"GB or more to train, and cpu has [\d.,]+; make depth, width"):
+        experiment.run(TINY_STUDENT.with_(**change), taught, measure=False)
+
+
 def test_a_denoiser_s_pictures_are_by_the_recipe_s_solver(taught):
     run = experiment.run(dataclasses.replace(TINY_TEACHER, solver="heun-3", steps=0), taught, measure=False)
     with np.load(run.path / "samples.npz") as kept:
