@@ -43,6 +43,10 @@ ALIKE = ["data", "classes", "teacher", "solver", "sampler", "pairs", "batch", "o
          "schedule", "clip", "ema", "dtype"]  # fmt: skip
 SHAPE = ["family", "time", "patch", "depth", "width", "heads", "mlp_hidden", "num_classes"]
 BY_METHOD = ("block", "adaln_norm")  # of a network, that a method may set, whose name tells it
+# Of `arms`, what a pairing and its verdict need.
+USED = ("run", "seed", "fd", "shape", "params", "images", "steps", "guide", "protocol", "method", "plain", "arm",
+        "form", "alike", "fresh", "work", "anew", "begun", "family", "time", "depth", "width", "heads",
+        "num_classes")  # fmt: skip
 Clock = Mapping[tuple[str, str], tuple[float, float]]  # of `clock`
 COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "update_ratio", "guide_seconds", "runs",
            "twin_runs", "why_not", *(f.name for f in dataclasses.fields(Verdict)))  # fmt: skip
@@ -92,8 +96,8 @@ def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     names = [_name(*row) for row in zip(rows["family"], rows["shape"], taught)]
     rows["plain"] = [name == "plain" and not part["guide"] for name, part in zip(names, parts)]
     nets = [_apart_from_method(net, methods) for net, methods in zip(rows["net"], rows["method_short"])]
-    rows["arm"] = [json.dumps([name, *map(str, shape), net, part], sort_keys=True)
-                   for name, shape, net, part in zip(names, rows[SHAPE].to_numpy(), nets, parts)]  # fmt: skip
+    rows["form"] = [" ".join(map(str, shape)) for shape in rows[SHAPE].to_numpy()]
+    rows["arm"] = [json.dumps(named, sort_keys=True) for named in zip(names, rows["form"], nets, parts)]
     # What has a twin of another family has a rate of its own, and several rates were tried.
     told = [part if family == "dit" or math.isnan(lr) else part | {"rate": lr}
             for part, family, lr in zip(parts, rows["family"], rows["lr"])]  # fmt: skip
@@ -251,7 +255,7 @@ def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
 def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Clock
              ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Runs of two arms that make pairs, both indexed by seed."""
-    a, b = ([_compute(row, compute, clock) for _, row in rows.iterrows()] for rows in (mine, theirs))
+    a, b = (_compute(rows, compute, clock) for rows in (mine, theirs))
     near = math.log1p(CLOSE) if compute != COMPUTE[0] else 1e-9
     pairs: dict[int, tuple[float, int, int]] = {}
     for i, (seed, begun, x) in enumerate(zip(mine["seed"], mine["begun"], a)):
@@ -265,18 +269,19 @@ def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Cloc
                  for k, rows in ((1, mine), (2, theirs)))  # fmt: skip
 
 
-def _compute(row: pd.Series, compute: str, clock: Clock) -> float:
-    """Images, or seconds; nan where the arm's are not calibrated."""
+def _compute(rows: pd.DataFrame, compute: str, clock: Clock) -> list[float]:
+    """Images, or seconds, of each run; nan where its arm's are not calibrated."""
     if compute == COMPUTE[0]:
-        return row["images"]
-    ms, guide = clock.get((row["arm"], row["work"]), (math.nan, math.nan))
-    return row["steps"] * ms / 1000 + (guide if compute == COMPUTE[2] else 0.0)
+        return rows["images"].tolist()
+    timed = [clock.get(key, (math.nan, math.nan)) for key in zip(rows["arm"], rows["work"])]
+    charged = compute == COMPUTE[2]
+    return [steps * ms / 1000 + guide * charged for steps, (ms, guide) in zip(rows["steps"], timed)]
 
 
 def twins_of(mine: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The plain runs, of rows that are measured alike, that an arm may be held against."""
     plain, one = rows[rows["plain"]], mine.iloc[0]
-    same = (plain[SHAPE].map(str) == one[SHAPE].map(str)).all(axis=1)
+    same = plain["form"].eq(one["form"])
     if one["family"] == "dit" and same.any():
         return plain[same & plain["alike"].eq(one["alike"])]
     near = (
@@ -299,6 +304,7 @@ def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """
     rows = arms(table, calibration)
     seconds, found = clock(rows, calibration), []
+    rows = rows[[*USED]]  # of a hundred columns, which every pairing would copy
     for _, measured in rows[rows["protocol"] != ""].groupby("protocol", sort=False):
         for _, mine in measured[~measured["plain"]].groupby(["alike", "arm"], sort=False):
             others = twins_of(mine, measured)
@@ -349,6 +355,6 @@ def _why_not(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
     if compute == COMPUTE[0]:
         return "no plain run of as many images and the same seed"
     for rows, whose in ((mine, "its"), (others, "its twin's")):
-        if not {(row["arm"], row["work"]) for _, row in rows.iterrows()} & clock.keys():
+        if not {*zip(rows["arm"], rows["work"])} & clock.keys():
             return f"{whose} updates are not timed beside others (benchmarks/arms.py)"
     return f"no plain run within {CLOSE:.0%} of its seconds and of the same seed"
