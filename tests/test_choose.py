@@ -732,9 +732,12 @@ def test_an_empty_store_gives_a_sentence() -> None:
     "wrong, said",
     [
         ({"metric": "fdd"}, "unknown metric 'fdd'; did you mean 'fd'?"),
-        ({"params_m": 0.0}, "params_m must be above 0, got 0"),
+        ({"params_m": 0.0}, "params_m must be a number above 0, got 0"),
+        ({"latency_ms": "2"}, "latency_ms must be a number above 0, got '2'"),
+        ({"file_mb": True}, "file_mb must be a number above 0, got True"),
+        ({"threads": 1.5}, "threads must be a whole number of at least 1, got 1.5"),
         ({"percentile": "p95"}, "unknown percentile 'p95'"),
-        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be a whole number of at least 1, got 0"),
         ({"precision": "int9"}, "unknown precision 'int9'; did you mean 'int8'?"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from lab.config import unknown
 from lab.precisions import COARSE, FLOATING
@@ -57,6 +58,10 @@ SCOPES = ("core", "e2e")
 PRECISIONS = ("float", "any", *FLOATING, *COARSE)  # float: the fastest of FLOATING, any: of all
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What the device allows, and under which conditions it is looked at. None: no limit, or `settle` fills it in."""
@@ -87,10 +92,12 @@ class Budget:
                 wrong.append(unknown(name, getattr(self, name), known))
         for name in COSTS:
             limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                wrong.append(f"{name} must be above 0, got {limit}")
-        if self.batch < 1:
-            wrong.append(f"batch must be at least 1, got {self.batch}")
+            if limit is not None and not (_is_number(limit) and limit > 0):
+                wrong.append(f"{name} must be a number above 0, got {limit!r}")
+        for name in ("batch", "threads"):
+            count = getattr(self, name)
+            if count is not None and not (_is_number(count) and count >= 1 and count % 1 == 0):
+                wrong.append(f"{name} must be a whole number of at least 1, got {count!r}")
         if wrong:
             raise ValueError("; ".join(wrong))
 
