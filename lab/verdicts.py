@@ -50,8 +50,8 @@ class Verdict:
 
 def counted(seeds: float, trained: float) -> str:
     """`6 seeds`, or `6 seeds of 1 training` where they go on from fewer runs."""
-    of = f" of {trained:.0f} training{'s' * (trained > 1)}" if trained < seeds else ""
-    return f"{seeds:.0f} seed{'s' * (seeds > 1)}{of}"
+    of = f" of {trained:.0f} training{'s' if trained > 1 else ''}" if trained < seeds else ""
+    return f"{seeds:.0f} seed{'s' if seeds > 1 else ''}{of}"
 
 
 def spread(distances: Sequence[float]) -> float:
