@@ -21,6 +21,7 @@ import pandas as pd
 from lab import arms, choose, claims, principles
 from lab.choose import Budget
 from lab.claims import paper
+from lab.claims.evidence import within as spread_said
 from lab.results import Store, read_json
 from lab.verdicts import ENOUGH
 
@@ -134,8 +135,28 @@ def guidance(store: Store) -> str:
             f"({_link('every method', 'Methods')}).")  # fmt: skip
 
 
+def baseline(store: Store) -> str:
+    """A plain DiT beside the GET of its size, in equal time and after as many images."""
+    cells, table = paper.over_get(claims.Evidence(store)), store.table().set_index("run")
+    cells = cells[cells["method"].eq("plain")]
+    timed = cells[cells["compute"].eq(arms.COMPUTE[2])].sort_values("seeds", ascending=False, kind="stable")
+    if timed.empty:
+        return ""
+    best = timed.iloc[0]
+    shape = cells["runs"].map(lambda runs: table.loc[runs[0], "shape"])
+    alike = cells[cells["compute"].eq(arms.COMPUTE[0]) & shape.eq(shape[best.name])].nlargest(1, "images")
+    one, seen = table.loc[best["runs"][0]], table.loc[best["twin_runs"][0], "images"]
+    short = f"{one['depth']:.0f}x{one['width']:.0f}"
+    title = "is nearer than GET" if best["ratio"] < 1 else "is no nearer than GET"
+    after = "".join(f"; after {row['images']:,.0f} images each {row['ratio']:.2f}{spread_said(row)}"
+                    for _, row in alike.iterrows())  # fmt: skip
+    return (f"**In equal time a plain DiT {title}, the paper's baseline as we read it**: at {best['size']} "
+            f"{short} has {best['ratio']:.2f} of its distance{spread_said(best)}, for "
+            f"{best['images']:,.0f} images to {seen:,.0f}{after} ({_link('every method', 'Methods')}).")  # fmt: skip
+
+
 SENTENCES: Sequence[Callable[[Store], str]] = (
-    deep_and_thin, too_deep, lost_and_gained, precisions, finish, guidance,
+    deep_and_thin, too_deep, lost_and_gained, precisions, finish, guidance, baseline,
 )  # fmt: skip
 
 # --- what the results hold, for sentences and tables ---
