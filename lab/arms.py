@@ -236,6 +236,12 @@ class Pairing:
         return begun[begun != ""].nunique() + int((begun == "").sum())
 
 
+def slim(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `arms` that pairings need, texts as objects: every pairing copies them, and a hundred others."""
+    kept = rows[[*USED]]
+    return kept.astype(dict.fromkeys(kept.select_dtypes("str"), object))
+
+
 def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Clock) -> list[Pairing]:
     """For each number of images that an arm was trained with, its pairs where it has any.
 
@@ -304,7 +310,7 @@ def verdicts(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
     """
     rows = arms(table, calibration)
     seconds, found = clock(rows, calibration), []
-    rows = rows[[*USED]]  # of a hundred columns, which every pairing would copy
+    rows = slim(rows)
     for _, measured in rows[rows["protocol"] != ""].groupby("protocol", sort=False):
         for _, mine in measured[~measured["plain"]].groupby(["alike", "arm"], sort=False):
             others = twins_of(mine, measured)

@@ -145,6 +145,7 @@ def over_get(evidence: Evidence) -> pd.DataFrame:
     """
     rows = arms.arms(evidence.table, evidence.calibration)
     clock, found = arms.clock(rows, evidence.calibration), []
+    rows = arms.slim(rows)
     for _, group in rows[rows["protocol"] != ""].groupby(["work", "protocol"], sort=False):
         get, dit = (group[group["family"].eq(family)] for family in ("get", "dit"))
         for _, mine in dit.groupby(["alike", "arm"], sort=False):
