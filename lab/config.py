@@ -292,8 +292,8 @@ def why_not_plain(config: NetConfig) -> str | None:
 
 def why_not_folded(config: NetConfig) -> str | None:
     """Why lab/deploy.py has no form by hand of a network, in which what depends on the class alone is a table."""
-    kind = _unlike(config, ("adaln", "time"), wide_heads=("adaln",))
-    return kind and f"only a one-step DiT of adaLN or time blocks can be folded; this network is {kind}"
+    kind = _unlike(config, ("adaln", "time", "dynamic"), wide_heads=("adaln", "dynamic"))
+    return kind and f"only a one-step DiT of adaLN, time or dynamic blocks can be folded; this network is {kind}"
 
 
 def _unlike(config: NetConfig, blocks: tuple[str, ...], wide_heads: tuple[str, ...]) -> str | None:

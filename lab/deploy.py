@@ -4,8 +4,9 @@ Any network has that form, with its own forward inside: `OneStep`, and `Sampler`
 in the call. A one-step DiT is written out by hand instead, for it takes less: all that does not depend on the noise is
 worked out beforehand. Without a timestep the only thing that conditions the blocks is the class, so what their layers
 are told is one of few rows: `Folded.table` holds it for every class, exactly, and the embeddings and the layers that
-say it, a third of a block of adaLN, are gone. The position table and the embedding's bias are one constant, the scale
-of attention stands in the weights of q, and patches are cut by a matrix product. A routed net keeps each expert so.
+say it, a third of a block of adaLN, are gone; of a dynamic block it says which heads and channels act, too. The table
+of positions and the embedding's bias are one constant, the scale of attention stands in the weights of q, and patches
+are cut by a matrix product. A routed net keeps each expert so.
 
 B batch, N tokens, D width, H heads of d channels, K rows of the table, L blocks, p patch, C channels.
 """
@@ -28,9 +29,9 @@ from torch import Tensor, nn
 from lab import diffusion
 from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_folded, why_not_plain
 from lab.data import ImageSpec
-from lab.models.blocks import adaln, time
+from lab.models.blocks import adaln, dynamic, time
 from lab.models.dit import DiT
-from lab.models.layers import EPS, MLP, Linear, attend, gelu
+from lab.models.layers import EPS, MLP, Condition, Linear, attend, gelu
 from lab.models.routed import Routed
 from lab.results import write_whole
 from lab.weights import sha256
@@ -39,8 +40,10 @@ PER_BLOCK = 6  # rows of a block of adaLN: shift, 1 + scale, gate of attention, 
 FINAL = 2  # shift, 1 + scale before the head
 # What a DiT is built with; the norm of adaLN is of what stands in the table, that of a time block in its products.
 PARTS = (DiT, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList)
-PLAIN = (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm)
-TIMED = (*PARTS, time.Block, time.TimeAttention, nn.LayerNorm)
+KINDS = {"adaln": (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm),
+         "time": (*PARTS, time.Block, time.TimeAttention, nn.LayerNorm),
+         "dynamic": (*PARTS, dynamic.Block, adaln.Attention, nn.RMSNorm, nn.Linear, nn.Sequential, nn.ReLU)
+         }  # fmt: skip
 
 
 class FoldedBlock(nn.Module):
@@ -81,19 +84,55 @@ class DeployedBlock(FoldedBlock):
         x = x + gate1 * self.attend(normed(x, shift1, scale1))
         return x + gate2 * self.fc2(gelu(self.fc1(normed(x, shift2, scale2))))
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, acts: Tensor | None = None) -> Tensor:
+        """(B, N, D), which heads act (B or 1, H) -> (B, N, D)."""
         B, N, _ = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         out = attend(q, k, v, 1.0)  # (B, H, N, d)
+        out = out if acts is None else out * acts[:, :, None, None]
         return self.proj(out.transpose(1, 2).reshape(B, N, -1))
 
     @staticmethod
     @torch.no_grad()
-    def said(source: adaln.Block, cond: Tensor) -> Tensor:
+    def said(source: adaln.Block, cond: Condition) -> Tensor:
         """What the block is told under each of K conditions (K, D), its scales plus one; (K, 6, D)."""
-        rows = source.modulation(F.silu(cond)).unflatten(-1, (PER_BLOCK, -1)).clone()
+        rows = source.modulation(F.silu(cond.sum)).unflatten(-1, (PER_BLOCK, -1)).clone()
         rows[:, [1, 4]] += 1
         return rows
+
+
+class DeployedDynamicBlock(DeployedBlock):
+    """A block of lab/models/blocks/dynamic.py: two rows more, whose first H values say which heads and which groups of
+    channels act. Which tokens do is found out as ever. It multiplies by its masks, which saves nothing.
+    """
+
+    rows = PER_BLOCK + 2
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        self.router = dynamic.token_router(config.width)
+
+    def forward(self, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
+        """(B, N, D), eight of (B or 1, 1, D) -> (B, N, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2, heads, groups = rows
+        heads, groups = (row[:, 0, : self.heads] for row in (heads, groups))
+        x = x + gate1 * self.attend(normed(x, shift1, scale1), heads)
+        h = self.fc2(dynamic.masked(gelu(self.fc1(normed(x, shift2, scale2))), groups))
+        return x + gate2 * h * (self.router(x) > 0).to(h.dtype)
+
+    @torch.no_grad()
+    def take(self, source: dynamic.Block) -> None:
+        """The weights of a block without edits."""
+        super().take(source)
+        self.router.load_state_dict(source.token_router.state_dict())
+
+    @staticmethod
+    @torch.no_grad()
+    def said(source: dynamic.Block, cond: Condition) -> Tensor:
+        """What the block is told under each of K conditions (K, D); (K, 8, D)."""
+        acts = source.widths(cond)  # (K, 2, H)
+        room = cond.sum.shape[-1] - acts.shape[-1]
+        return torch.cat([DeployedBlock.said(source, cond), F.pad(acts, (0, room))], 1)
 
 
 class DeployedTimeBlock(FoldedBlock):
@@ -132,14 +171,15 @@ class DeployedTimeBlock(FoldedBlock):
 
     @staticmethod
     @torch.no_grad()
-    def said(source: time.Block, cond: Tensor) -> Tensor:
+    def said(source: time.Block, cond: Condition) -> Tensor:
         """What the block is told under each of K conditions (K, D); (K, 2, D)."""
         attn = source.attn
-        q, _, v = attn.cond(cond).chunk(3, -1)
+        q, _, v = attn.cond(cond.sum).chunk(3, -1)
         return torch.stack([q / math.sqrt(q.shape[-1] // attn.heads), v @ attn.proj.weight.T], 1)
 
 
-FORMS = {"adaln": DeployedBlock, "time": DeployedTimeBlock}  # of the blocks that can be written out
+# Of the blocks that can be written out.
+FORMS = {"adaln": DeployedBlock, "time": DeployedTimeBlock, "dynamic": DeployedDynamicBlock}
 
 
 class Folded(nn.Module):
@@ -242,7 +282,7 @@ def can_fold(net: nn.Module) -> bool:
     """Whether a network is a one-step DiT of blocks that FORMS has, in which no part of another kind stands."""
     if why_not_folded(net.config):
         return False
-    known = PLAIN if net.config.block == "adaln" else TIMED
+    known = KINDS[net.config.block]
     return all(type(part) in known for name, part in net.named_modules() if ".edits." not in name)
 
 
@@ -284,8 +324,8 @@ def table_of(student: DiT) -> Tensor:
     """What all blocks and the last norm are told under every class; (K, rows of a block x L + 2, D)."""
     config = student.config
     classes = torch.arange(rows_of(config), device=student.head.weight.device)
-    cond = student.condition(None, classes, len(classes)).sum
-    final = student.final_adaln(F.silu(cond)).unflatten(-1, (FINAL, -1)).clone()
+    cond = student.condition(None, classes, len(classes))
+    final = student.final_adaln(F.silu(cond.sum)).unflatten(-1, (FINAL, -1)).clone()
     final[:, 1] += 1
     return torch.cat([*(FORMS[config.block].said(block, cond) for block in student.blocks), final], 1)
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lab import int8
 from lab.config import NetConfig, unknown, why_not_plain
 from lab.data import ImageSpec
-from lab.deploy import Deployed, DeployedBlock, DeployedTimeBlock, Folded
+from lab.deploy import Deployed, DeployedBlock, DeployedDynamicBlock, DeployedTimeBlock, Folded
 from lab.models.layers import EPS
 from lab.results import write_whole
 
@@ -174,8 +174,7 @@ def _network(g: Graph, net: Folded, z: str) -> str:
     rows = _rows(g, net)
     for index, block in enumerate(net.blocks):
         told = rows[block.rows * index : block.rows * (index + 1)]
-        write = _time_block if isinstance(block, DeployedTimeBlock) else _block
-        x = write(g, f"blocks.{index}", block, x, told, N, D)
+        x = WRITERS[type(block)](g, f"blocks.{index}", block, x, told, N, D)
     x = g.linear("head", _normed(g, "final", x, *rows[-2:], D), net.head)
     x = g.reshape("image.cut", x, [-1, side, side, p, p, (config.out_channels or config.channels)])
     x = g.node("Transpose", "image.tiled", x, perm=[0, 5, 1, 3, 2, 4])
@@ -232,6 +231,42 @@ def _time_block(g: Graph, name: str, block: DeployedTimeBlock, x: str, rows: lis
     return g.node("Add", f"{name}.mlp.sum", x, g.reshape(f"{name}.mlp.tokens", h, [-1, N, D]))
 
 
+def _dynamic_block(g: Graph, name: str, block: DeployedDynamicBlock, x: str, rows: list[str], N: int, D: int) -> str:
+    """DeployedDynamicBlock.forward; x (B, N, D) -> (B, N, D)."""
+    shift1, scale1, gate1, shift2, scale2, gate2, *acting = rows
+    groups, M = block.heads, block.fc1.out_features
+    start, end, last = (g.constant(f"acting.{k}", [v]) for k, v in (("start", 0), ("end", groups), ("axis", 2)))
+    heads, channels = (
+        g.node("Slice", f"{name}.{what}", row, start, end, last) for what, row in zip(("heads", "groups"), acting)
+    )  # (B or 1, 1, H)
+    heads = g.node("Reshape", f"{name}.heads.each", heads, g.constant("heads.shape", [-1, groups, 1, 1]))
+    h = _attention(g, f"{name}.attn", block, _normed(g, f"{name}.attn", x, shift1, scale1, D), N, D, acts=heads)
+    x = _gated(g, f"{name}.attn", x, h, gate1, N, D)
+    h = g.linear(f"{name}.mlp.fc1", _normed(g, f"{name}.mlp", x, shift2, scale2, D), block.fc1)
+    h = g.reshape(f"{name}.mlp.cut", _gelu(g, f"{name}.mlp.gelu", h), [-1, N, groups, M // groups])
+    channels = g.node("Reshape", f"{name}.groups.each", channels, g.constant("groups.shape", [-1, 1, groups, 1]))
+    h = g.reshape(f"{name}.mlp.flat", g.node("Mul", f"{name}.mlp.acting", h, channels), [-1, M])
+    h = g.reshape(f"{name}.mlp.each", g.linear(f"{name}.mlp.fc2", h, block.fc2), [-1, N, D])
+    h = g.node("Mul", f"{name}.tokens", h, _tokens(g, f"{name}.router", block.router, x, N, D))
+    return _gated(g, f"{name}.mlp", x, h, gate2, N, D)
+
+
+def _tokens(g: Graph, name: str, router: nn.Sequential, x: str, N: int, D: int) -> str:
+    """1 for the tokens that act, else 0; x (B, N, D) -> (B, N, 1)."""
+    from onnx import TensorProto
+
+    h = g.linear(f"{name}.0", g.reshape(f"{name}.in", x, [-1, D]), router[0])
+    h = g.linear(f"{name}.2", g.node("Relu", f"{name}.1", h), router[2])
+    acts = g.node("Greater", f"{name}.acts", h, g.constant("nothing", torch.tensor(0.0)))
+    kind = TensorProto.FLOAT if g.dtype == torch.float32 else TensorProto.FLOAT16
+    return g.reshape(f"{name}.each", g.node("Cast", f"{name}.cast", acts, to=kind), [-1, N, 1])
+
+
+WRITERS: dict[type[nn.Module], Callable[..., str]] = {
+    DeployedBlock: _block, DeployedTimeBlock: _time_block, DeployedDynamicBlock: _dynamic_block,
+}  # fmt: skip
+
+
 def _gelu(g: Graph, name: str, x: str) -> str:
     """Tanh-GELU; open, as the equal x sigmoid(2 sqrt(2/pi) x (1 + 0.044715 x^2))."""
     if not g.open_gelu:
@@ -243,13 +278,13 @@ def _gelu(g: Graph, name: str, x: str) -> str:
 
 
 def _attention(g: Graph, name: str, block: DeployedBlock | DeployedTimeBlock, x: str, N: int, D: int, *,
-               query: str = "", bias: str = "") -> str:  # fmt: skip
+               query: str = "", bias: str = "", acts: str = "") -> str:  # fmt: skip
     """Multi-head attention on rows (B*N, D), whose scale stands in q's weights.
 
-    query: rows (B, 1, H d) for every q; bias (H, N, N) for the scores.
+    query: rows (B, 1, H d) for every q; bias (H, N, N) for the scores; acts (B, H, 1, 1) for what heads give.
     """
     d = block.proj.in_features // block.heads
-    if g.own_attention and not bias:
+    if g.own_attention and not bias and not acts:
         weight, told = block.qkv.weight.T.contiguous(), block.qkv.bias
         x = g.node("Attention", f"{name}.qkv", g.reshape(f"{name}.tokens.in", x, [-1, N, D]),
                    g.constant(f"{name}.qkv.weight", weight), g.constant(f"{name}.qkv.bias", told),
@@ -268,6 +303,7 @@ def _attention(g: Graph, name: str, block: DeployedBlock | DeployedTimeBlock, x:
     scores = g.node("Add", f"{name}.scores.+", scores, bias) if bias else scores
     weights = g.node("Softmax", f"{name}.softmax", scores, axis=-1)
     x = g.node("MatMul", f"{name}.mix", weights, v)  # (B, H, N, d)
+    x = g.node("Mul", f"{name}.acting", x, acts) if acts else x
     x = g.node("Transpose", f"{name}.back", x, perm=[0, 2, 1, 3])
     return g.linear(f"{name}.proj", g.reshape(f"{name}.flat", x, [-1, block.heads * d]), block.proj)
 
@@ -382,15 +418,17 @@ def _to_quantise(net: nn.Module, spec: ImageSpec, *, gemm: bool) -> ModelProto:
 
 
 def kept_float(model: ModelProto) -> list[str]:
-    """Products that stay in floating point: those of attention, which have no weights, and the first and the last.
+    """Products that stay in floating point: those of attention, which have no weights, the first and the last, and
+    those that decide which tokens act.
 
-    These see pixels: in int8 they would coarsen noise and image themselves, and they are small.
+    The first and the last see pixels: in int8 they would coarsen noise and image themselves, and they are small.
     """
     constants = {value.name for value in model.graph.initializer}
     products = [n for n in model.graph.node if n.op_type == "MatMul"]
     weights = [n.input[1] for n in products if n.input[1] in constants]
     pixels = {*weights[:1], *weights[-1:]}  # by their weights, which a solver uses in every evaluation
-    return [n.name for n in products if n.input[1] not in constants or n.input[1] in pixels]
+    return [n.name for n in products
+            if n.input[1] not in constants or n.input[1] in pixels or ".router." in n.name]  # fmt: skip
 
 
 def kept_in_int8(model: ModelProto) -> list[str]:

@@ -25,6 +25,10 @@ SHAPES = {
     "narrow heads": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=2, head_dim=5),
     "time blocks": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=2, block="time"),
     "time blocks, unconditional": DiTConfig(image_size=8, num_classes=0, depth=2, width=16, heads=2, block="time"),
+    "dynamic blocks": DiTConfig(image_size=8, patch=2, depth=2, width=24, heads=3, block="dynamic"),
+    "dynamic blocks, unconditional": DiTConfig(
+        image_size=8, num_classes=0, depth=2, width=16, heads=2, head_dim=3, block="dynamic"
+    ),
     "no block": DiTConfig(image_size=8, patch=8, depth=0, width=8, heads=1),
 }
 
@@ -72,7 +76,7 @@ def test_conditioning_is_gone_and_the_counts_are_those_of_the_closed_form() -> N
     assert found["macs_deployed"] == found["macs"] - student.config.depth * 6 * 64**2 - 2 * 64**2
 
 
-@pytest.mark.parametrize("kind", ["classes", "narrow heads", "time blocks"])
+@pytest.mark.parametrize("kind", ["classes", "narrow heads", "time blocks", "dynamic blocks"])
 def test_the_file_is_as_large_as_its_cost_says(tmp_path: Path, kind: str) -> None:
     config = SHAPES[kind]
     deploy.save(deploy.deploy(as_if_trained(config)), tmp_path / "net.safetensors")
@@ -90,6 +94,22 @@ def test_a_time_block_is_told_two_rows_and_loses_what_told_it() -> None:
     assert sum(p.numel() for p in net.parameters()) == found["params_deployed"]
     assert found["params_deployed"] == found["params"] - gone + net.table.numel() + net.positions.numel()
     assert found["macs_deployed"] == found["macs"] - L * 3 * D * D - 2 * D * D
+
+
+def test_a_dynamic_block_is_told_which_heads_and_groups_act_and_keeps_the_router_of_its_tokens() -> None:
+    config = DiTConfig(block="dynamic", depth=4, width=40, heads=4, mlp_hidden=96)
+    student = as_if_trained(config)
+    net, found = deploy.deploy(student), cost.of_config(config)
+    D, L, H, K = config.width, config.depth, config.heads, config.num_classes
+    assert type(net) is deploy.Folded and net.table.shape == (K, 8 * L + 2, D)
+    for index, block in enumerate(student.blocks):
+        acts = block.widths(student.condition(None, torch.arange(K), K))  # (K, 2, H)
+        told = net.table[:, 8 * index + 6 : 8 * index + 8]
+        assert torch.equal(told[..., :H], acts) and not told[..., H:].any()
+        assert 0 < acts.mean() < 1 and (acts != acts[:1]).any(), "they differ by the class"
+        same = zip(block.token_router.parameters(), net.blocks[index].router.parameters())
+        assert all(torch.equal(theirs, mine) for theirs, mine in same)
+    assert sum(p.numel() for p in net.parameters()) == found["params_deployed"] < 0.85 * found["params"]
 
 
 def test_every_expert_of_a_routed_net_is_folded_and_counted_so() -> None:
@@ -118,7 +138,7 @@ def test_weight_edits_are_folded_and_the_student_is_left_as_it_is() -> None:
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["null class", "time blocks"])
+@pytest.mark.parametrize("kind", ["null class", "time blocks", "dynamic blocks"])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 0), (torch.float16, 0.02)])
 def test_a_saved_net_comes_back(tmp_path: Path, kind: str, dtype: torch.dtype, atol: float) -> None:
     net = deploy.deploy(as_if_trained(SHAPES[kind]))

@@ -67,7 +67,8 @@ def test_every_file_takes_float_noise_and_whole_classes_and_gives_a_float_image(
 
 @pytest.mark.parametrize("how", ["", "own_attention", "class_norm", "open_gelu", "gemm"])
 @pytest.mark.parametrize("classes", [10, 0])
-@pytest.mark.parametrize("change", [{"block": "time"}, {"head_dim": 6}], ids=["time blocks", "narrow heads"])
+@pytest.mark.parametrize("change", [{"block": "time"}, {"block": "dynamic"}, {"head_dim": 6}],
+                         ids=["time blocks", "dynamic blocks", "narrow heads"])  # fmt: skip
 def test_other_folded_nets_are_written_by_hand_too(change: dict[str, object], classes: int, how: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     student = as_if_trained(dataclasses.replace(CONFIG, num_classes=classes, **change))
@@ -82,10 +83,11 @@ def test_other_folded_nets_are_written_by_hand_too(change: dict[str, object], cl
     np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("block", ["time", "dynamic"])
 @pytest.mark.parametrize(("precision", "far"), [("fp16", 0.01), ("int8", 0.1), ("w4a32", 0.3)])
-def test_time_blocks_have_files_of_fewer_bits(tmp_path: Path, precision: str, far: float) -> None:
+def test_other_blocks_have_files_of_fewer_bits(tmp_path: Path, precision: str, far: float, block: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    student = as_if_trained(dataclasses.replace(CONFIG, block="time"))
+    student = as_if_trained(dataclasses.replace(CONFIG, block=block))
     model = written(deploy.deploy(student), tmp_path, precision)
     z, y = torch.randn(5, 1, 8, 8), torch.arange(5)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

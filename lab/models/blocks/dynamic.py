@@ -61,8 +61,7 @@ class Block(adaln.Block):
         D, H = config.width, config.heads
         # No lab Linear: what edits the weights of a block leaves its decisions alone, and AdamW trains them.
         self.head_router, self.group_router = nn.Linear(D, H - 1), nn.Linear(D, H - 1)
-        inner = max(1, D // SHRINK)
-        self.token_router = nn.Sequential(nn.Linear(D, inner), nn.ReLU(), nn.Linear(inner, 1))
+        self.token_router = token_router(D)
 
     @property
     def routers(self) -> tuple[nn.Module, ...]:
@@ -98,6 +97,12 @@ class Block(adaln.Block):
             for name, mask in () if full else (("heads", heads), ("groups", groups), ("tokens", tokens)):
                 taps.put(f"{name}{index}", mask)
         return x
+
+
+def token_router(width: int) -> nn.Sequential:
+    """(B, N, D) -> (B, N, 1): above 0 a token goes through the MLP."""
+    inner = max(1, width // SHRINK)
+    return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, 1))
 
 
 def masked(h: Tensor, mask: Tensor) -> Tensor:
