@@ -47,9 +47,9 @@ def deep_and_thin(store: Store) -> str:
 
 
 def too_deep(store: Store) -> str:
-    """The sizes of which shapes on both sides of the best one are worse."""
+    """The sizes of which shapes on both sides of the best one are worse, as they were measured."""
     fit, best = depths(store)
-    found = {size: one for size, one in best.items() if one.bracketed}
+    found = {size: one for size, one in best.items() if one.inside}
     if not found:
         return ""
     sizes = paper.budgets(fit.rows)

@@ -361,7 +361,8 @@ class Optimum:
     high: float
     tried: tuple[float, float]  # aspects of the shapes of this size, nan for none
     best: str  # the shape of this size with the least value
-    bracketed: bool  # the fitted one lies between tried shapes, and shapes on both sides of the best one are worse
+    inside: bool  # shapes on both sides of the best one are worse
+    bracketed: bool  # that, and the fitted one lies between tried shapes, too
     sentence: str
 
 
@@ -383,10 +384,11 @@ def optimum(fit: Fit, params: float) -> Optimum:
     shapes = shapes.sort_values("aspect")
     ends = (shapes["aspect"].min(), shapes["aspect"].max())
     best = int(shapes["log"].argmin()) if len(shapes) else 0
-    bracketed = 0 < best < len(shapes) - 1 and ends[0] < aspect < ends[1]
+    inside = 0 < best < len(shapes) - 1
+    bracketed = inside and ends[0] < aspect < ends[1]
     name = str(shapes["name"].iloc[best]) if len(shapes) else ""
     edge = "" if not len(shapes) else "thinnest" if best == len(shapes) - 1 else "widest" if best == 0 else ""
-    return Optimum(params, aspect, low, high, ends, name, bracketed,
+    return Optimum(params, aspect, low, high, ends, name, inside, bracketed,
                    _optimum_said(params, aspect, low, high, ends, name, edge, bracketed))  # fmt: skip
 
 
@@ -420,7 +422,8 @@ def _optimum_said(params: float, aspect: float, low: float, high: float, ends: t
     tried = f"{number(ends[0])} to {number(ends[1])} was tried"
     if bracketed:
         return said + f"; bracketed: {tried}, and {best} is better than its neighbours on both sides."
-    why = f"{best}, the {edge} of them, is the best" if edge else f"{best} is the best of them"
+    why = f"{best}, the {edge} of them, is the best" if edge else (
+        f"{best} is the best of them, with worse ones on both sides")  # fmt: skip
     return said + f"; not bracketed: {tried}, and {why}."
 
 

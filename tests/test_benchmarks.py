@@ -227,7 +227,8 @@ def test_depth_stops_paying_where_shapes_on_both_sides_of_the_best_are_worse(ben
     rows = pd.DataFrame({"params": [1e5, 1e5, 1e6], "depth": [16.0, 24.0, 12.0], "width": [20.0, 16.0, 64.0],
                          "heads": [4.0, 2.0, 4.0], "fd": [1.5, 1.6, 0.7], "images": 4e5})  # fmt: skip
     fit = SimpleNamespace(rows=rows, within=0.0009, heads=4.0)
-    best = {size: SimpleNamespace(best=name, bracketed=size < 1, aspect=0.94, low=0.6, high=1.7)
+    best = {size: SimpleNamespace(best=name, inside=size < 1, bracketed=size < 1, aspect=0.94, low=0.6,
+                                  high=1.7)
             for size, name in [(0.1, "16x20 plain 400k"), (1.0, "12x64")]}  # fmt: skip
     monkeypatch.setattr(findings, "depths", lambda store: (fit, best))
     said = findings.too_deep(store)
@@ -236,6 +237,8 @@ def test_depth_stops_paying_where_shapes_on_both_sides_of_the_best_are_worse(ben
     assert findings.deep(store)[-2:] == ["| 0.1 | 16x20 1.50; 24x16 1.60 of 2 heads | 0.94 (0.60 to 1.70) | yes |",
                                          "| 1.0 | 12x64 0.70 | 0.94 (0.60 to 1.70) | no |"]  # fmt: skip
     best[0.1].bracketed = False
+    assert "of 0.1 M" in findings.too_deep(store), "what was measured, wherever the fit has its best"
+    best[0.1].inside = False
     assert findings.too_deep(store) == ""
 
 

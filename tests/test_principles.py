@@ -191,7 +191,7 @@ def test_an_optimum_between_tried_shapes_is_bracketed(rng: np.random.Generator):
     at = math.exp(np.log(rows["depth"] / rows["width"]).mean() + 0.2 / (2 * 0.06))
     found = optimum(fit(rows), 1e5)
     assert found.aspect == pytest.approx(at, rel=0.1) and found.low < at < found.high
-    assert found.tried[0] < found.aspect < found.tried[1] and found.bracketed
+    assert found.tried[0] < found.aspect < found.tried[1] and found.bracketed and found.inside
 
 
 def test_a_shape_of_more_heads_is_no_neighbour_in_depth_over_width(rng: np.random.Generator):
@@ -226,7 +226,9 @@ def test_terms_are_tested_together_by_one_f_test(rng: np.random.Generator):
 def test_an_optimum_at_the_edge_is_not_bracketed_and_said_so(rng: np.random.Generator):
     rows = study(rng, between=0.003)
     found = optimum(fit(rows[rows["depth"] <= 6]), 1e5)
-    assert not found.bracketed and found.best.startswith("6x") and "not bracketed" in found.sentence
+    assert (
+        not found.bracketed and not found.inside and found.best.startswith("6x") and "not bracketed" in found.sentence
+    )
     none = optimum(fit(rows), 5e6)
     assert not none.bracketed and "no shape of this size" in none.sentence
 
