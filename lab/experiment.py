@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,7 +304,7 @@ def _pictures(job: Job) -> dict[str, str]:
     recipe = job.recipe
     if job.needs & PAIRS or not recipe.data.startswith("folder:"):
         return {}
-    with contextlib.suppress(data.MissingData):  # told where they are wanted
+    with contextlib.suppress(data.MissingData), warnings.catch_warnings(action="ignore"):  # told where they are wanted
         images = data.load(recipe.data, size=recipe.student.image_size, channels=recipe.student.channels)
         return {"pictures": data.digest(images)[:8]}
     return {}

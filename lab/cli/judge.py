@@ -9,7 +9,6 @@ from typing import Any
 
 from lab.cli.frame import Answer, Usage, command, open_store
 from lab.cli.text import cell, table_text
-from lab.verdicts import counted
 
 WIDTH = 100  # characters of a line
 
@@ -58,6 +57,7 @@ def add_verdicts(commands: Any) -> None:
 
 def verdicts(args: argparse.Namespace) -> Answer:
     from lab import arms, claims
+    from lab.verdicts import counted
 
     store = open_store(args)
     rows = arms.verdicts(store.table(), arms.calibration(store)).to_dict("records")

@@ -27,7 +27,8 @@ def test_embeddings_and_the_count_of_parameters_are_the_published_ones(arrays, n
     file, features = arrays("dit_forward.npz"), []
     net.time.fc1.register_forward_pre_hook(lambda _, given: features.append(given[0]))
     torch.testing.assert_close(net.time(file["t"]), file["t_emb"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(features[0], file["t_freq"], atol=1e-5, rtol=0)
+    # A frequency that is one float32 off, as another machine's exp may have it, moves an angle of t = 999 by 6e-5.
+    torch.testing.assert_close(features[0], file["t_freq"], atol=1e-4, rtol=0)
     torch.testing.assert_close(net.label(file["y"]), file["y_emb"], atol=1e-5, rtol=0)
     assert sum(p.numel() for p in net.parameters()) + net.positions.numel() == file["nparams"]
 
