@@ -121,8 +121,8 @@ def guidance(store: Store) -> str:
     charged = tried[tried["compute"].eq(arms.COMPUTE[2]) & tried["seeds"].gt(1) & tried["method"].eq(best["method"])
                     & tried["size"].eq(best["size"]) & tried["images"].eq(best["images"])]  # fmt: skip
     words = {"helps": "helps a small student a little", "hurts": "hurts a small student"}
-    whole = "".join(f" With the time of the assistant's answers charged, the first has {row['ratio']:.2f} of it "
-                    f"({row['low']:.2f} to {row['high']:.2f}, {row['seeds']} seeds)."
+    whole = "".join(f" With the time of the assistant's answers charged, the first has {row['ratio']:.2f} of it"
+                    f"{spread_said(row)}."
                     for _, row in charged.iterrows())  # fmt: skip
     said = "; ".join(
         f"at {row['size']} `{row['method']}` has {row['ratio']:.2f} of its distance ({row['low']:.2f} to "
