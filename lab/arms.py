@@ -225,9 +225,9 @@ class Pairing:
 
     def verdict(self, p_t: float | None = None) -> Verdict:
         """`p_t`: as of verdicts.compare."""
-        spreads = {arm: spread(one["fd"].tolist()) for arm, one in self.rest.groupby("arm") if len(one) > 1}
-        most = self.rest["arm"].value_counts().index
-        own = spreads.get(self.twin["arm"].iloc[0], spreads.get(most[0] if len(most) else "", math.nan))
+        arms, own = self.rest["arm"].value_counts(), self.twin["arm"].iloc[0]
+        of = own if arms.get(own, 0) > 1 else arms.index[0]  # else that of the most seeds
+        own = spread(self.rest.loc[self.rest["arm"].eq(of), "fd"].tolist())
         return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=own, p_t=p_t, trained=self._trained())
 
     def _trained(self) -> int:
@@ -248,31 +248,41 @@ def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
     mine: the measured runs of one arm; others: those it may be compared with. Of several other arms that of the most
     common seeds, of those the one of the least distance.
     """
-    found = []
-    for _, some in mine.groupby("images"):
-        tried = [_matched(some, theirs, compute, clock) for _, theirs in others.groupby("arm", sort=False)]
-        tried = [pair for pair in tried if len(pair[0])]
+    places: dict[str, list[int]] = {}  # of each other arm
+    for place, arm in enumerate(others["arm"]):
+        places.setdefault(arm, []).append(place)
+    own, theirs, found = _runs(mine, compute, clock), _runs(others, compute, clock), []
+    images = mine["images"].tolist()
+    for count in sorted({*images}):
+        some = [i for i, seen in enumerate(images) if seen == count]
+        tried = [_matched([(i, *own[i]) for i in some], [(j, *theirs[j]) for j in arm], compute)
+                 for arm in places.values()]  # fmt: skip
+        tried = [pairs for pairs in tried if pairs]
         if tried:
-            a, b = max(tried, key=lambda pair: (len(pair[0]), -pair[1]["fd"].mean()))
+            best = max(tried, key=lambda pairs: (len(pairs), -others["fd"].iloc[[j for _, j in pairs.values()]].mean()))
+            a, b = (rows.iloc[[*places]].set_axis([*best])
+                    for rows, places in zip((mine, others), zip(*best.values())))  # fmt: skip
             found.append(Pairing(a, b, others[others["images"].isin(b["images"])].drop_duplicates(["arm", "seed"])))
     return found
 
 
-def _matched(mine: pd.DataFrame, theirs: pd.DataFrame, compute: str, clock: Clock
-             ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Runs of two arms that make pairs, both indexed by seed."""
-    a, b = (_compute(rows, compute, clock) for rows in (mine, theirs))
+def _matched(mine: Sequence[tuple[int, float, str, float]], theirs: Sequence[tuple[int, float, str, float]],
+             compute: str) -> dict[int, tuple[int, int]]:  # fmt: skip
+    """The pairs of two arms: seed -> the places of both runs; of a run: its place, and what `_runs` tells."""
     near = math.log1p(CLOSE) if compute != COMPUTE[0] else 1e-9
     pairs: dict[int, tuple[float, int, int]] = {}
-    for i, (seed, begun, x) in enumerate(zip(mine["seed"], mine["begun"], a)):
-        for j, (other, its, y) in enumerate(zip(theirs["seed"], theirs["begun"], b)):
+    for i, seed, begun, x in mine:
+        for j, other, its, y in theirs:
             same = seed == other and its in (begun, "")
             off = abs(math.log(x / y)) if same else math.inf  # nan where one is not calibrated
             if off <= near and off < pairs.get(int(seed), (math.inf, 0, 0))[0]:
                 pairs[int(seed)] = (off, i, j)
-    chosen = sorted(pairs)
-    return tuple(rows.iloc[[pairs[seed][k] for seed in chosen]].set_axis(chosen)
-                 for k, rows in ((1, mine), (2, theirs)))  # fmt: skip
+    return {seed: pairs[seed][1:] for seed in sorted(pairs)}
+
+
+def _runs(rows: pd.DataFrame, compute: str, clock: Clock) -> list[tuple[float, str, float]]:
+    """Seed, start and `_compute` of each run."""
+    return [*zip(rows["seed"].tolist(), rows["begun"].tolist(), _compute(rows, compute, clock))]
 
 
 def _compute(rows: pd.DataFrame, compute: str, clock: Clock) -> list[float]:
