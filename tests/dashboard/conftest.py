@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from lab import sheets
@@ -280,16 +284,32 @@ def text(at: AppTest) -> str:
 # --- fixtures -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(name="make_store")
-def _make_store():
-    """`make_store(path, students=14)` for tests that change the store."""
-    return make_store
+@pytest.fixture(autouse=True)
+def no_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each AppTest looks through every installed package for components, which takes longer than most pages."""
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", lambda: [])
 
 
 @pytest.fixture(scope="session")
-def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A store of so many students, made once."""
+    return functools.cache(lambda students: make_store(tmp_path_factory.mktemp("made"), students).root)
+
+
+@pytest.fixture(name="make_store")
+def _make_store(made: Callable[[int], Path]) -> Callable[..., Store]:
+    """`make_store(path, students=14)` for tests that change the store."""
+
+    def copied(path: Path, students: int = 14) -> Store:
+        return Store(shutil.copytree(made(students), path, dirs_exist_ok=True))
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def demo_root(made: Callable[[int], Path]) -> Path:
     """A store that tests only read."""
-    return make_store(tmp_path_factory.mktemp("demo")).root
+    return made(14)
 
 
 @pytest.fixture
