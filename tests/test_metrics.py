@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import re
+import shutil
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,9 +26,26 @@ def digits() -> torch.Tensor:
     return data.load("digits", "train").images
 
 
+@pytest.fixture(scope="module")
+def measured_root(taught_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of `taught_root` with a student that was measured."""
+    torch.set_num_threads(1)
+    store = Store(shutil.copytree(taught_root, tmp_path_factory.mktemp("metrics") / "results"))
+    student = experiment.run(dataclasses.replace(TINY_STUDENT, keep=(96,)), store, measure=False)
+    student.set_notes(label="student")
+    metrics.evaluate(student, store, samples=SMALL)
+    return store.root
+
+
+@pytest.fixture
+def taught(measured_root: Path, tmp_path: Path) -> Store:
+    """A copy of it that a test may change."""
+    return Store(shutil.copytree(measured_root, tmp_path / "taught"))
+
+
 @pytest.fixture
 def student(taught: Store) -> Run:
-    return experiment.run(dataclasses.replace(TINY_STUDENT, keep=(96,)), taught, measure=False)
+    return taught.get("student")
 
 
 @pytest.fixture
@@ -159,7 +178,7 @@ def test_missing_inception_weights_say_how_to_get_them(monkeypatch) -> None:
 
 
 def test_a_student_is_measured_with_every_value_and_its_conditions(taught: Store, student: Run) -> None:
-    found = metrics.evaluate(student, taught, samples=SMALL)
+    found = metrics.evaluate(student, taught, samples=SMALL, force=True)
     assert json.loads((student.path / "metrics.json").read_text()) == found
     assert found["weights_sha256"] == student.read("student")["weights_sha256"]
     assert (found["extractor"], found["samples"], found["seed"]) == (DIGITS, SMALL, diffusion.EVAL_SEED)
@@ -346,6 +365,7 @@ def test_metrics_of_other_weights_are_refused(taught: Store, student: Run) -> No
 
 
 def test_a_run_without_metrics_has_nothing_to_verify(taught: Store, student: Run) -> None:
+    (student.path / "metrics.json").unlink()
     with pytest.raises(LookupError, match="has no metrics yet"):
         metrics.verify(student, taught)
 
