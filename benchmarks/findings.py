@@ -10,6 +10,7 @@ a function in SENTENCES or in TABLES. tests/test_repository.py holds both files 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 import statistics
@@ -87,8 +88,7 @@ def precisions(store: Store) -> str:
 
 def finish(store: Store) -> str:
     """What drifting brings to finished students, beside as many more images of the pairs alone."""
-    table = store.table()
-    found = arms.verdicts(table, arms.calibration(store))
+    table, found = store.table(), verdicts(store)
     found = found[found["method"].eq("drifting") & found["compute"].eq(arms.COMPUTE[0]) & found["seeds"].gt(0)
                   & found["twin"].str.endswith("plain")]  # fmt: skip
     surest = found.assign(sure=found["word"].eq("helps")).sort_values(["sure", "seeds"], ascending=False, kind="stable")
@@ -108,8 +108,7 @@ def finish(store: Store) -> str:
 
 def guidance(store: Store) -> str:
     """What the paper's methods bring in plain training's time, beside what a seed alone changes."""
-    table = store.table()
-    tried = arms.verdicts(table, arms.calibration(store))
+    table, tried = store.table(), verdicts(store)
     tried = tried[tried["method"].str.match("teaching_assistant|multi_in_one")]
     found = tried[tried["compute"].eq(arms.COMPUTE[1]) & tried["seeds"].ge(ENOUGH)].sort_values(["size", "ratio"])
     plain = arms.arms(table)
@@ -137,7 +136,7 @@ def guidance(store: Store) -> str:
 
 def baseline(store: Store) -> str:
     """A plain DiT beside the GET of its size, in equal time and after as many images."""
-    cells, table = paper.over_get(claims.Evidence(store)), store.table().set_index("run")
+    cells, table = paper.over_get(evidence(store)), store.table().set_index("run")
     cells = cells[cells["method"].eq("plain")]
     timed = cells[cells["compute"].eq(arms.COMPUTE[2])].sort_values("seeds", ascending=False, kind="stable")
     if timed.empty:
@@ -162,6 +161,21 @@ SENTENCES: Sequence[Callable[[Store], str]] = (
 # --- what the results hold, for sentences and tables ---
 
 
+def evidence(store: Store) -> claims.Evidence:
+    """What claims are judged by, read once."""
+    return _evidence(store.root, store.stamp())
+
+
+@functools.lru_cache(maxsize=1)
+def _evidence(root: Path, stamp: int) -> claims.Evidence:
+    return claims.Evidence(Store(root))
+
+
+def verdicts(store: Store) -> pd.DataFrame:
+    """The verdict on each arm, worked out once."""
+    return evidence(store).verdicts
+
+
 def shapes(store: Store) -> tuple[pd.DataFrame, pd.Series]:
     """The students that differ in shape alone (method pairs, as many images), smallest first, and their teacher."""
     table = choose.complete(store.table())
@@ -176,7 +190,7 @@ def shapes(store: Store) -> tuple[pd.DataFrame, pd.Series]:
 
 def depths(store: Store) -> tuple[principles.Fit | None, dict[float, principles.Optimum]]:
     """What is fitted to plain shapes at the images that most have seen, and the best depth/width of every size."""
-    fit, _ = paper.fitted(claims.Evidence(store))
+    fit, _ = paper.fitted(evidence(store))
     return fit, paper.optima(fit) if fit else {}
 
 
@@ -275,8 +289,7 @@ def students(store: Store) -> list[str]:
 
 def methods(store: Store) -> list[str]:
     """A line for each method that was paired with plain, and each way in which their compute was equal."""
-    found = arms.verdicts(store.table(), arms.calibration(store))
-    rows = []
+    found, rows = verdicts(store), []
     for row in found[found["word"] != arms.UNTESTED].to_dict("records"):
         within = f" ({row['low']:.2f} to {row['high']:.2f})" if row["seeds"] > 1 else ""
         timed = [f"{row[name]:{form}}" if pd.notna(row[name]) else "not timed"

@@ -10,6 +10,7 @@ text is escaped, and the file's own policy lets no other script run than plotly 
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import hashlib
 import string
@@ -53,7 +54,7 @@ def html(store: Store, answer: Recommendation, *, commit: str = "") -> str:
     if answer.best is None:
         raise LookupError(f"there is nothing to report from {store.root}: {answer.reason}")
     table, reports = choose.complete(store.table()), store.reports()
-    code = get_plotlyjs()
+    code, packed = _plotly()
     title = escape(choose.sentence(answer))
     body = [
         f"<h1>{title}</h1>",
@@ -70,8 +71,15 @@ def html(store: Store, answer: Recommendation, *, commit: str = "") -> str:
     ]  # fmt: skip
     return string.Template(TEMPLATE.read_text()).substitute(
         title=title, body="\n".join(body), script=DRAW, policy=_policy(code, DRAW),
-        plotly=base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode(),
+        plotly=packed,
     )  # fmt: skip
+
+
+@functools.cache
+def _plotly() -> tuple[str, str]:
+    """Its code, and that packed."""
+    code = get_plotlyjs()
+    return code, base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode()
 
 
 def _policy(*scripts: str) -> str:

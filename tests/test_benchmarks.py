@@ -178,6 +178,10 @@ def test_the_inside_of_a_runtime_is_kept_beside_the_parts_of_eager(
     monkeypatch.setattr(measure, "front", lambda store: [run])
     monkeypatch.setattr(measure, "INSIDE", [("onnxruntime", "fp32")])
     monkeypatch.setattr(measure.bench.parts, "was_quiet", lambda before: True)
+    monkeypatch.setattr(measure.bench.machine, "EACH_S", 0.01)  # for each figure of the card
+    monkeypatch.setattr(measure.bench.machine, "GEMM", 64)
+    monkeypatch.setattr(measure.bench.machine, "SMALL_GEMM", 32)
+    monkeypatch.setattr(measure.bench.machine, "COPIED_MB", 1)
     args = Namespace(block_batch=[1, 2], threads=[1])
     measure.inside(store, args, measure.Left(), 2, quiet=False)
     table = store.blocks()
@@ -215,7 +219,7 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
             pd.DataFrame([weaker, pair | {"ratio": ratio}]),
             pd.DataFrame({"run": ["mine", "plain"], "recall": [recall, 0.45]}),
         )
-        monkeypatch.setattr(findings.arms, "verdicts", lambda *_, found=verdicts: found)
+        monkeypatch.setattr(findings, "verdicts", lambda _, found=verdicts: found)
         monkeypatch.setattr(type(store), "table", lambda _, found=runs: found)
         sentence = findings.finish(store)
         assert all((part in sentence) == said for part in ("0.85", "0.07", "0.75 at 4x40", "96,000"))

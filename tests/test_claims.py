@@ -240,10 +240,28 @@ def test_reasons_are_said_once_with_all_their_places():
     assert because({"a": "x", "b": "y", "c": "x"}) == "a, c: x; b: y"
 
 
-def test_the_command_tells_the_same_as_the_table_within_100_columns(capsys: pytest.CaptureFixture):
+@pytest.fixture(scope="module")
+def judged() -> pd.DataFrame:
+    return claims.table(Store(COMMITTED))
+
+
+@pytest.fixture
+def once(judged: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command would judge anew is what was judged once."""
+
+    def known(store: Store) -> pd.DataFrame:
+        assert store.root == COMMITTED
+        return judged
+
+    monkeypatch.setattr(claims, "table", known)
+
+
+def test_the_command_tells_the_same_as_the_table_within_100_columns(
+    once: None, judged: pd.DataFrame, capsys: pytest.CaptureFixture
+):
     assert main(["claims", "--results", str(COMMITTED), "--json"]) == 0
     told = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    found = claims.table(Store(COMMITTED)).set_index("name")
+    found = judged.set_index("name")
     assert {name: row["status"] for name, row in told.items()} == found["status"].to_dict()
     assert all((COMMITTED / "runs" / run).is_dir() for runs in found["runs"] for run in runs)
     assert main(["claims", "--results", str(COMMITTED)]) == 0
@@ -251,7 +269,9 @@ def test_the_command_tells_the_same_as_the_table_within_100_columns(capsys: pyte
     assert max(map(len, lines)) <= 100 and all(any(line.startswith(name) for line in lines) for name in found.index)
 
 
-def test_the_command_tells_one_claim_whole_and_names_the_nearest_of_an_unknown_one(capsys: pytest.CaptureFixture):
+def test_the_command_tells_one_claim_whole_and_names_the_nearest_of_an_unknown_one(
+    once: None, capsys: pytest.CaptureFixture
+):
     assert main(["claims", "depth-width", "--results", str(COMMITTED)]) == 0
     said = capsys.readouterr().out
     assert "recipe.json" in said and "our reading" in said

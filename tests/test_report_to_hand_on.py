@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from dashboard.conftest import make_store
 from PIL import Image
@@ -80,8 +81,17 @@ def page(store: Store) -> Page:
 
 
 @pytest.fixture(scope="module")
-def committed() -> Page:
-    return page_of(COMMITTED)
+def judged() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Claims and verdicts of the committed results."""
+    return claims.table(COMMITTED), arms.verdicts(COMMITTED.table(), arms.calibration(COMMITTED))
+
+
+@pytest.fixture(scope="module")
+def committed(judged: tuple[pd.DataFrame, pd.DataFrame]) -> Page:
+    with pytest.MonkeyPatch.context() as patch:  # else they are judged twice
+        patch.setattr(claims, "table", lambda store, *_: judged[0] if store is COMMITTED else None)
+        patch.setattr(arms, "verdicts", lambda *_: judged[1])
+        return page_of(COMMITTED)
 
 
 def test_the_heading_is_the_sentence_of_choose_and_its_figures_are_explained(store: Store, page: Page):
@@ -114,13 +124,12 @@ def test_the_policy_lets_no_script_run_but_plotly_and_the_one_that_draws(page: P
     assert policy.startswith("default-src 'none'") and "unsafe-inline" not in policy.partition("script-src")[2]
 
 
-def test_the_report_of_the_committed_results_is_small_and_has_every_claim_and_verdict(committed: Page):
+def test_the_report_of_the_committed_results_is_small_and_has_every_claim_and_verdict(committed: Page, judged):
     assert len(committed.content.encode()) < 2_500_000
-    found = claims.table(COMMITTED)
+    found, verdicts = judged
     assert all(row["claim"] in committed.text and (row["ours"] or row["why"]) in committed.text
                for _, row in found.iterrows())  # fmt: skip
-    judged = arms.verdicts(COMMITTED.table(), arms.calibration(COMMITTED))
-    for row in judged[judged["seeds"].gt(1)].itertuples():
+    for row in verdicts[verdicts["seeds"].gt(1)].itertuples():
         assert f"{choose.number(row.low)} to {choose.number(row.high)}" in committed.text
     pick = answer_of(COMMITTED).pick
     assert f"Trained from seed {pick['seed']:.0f} on cpu, 2 threads, torch" in committed.text

@@ -136,7 +136,7 @@ def test_pyproject_reads_requirements_and_has_the_extras():
 
 def test_committed_costs_are_those_of_the_closed_form_trained_and_deployed():
     runs = Store(ROOT / "results").runs()
-    wrong = [run.id for run in runs if run.read("cost") and run.read("cost") != cost.of_run(run)]
+    wrong = [run.id for run in runs if (found := run.read("cost")) and found != cost.of_run(run)]
     assert runs and not wrong, f"{', '.join(wrong)}: cost.json is not what lab.cost.of_run gives"
 
 
