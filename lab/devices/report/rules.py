@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,14 @@ def schema() -> dict[str, JSON]:
 
 @functools.cache
 def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # a quarter of a second: only where reports come in
-
+    # A quarter of a second, and only where reports come in. What jupyterlab brings for formats, of which the schema has
+    # none, would take two seconds more.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    try:
+        from jsonschema import Draft202012Validator
+    finally:
+        if sys.modules["rfc3987_syntax"] is None:
+            del sys.modules["rfc3987_syntax"]
     return Draft202012Validator(schema())
 
 
