@@ -85,6 +85,7 @@ def test_known_effects_are_recovered_where_there_is_no_noise(rng: np.random.Gene
     assert said.iloc[2] == pytest.approx(said.iloc[1] ** -2) and said.iloc[4] == pytest.approx(math.exp(0.15))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("within", "seeds"), [(0.0, 1), (0.03, 3)])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(within: float, seeds: int):
     rng, truth, held, new = np.random.default_rng(1), np.array([*B.values()]), [], []
@@ -239,6 +240,7 @@ def test_a_curve_that_is_not_surely_bent_has_its_optimum_anywhere(rng: np.random
     assert found.low == 0 and found.high > 1e6
 
 
+@pytest.mark.slow
 def test_fiellers_interval_holds_the_optimum_about_as_often_as_it_says():
     rng, held = np.random.default_rng(2), []
     for _ in range(150):
