@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -344,17 +341,3 @@ def test_two_thousand_runs_are_shown(make_store, tmp_path: Path, monkeypatch: py
     at = page()
     frame.clear()
     assert at.header[0].value.startswith("Ship ")
-
-
-def test_choose_and_tradeoff_load_no_torch(demo: Store) -> None:
-    script = (
-        "import sys; from streamlit.testing.v1 import AppTest\n"
-        f"at = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
-        "at.switch_page('lab/dashboard/tradeoff.py').run()\n"
-        "assert not at.exception and at.title[0].value.startswith('How')\n"
-        "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=APP.parent, env=os.environ, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]

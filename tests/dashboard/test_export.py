@@ -70,7 +70,7 @@ def press(at: AppTest, label: str) -> AppTest:
     until = time.monotonic() + LIMIT_S
     while at.get("status"):
         assert time.monotonic() < until, "it is still at work"
-        time.sleep(0.2)
+        time.sleep(1.0)  # a look at the page takes time from the work
         at.run()
     assert not at.exception, at.exception
     return at

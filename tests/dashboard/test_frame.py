@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -91,3 +94,19 @@ def test_tables_of_the_pages_keep_their_text_as_python_s_own() -> None:
     assert plain["run"].isna().tolist() == [False, True, False] and plain["run"][0] == "a"
     assert plain["fd"].equals(table["fd"]) and plain["hide"].equals(table["hide"])
     assert frame._in_one_block(pd.DataFrame()).empty
+
+
+def test_pages_that_compute_nothing_load_no_torch(demo: Store) -> None:
+    pages = {"choose": "Which", "tradeoff": "How", "devices": "How fast", "gallery": "The same noise",
+             "runs": "Runs"}  # fmt: skip
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"at = AppTest.from_file({str(APP)!r}, default_timeout=120)\n"
+        f"for name, title in {pages}.items():\n"
+        "    at.switch_page(f'lab/dashboard/{name}.py').run()\n"
+        "    assert not at.exception and at.title[0].value.startswith(title), name\n"
+        "    assert 'torch' not in sys.modules, f'{name} loads torch'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=APP.parent, env=os.environ, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
