@@ -139,6 +139,7 @@ def test_what_keeps_a_file_from_being_made_is_one_sentence(store: Store) -> None
     assert len(at.error) == 1 and "runs ternary networks" in at.error[0].value
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # A process that finds no openvino, as where it is not installed.
     (tmp_path / "sitecustomize.py").write_text(
@@ -150,6 +151,7 @@ def test_a_missing_package_is_one_sentence(store: Store, monkeypatch: pytest.Mon
     assert "runtime openvino needs openvino; pip install openvino" in at.error[0].value.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_pack_is_made_downloaded_and_told_how_to_use(store: Store, run: Run) -> None:
     at = page(target="cpu")
     assert not any(label.startswith("Download the pack") for label in downloads(at))
@@ -249,12 +251,11 @@ def test_a_broken_student_does_not_break_the_page(store: Store, run: Run, conten
 
 
 def test_two_thousand_runs_are_listed(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
     from lab.dashboard import frame
 
     table = store.table()
-    many = pd.concat([table.assign(label=f"n{k}") for k in range(2000)], ignore_index=True)
+    many = table.loc[table.index.repeat(2000)].reset_index(drop=True)
+    many["label"] = [f"n{k}" for k in range(len(many))]
     monkeypatch.setattr(Store, "table", lambda self: many)
     frame.clear()
     at = page()
