@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,8 @@ def schema() -> dict[str, JSON]:
 
 @functools.cache
 def _validator() -> Any:
-    # A quarter of a second, and only where reports come in. What jupyterlab brings for formats, of which the schema has
-    # none, would take two seconds more.
-    sys.modules.setdefault("rfc3987_syntax", None)
-    try:
-        from jsonschema import Draft202012Validator
-    finally:
-        if sys.modules["rfc3987_syntax"] is None:
-            del sys.modules["rfc3987_syntax"]
+    from jsonschema import Draft202012Validator  # a quarter of a second: only where reports come in
+
     return Draft202012Validator(schema())
 
 
