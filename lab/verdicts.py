@@ -84,11 +84,11 @@ def compare(method: Mapping[int, float], plain: Mapping[int, float], *, cov: flo
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p-values of several methods, corrected for there being several (Holm, 1979)."""
-    known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    corrected, least = dict(p_values), 0.0
-    for rank, (p, name) in enumerate(known):  # (m - rank) p, and never less than that of a smaller p
-        corrected[name] = least = max(least, min(1.0, (len(known) - rank) * p))
-    return corrected
+    from statsmodels.stats.multitest import multipletests
+
+    known = {name: p for name, p in p_values.items() if not math.isnan(p)}
+    corrected = multipletests(list(known.values()), method="holm")[1] if known else []
+    return dict(p_values) | dict(zip(known, map(float, corrected)))
 
 
 def _interval(d: np.ndarray) -> tuple[float, float, float]:
