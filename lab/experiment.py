@@ -221,13 +221,15 @@ def _fits(recipe: Recipe, spec: data.ImageSpec) -> None:
 
 def _after(run: Run, store: Store, compute: Compute, measure: bool) -> None:
     """Cost, metrics and sheet of a finished network; also for a run stopped in between."""
-    from lab import cost, metrics, neighbours
+    from lab import cost
 
     device = compute.torch_device()
     net, spec = load_student(run, device=device), spec_of_run(run)
     run.write("cost", cost.of_run(run))
     sheet(run, net, spec, device)
     if measure:
+        from lab import metrics, neighbours  # a second or two to import
+
         try:
             metrics.evaluate(run, store, device=device)
             neighbours.ensure(run, store, device=device)

@@ -433,10 +433,8 @@ class Run:
     @property
     def label(self) -> str:
         """What a person calls it, else its shape, methods and hash, e.g. `d4w64h4p4 pairs 9bffdd2f`."""
-        given = self.notes["label"]
-        with contextlib.suppress(OSError, ValueError):
-            return given or short_name(self.config.shape, methods_of(self.recipe), self.id)
-        return given or self.id
+        named_by = ("notes", "recipe", "student")
+        return _label_of_files(str(self.path), tuple(stamp(f"{self.path}/{name}.json") for name in named_by))
 
     def artefacts(self) -> dict[tuple[str, str], dict[str, JSON]]:
         """(runtime, precision) -> what is known of the files made of these weights, how far their images are off too.
@@ -810,6 +808,16 @@ def _row(run: Run, aliases: Mapping[str, str]) -> dict[str, JSON]:
 def _stamped(run: Run) -> tuple[str, tuple[Stamp, ...]]:
     """A run's folder, and the stamps of the files of its row."""
     return str(run.path), tuple(stamp(f"{run.path}/{name}.json") for name in ("recipe", *_ROW_FILES))
+
+
+@functools.lru_cache(maxsize=_KEPT_ROWS)
+def _label_of_files(path: str, stamps: tuple[Stamp, ...]) -> str:
+    """Read once as long as their stamps stay the same: to find one run by its label, those of all are looked at."""
+    run = Run(Path(path))
+    given = run.notes["label"]
+    with contextlib.suppress(OSError, ValueError):
+        return given or short_name(run.config.shape, methods_of(run.recipe), run.id)
+    return given or run.id
 
 
 @functools.lru_cache(maxsize=_KEPT_ROWS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,11 +60,18 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(runtimes.RUNTIMES, "quick", Quick())
 
 
+@functools.cache
+def measured(path: Path, batch: int) -> dict[str, Any]:
+    """A report of a run, which is then in no store."""
+    store = Store(path.parents[1])
+    report = bench.measure(Run(path), store, threads=1, batch=batch, preset=BRIEF)
+    (store.root / "devices" / f"{report['report_id']}.json").unlink()
+    return report
+
+
 def timed(run: Run, store: Store, runtime: str, *, ms: float, batch: int = 1, **state: object) -> None:
     """A report of this machine that says so many milliseconds."""
-    report = bench.measure(run, store, threads=1, batch=batch, preset=BRIEF)
-    path = store.root / "devices" / f"{report['report_id']}.json"
-    path.unlink()
+    report = measured(run.path, batch)
     timing = report["timing"] | {"p50": ms, "p50_ci95": [ms, ms], "p90": ms, "p99": ms, "min": ms, "mean": ms,
                                  "std": 0.0, "iqr": 0.0, "cv": 0.0, "samples_ns": None}  # fmt: skip
     store.add_report(report | {"report_id": f"{runtime}-{ms}-{batch}".replace(".", "_") + "-report", "timing": timing,

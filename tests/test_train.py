@@ -74,20 +74,28 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(taught, monkeypatc
 
 
 KILLED = """
-import sys, torch
+import sys, time, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import TINY_STUDENT
-from lab import experiment, recorder
+from lab import experiment, recorder, train
 from lab.results import Store
 import dataclasses
 torch.set_num_threads(1)
 recorder.SAVE_EVERY_S = 0.0
-experiment.run(dataclasses.replace(TINY_STUDENT, steps=400), Store({store!r}), measure=False)
+update_ema = train.update_ema
+
+def waiting_for_its_end(ema, student, decay, step):
+    update_ema(ema, student, decay, step)
+    if step == 90:
+        time.sleep(60)
+
+train.update_ema = waiting_for_its_end
+experiment.run(dataclasses.replace(TINY_STUDENT, steps=100), Store({store!r}), measure=False)
 """
 
 
 def test_kill_9_at_any_step_loses_nothing(taught, tmp_path):
-    recipe = dataclasses.replace(TINY_STUDENT, steps=400)
+    recipe = dataclasses.replace(TINY_STUDENT, steps=100)
     shutil.copytree(taught.root, tmp_path / "undisturbed")
     expected = weights(experiment.run(recipe, Store(tmp_path / "undisturbed"), measure=False))
     code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), store=str(taught.root))
@@ -95,11 +103,11 @@ def test_kill_9_at_any_step_loses_nothing(taught, tmp_path):
     for kills in range(2):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and run.status().step < 40 * (kills + 1) and process.poll() is None:
+        while time.monotonic() < deadline and run.status().step < 20 * (kills + 1) and process.poll() is None:
             time.sleep(0.02)
         process.kill()
         process.wait()
-        assert run.status().state != "done" and run.status().step >= 40 * (kills + 1)
+        assert run.status().state != "done" and run.status().step >= 20 * (kills + 1)
     done = experiment.run(recipe, taught, measure=False)
     assert same(weights(done), expected)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import hashlib
 import importlib.util
 import json
@@ -20,7 +22,7 @@ import pytest
 import torch
 from onefile import runner
 
-from lab import cost, pack
+from lab import cost, export, pack
 from lab.cli import MISSING, OK, USAGE, main
 from lab.config import DiTConfig
 from lab.devices import model_torch, report
@@ -213,8 +215,13 @@ def test_packing_leaves_the_run_as_it_was(finished_run: Run, tmp_path: Path) -> 
     DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, block="time"),
     DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, time=True),
 ], ids=["time block", "denoiser"])  # fmt: skip
-def test_a_network_of_another_kind_is_packed_as_a_program(config: DiTConfig, tmp_path: Path) -> None:
+def test_a_network_of_another_kind_is_packed_as_a_program(
+    config: DiTConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript")
+    traced = functools.cache(export.traced)  # it takes seconds, and is alike for every file
+    monkeypatch.setattr(export, "traced", lambda net, spec: copy.deepcopy(traced(net, spec)))
+    monkeypatch.setattr(export, "program", functools.cache(export.program))
     run = finished(tmp_path / "results", config, solver="dpmpp2m-2")
     made = pack.pack(run, "jetson", tmp_path / "p.zip")
     assert {"model-fp32.onnx", "model-fp16.onnx", "model.pt2"} <= set(made.files) and not {

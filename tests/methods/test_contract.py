@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import json
 import shutil
 import typing
@@ -26,6 +27,7 @@ from lab.weights import load_student
 SPEC = ImageSpec(data="digits", size=8, channels=1, num_classes=10, sigma_data=0.7)
 GUIDE = dataclasses.replace(TINY_DIT, depth=4, width=32)  # deeper and wider than the student
 PATH = 3
+OPTIONS = {"class_split": {"experts": 2, "recover": 0.5}}  # a run for each expert
 
 
 def batch() -> Batch:
@@ -39,7 +41,7 @@ def recipe_of(name: str) -> Recipe:
     """A recipe in which a method works: with an objective, a teacher, a guide and a start where it needs them."""
     cls = METHODS[name]
     time = name in ("denoise", "progressive")
-    uses = (Use(name),) if cls.objective else (Use("pairs"), Use(name))
+    uses = (*(() if cls.objective else (Use("pairs"),)), Use(name, OPTIONS.get(name, {})))
     needs = cls.needs | METHODS[uses[0].method].needs
     recipe = TINY_STUDENT.with_(methods=uses, student__time=time)
     if not needs & {"pairs", "path"}:
@@ -173,10 +175,10 @@ def with_guide(taught_root, tmp_path_factory):
     return store
 
 
-def whole_recipe(name: str, store: Store, **changes) -> Recipe:
+@functools.cache
+def whole_recipe(name: str, store: Store) -> Recipe:
     """The first guide and start with which it has no complaint."""
-    recipe = recipe_of(name).with_(**changes)
-    wrong = []
+    recipe, wrong = recipe_of(name), []
     for guide in (None, "one-step guide", "as wide", "denoiser"):
         for start in ((), ("same shape",), ("one-step guide",)):
             with_both = recipe.with_(guide=guide, start=start)
@@ -193,6 +195,7 @@ def weights(run):
 @EVERY
 def test_a_run_of_it_stops_resumes_bit_for_bit_rebuilds_and_deploys(name, with_guide, monkeypatch):
     recipe = whole_recipe(name, with_guide)
+    monkeypatch.setattr(recorder, "SNAPSHOTS", 2)
     whole = experiment.run(recipe.with_(seed=3), with_guide, measure=False)
     expected = weights(whole)
     net = load_student(whole)
@@ -227,7 +230,7 @@ def test_a_compiled_run_of_it_learns_the_same(name, dtype, with_guide, monkeypat
     if name != "teaching_assistant":
         compile = torch.nn.Module.compile
         monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **given: compile(net, backend="aot_eager", **given))
-    recipe = whole_recipe(name, with_guide, dtype=dtype, steps=4, seed=5)
+    recipe = whole_recipe(name, with_guide).with_(dtype=dtype, steps=4, seed=5)
     torch._dynamo.reset()
     plain = experiment.run(recipe, with_guide, measure=False)
     expected = plain.log_rows()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +10,14 @@ from conftest import TINY_STUDENT, TINY_TEACHER
 from lab import bench, deploy, diffusion, experiment, metrics, pairs, sampling, teachers
 from lab.config import DiTConfig, Recipe, Use
 from lab.data import Batch, ImageSpec
+from lab.devices.runner import Preset
 from lab.methods import Roles, create
 from lab.weights import load_student
 
 SPEC = ImageSpec(data="digits", size=8, channels=1, num_classes=10, sigma_data=0.7)
 MEAN, SPREAD = 0.3, 0.5
 TIMED = DiTConfig(image_size=8, patch=4, depth=2, width=16, heads=2, time=True)
+BRIEF = Preset(iters=3, seconds=0.0, warmup_iters=1, warmup_s=0.0, warmup_cap_s=0.01)
 OF_TWO = TINY_TEACHER.with_(student=TIMED, methods=(Use("progressive"),), guide="tiny", sampler="ddim-2")
 
 
@@ -105,7 +108,8 @@ def test_a_guide_whose_steps_the_student_does_not_divide_is_refused(guide, sampl
         prepared(guide, sampler)
 
 
-def test_a_run_of_two_evaluations_counts_them_everywhere(taught):
+def test_a_run_of_two_evaluations_counts_them_everywhere(taught, monkeypatch):
+    monkeypatch.setattr(metrics, "evaluate", functools.partial(metrics.evaluate, samples=64))
     run = experiment.run(OF_TWO.with_(teacher="tiny"), taught)
     cost, found = run.read("cost"), run.read("metrics")
     assert cost["evaluations"] == 2 and cost["macs_image"] == 2 * cost["macs"]
@@ -113,8 +117,8 @@ def test_a_run_of_two_evaluations_counts_them_everywhere(taught):
     assert "dpmpp2m-8" in found["values"]["fd_teacher"]["reference"]  # the teacher draws as it always does
     row = taught.table().set_index("run").loc[run.id]
     assert (row["evaluations"], row["sampler"], row["solver"]) == (2, "ddim-2", "dpmpp2m-8")
-    assert bench.measure(run, taught, preset="quick")["workload"]["nfe"] == 2
-    assert bench.measure(run, taught, preset="quick", solver="heun-2")["workload"]["nfe"] == 3
+    assert bench.measure(run, taught, preset=BRIEF)["workload"]["nfe"] == 2
+    assert bench.measure(run, taught, preset=BRIEF, solver="heun-2")["workload"]["nfe"] == 3
 
     z, y = diffusion.noise_of(range(3), SPEC.shape, 10)
     net, student = load_student(run), sampling.load(run.id, taught)

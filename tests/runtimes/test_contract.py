@@ -8,6 +8,7 @@ import functools
 import gc
 import importlib
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from conftest import TINY_STUDENT
 
 from lab import artefacts, bench, diffusion, experiment, export, models, runtimes
@@ -224,7 +226,7 @@ def test_a_denoisers_session_is_its_whole_sampler(name: str, runs: dict[str, Run
 
 SMALL = {"image_size": 8, "patch": 4, "depth": 1, "width": 16, "heads": 2, "widths": (8, 16), "attention": (1,),
          "groups": 4, "iterations": 2, "tied": 2}  # fmt: skip
-FEW = "dpmpp2m-2"  # evaluations, each of them traced
+FEW = {"dit": "dpmpp2m-2", "unet": "ddim-1"}  # evaluations by family, each of them traced
 
 
 def small(kind: type, **more: object) -> NetConfig:
@@ -234,10 +236,26 @@ def small(kind: type, **more: object) -> NetConfig:
 
 KINDS: dict[str, NetConfig] = {
     **{family: small(kind) for family, kind in FAMILIES.items()},
-    **{f"dit-{block}": small(DiTConfig, block=block) for block in BLOCKS},
+    **{f"dit-{block}": small(DiTConfig, block=block) for block in BLOCKS if block != DiTConfig.block},
     **{f"denoiser-{block}": small(DiTConfig, block=block, time=True, null_class=True) for block in BLOCKS},
     "unconditional": small(DiTConfig, block="time", num_classes=0), "heads": small(DiTConfig, head_dim=12),
 }  # fmt: skip
+TRACED_LONG = ("denoiser-time", "denoiser-dynamic")  # their blocks and their sampler are traced in other kinds, too
+
+
+def of_kinds() -> Iterator[ParameterSet]:
+    """Every kind in every form but the packed; what takes longest, and is like what others prove, in slow runs."""
+    for (name, config), form in itertools.product(KINDS.items(), EVERY):
+        runtime, precision = form.values[0]
+        if runtime != "packed":
+            files = runtime in FILES and not runtimes.RUNTIMES[runtime].why_not(config, precision)
+            long = files and (name in TRACED_LONG or (precision == "int8" and runtime == "openvino" and name != "dit"))
+            marks = [*form.marks, *([pytest.mark.slow] if long else [])]
+            yield pytest.param(name, (runtime, precision), marks=marks, id=f"{name}-{form.id}")
+
+
+def solver_of(config: NetConfig) -> str:
+    return FEW[config.family if config.time else "dit"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -248,7 +266,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     net = models.build(config)
     for p in net.parameters():
         p.data += 0.05 * torch.randn_like(p)
-    run = Store(tmp_path_factory.mktemp("kinds")).open(Recipe(student=config, solver=FEW))
+    run = Store(tmp_path_factory.mktemp("kinds")).open(Recipe(student=config, solver=solver_of(config)))
     save_student(run, net, ImageSpec(data="digits", size=8, channels=1, num_classes=config.num_classes))
     return run
 
@@ -269,10 +287,10 @@ def traced_once() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced_once")
-@pytest.mark.parametrize("form", [form for form in EVERY if form.id != "packed-ternary"])
+@pytest.mark.parametrize(("kind", "form"), of_kinds(), indirect=["kind"])
 def test_a_network_of_any_kind_draws_its_images_or_is_refused_in_a_sentence(kind: Run, form: tuple[str, str]) -> None:
     name, precision = form
-    runtime, config = runtimes.RUNTIMES[name], kind.config
+    runtime, config, few = runtimes.RUNTIMES[name], kind.config, solver_of(kind.config)
     if why := runtime.why_not(config, precision):
         branches = name == "compiled" and config.family == "routed"
         assert branches or (precision == "int8-static" and why_not_plain(config) in why)
@@ -280,18 +298,19 @@ def test_a_network_of_any_kind_draws_its_images_or_is_refused_in_a_sentence(kind
             runtime.export(kind, precision)
         return
     try:
-        path = runtimes.get(name).export(kind, precision, solver=FEW)
+        path = runtimes.get(name).export(kind, precision, solver=few)
     except LookupError as why:
         pytest.skip(str(why))
-    session = runtime.open(path, precision=precision, threads=1, solver=FEW)
+    session = runtime.open(path, precision=precision, threads=1, solver=few)
     z, y = inputs(kind)
     y = y if config.num_classes else None
-    right, found = artefacts.reference(kind, z, y, solver=FEW), session(z, y)
+    right, found = artefacts.reference(kind, z, y, solver=few), session(z, y)
     largest, mean = (1e-4, 1e-5) if precision == "fp32" else TOLERANCES[precision]
-    assert right.std() > 0.03 and found.shape == right.shape and session.evaluations == (2 if config.time else 1)
+    assert session.evaluations == (diffusion.evaluations(few) if config.time else 1)
+    assert right.std() > 0.03 and found.shape == right.shape
     assert np.abs(found - right).max() <= largest and np.abs(found - right).mean() <= min(mean, right.std() / 5)
     if runtime.exports and config.time:
-        with pytest.raises(ValueError, match=f"was made with solver {FEW}, not heun-2"):
+        with pytest.raises(ValueError, match=f"was made with solver {few}, not heun-2"):
             runtime.open(path, precision=precision, solver="heun-2")
 
 
@@ -301,10 +320,11 @@ def test_packed_takes_a_ternary_network_of_any_kind_and_no_other(kind: Run, tmp_
         runtime.export(kind)
     run = Run(shutil.copytree(kind.path, tmp_path / kind.id))
     make_ternary(run)
-    session = runtime.open(runtime.export(run, solver=FEW), threads=1, solver=FEW)
+    few = solver_of(run.config)
+    session = runtime.open(runtime.export(run, solver=few), threads=1, solver=few)
     z, y = inputs(run)
     y = y if run.config.num_classes else None
-    right, found = artefacts.reference(run, z, y, solver=FEW), session(z, y)
+    right, found = artefacts.reference(run, z, y, solver=few), session(z, y)
     assert right.std() > 0.03 and session.weights_mb < run.read("student")["file_mb"]
     assert np.abs(found - right).max() <= min(TOLERANCES["ternary"][0], right.std() / 10)
 
