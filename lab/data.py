@@ -362,11 +362,10 @@ def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
 
 
 def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:
-    """Decoded pictures; kept in the cache by names, sizes and times, for a second load is common."""
+    """Decoded pictures; kept in the cache by names and contents, for a second load is common."""
     key = hashlib.sha256(repr((size, channels, DECODING)).encode())
     for file, label in files:
-        stat = file.stat() if file.exists() else file.lstat()
-        key.update(os.fsencode(file) + f"|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        key.update(os.fsencode(file) + f"|{label}|{_content(file)}\n".encode())
     cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
     with contextlib.suppress(*UNREADABLE), np.load(cached) as kept:
         return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
@@ -392,6 +391,21 @@ def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: s
     return found
 
 
+def _may_be_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and os.path.isfile(file)  # a pipe or a device would never end
+
+
+def _content(file: Path) -> str:
+    """SHA-256 of a picture's file; "" where there is nothing to read. Size and time may be those of the one before
+    it (`cp -p`, archives with one time for all), and to read a file takes a tenth of decoding it.
+    """
+    with contextlib.suppress(OSError):
+        if _may_be_picture(file):
+            with open(file, "rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+    return ""
+
+
 def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
     """(C, size, size) uint8, or None if the file is no picture that can be read.
 
@@ -399,7 +413,7 @@ def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
     """
     from PIL import Image, ImageOps
 
-    if file.suffix.lower() not in SUFFIXES:
+    if not _may_be_picture(file):
         return None
     try:
         with Image.open(file) as opened:

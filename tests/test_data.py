@@ -62,6 +62,46 @@ def test_a_folder_is_read_from_the_cache_the_second_time_and_anew_when_it_change
     assert sum(left) == 19
 
 
+@pytest.mark.parametrize("replace", ["write", "rename", "link"])
+def test_a_picture_of_equal_size_and_time_in_anothers_place_is_read_anew(plain, tmp_path, replace):
+    plain.mkdir()
+    place, new = plain / "0.bmp", tmp_path / "new.bmp"
+    for file, grey in ((place, 10), (new, 200)):
+        Image.new("RGB", (9, 9), (grey, 0, 0)).save(file)
+        os.utime(file, (1e9, 1e9))
+    if replace == "link":
+        place.rename(tmp_path / "old.bmp")
+        place.symlink_to(tmp_path / "old.bmp")
+    assert data.load(f"folder:{plain}", size=8).images[0, 0, 0, 0] == 10
+    if replace == "write":  # as `cp -p` does
+        place.write_bytes(new.read_bytes())
+        os.utime(place, (1e9, 1e9))
+    elif replace == "rename":
+        new.rename(place)
+    else:
+        place.unlink()
+        place.symlink_to(new)
+    assert data.load(f"folder:{plain}", size=8).images[0, 0, 0, 0] == 200
+
+
+def test_a_picture_whose_time_alone_changed_comes_from_the_cache(pictures, monkeypatch):
+    first = data.load(f"folder:{pictures}", size=16)
+    for file in pictures.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    monkeypatch.setattr(data, "folder_classes", lambda root: ("cats", "dogs"))
+    monkeypatch.setattr(data, "_picture", None)
+    assert torch.equal(data.load(f"folder:{pictures}", size=16).images, first.images)
+
+
+def test_what_is_no_file_and_what_is_no_picture_is_not_read(plain):
+    tree(plain, "a/0.png")
+    (plain / "a" / "1.txt").touch()
+    os.mkfifo(plain / "a" / "2.png")
+    (plain / "a" / "3.png").symlink_to("/dev/zero")
+    with pytest.warns(UserWarning, match=r"3 files left out.*1\.txt, a/2\.png, a/3\.png"):
+        assert len(data.load(f"folder:{plain}", size=8).images) == 1
+
+
 def test_broken_and_foreign_files_are_named_and_skipped(pictures):
     (pictures / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     (pictures / "cats" / "notes.txt").write_text("not a picture")
