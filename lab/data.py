@@ -40,6 +40,7 @@ FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+FEW = 0.01  # of a folder's pictures may be of one colour, such as a tile of the sea, without a word
 DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
 # A PNG's pixels of these kinds are read as 8 bits each, its transparent value (t) is told as it stands in the file.
@@ -233,7 +234,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     With sub-folders for the splits (SPLITS) those are read, and the one to train on says the classes; else every
     tenth picture is the test split. A sub-folder without a picture is no class. What is left out, because it is
     no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
-    all is an error.
+    all is an error, and so is one to train on whose pictures are all of one colour.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -253,6 +254,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     if not len(loaded.images):
         raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
     loaded.class_names = names
+    _tell_single_colours(root, files, loaded, training=split == "train")
     loaded.skipped += map(str, beside)
     if loaded.skipped:
         warnings.warn(left_out(root, loaded.skipped), stacklevel=2)
@@ -354,11 +356,33 @@ def class_number(label: str, names: Sequence[str]) -> int:
 
 def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
     """How many files of a folder are not used, and the first few of them."""
-    relative = (os.fsencode(os.path.relpath(f, root)) for f in skipped[:shown])
-    first = ", ".join(name.decode(errors="backslashreplace") for name in relative)
+    first = ", ".join(_inside(root, f) for f in skipped[:shown])
     more = ", ..." if len(skipped) > shown else ""
     return (f"folder:{root}: {len(skipped)} file{'s' * (len(skipped) > 1)} left out, no readable picture or not "
             f"in a class's folder: {first}{more}")  # fmt: skip
+
+
+def _inside(root: Path, file: Path | str) -> str:
+    return os.fsencode(os.path.relpath(file, root)).decode(errors="backslashreplace")
+
+
+def _tell_single_colours(root: Path, files: Sequence[tuple[Path, int]], found: Images, *, training: bool) -> None:
+    """Warn of pictures that are one colour all over, as broken exports are, where they are more than a few or a class.
+
+    Raises ValueError where there is no other to train on.
+    """
+    flat = (found.images.amax((2, 3)) == found.images.amin((2, 3))).all(1)  # (N,)
+    classes = [name for k, name in enumerate(found.class_names) if k in found.labels and flat[found.labels == k].all()]
+    if not classes and flat.sum() <= FEW * len(flat):
+        return
+    skipped = set(found.skipped)
+    read = [file for file, _ in files if str(file) not in skipped]
+    said = (f"folder:{root}: {flat.sum():,} of {len(flat):,} pictures are one colour all over, such as "
+            f"{_inside(root, read[flat.int().argmax()])}")  # fmt: skip
+    if training and flat.all():
+        raise ValueError(f"{said}; there is nothing to learn from them")
+    whole = f" (all of {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})" if classes else ""
+    warnings.warn(f"{said}{whole}; a network learns to draw them as any other", stacklevel=3)
 
 
 def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:
