@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import tempfile
 import warnings
 import zlib
@@ -38,8 +39,13 @@ DEBIAN_MEND = "apt-get install --reinstall dataset-fashion-mnist"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
-SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
-          "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval", "evaluation"), "val"),
+}
+# What else stands in the names of splits: train_set, testset, training-data, val2017.
+BESIDE_SPLITS = re.compile(r"[^a-z]+|(dataset|set|data|images?|imgs?|pictures?|photos?|split)(?![a-z])")
 FEW = 0.01  # of a folder's pictures may be of one colour, such as a tile of the sea, without a word
 DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
@@ -295,21 +301,29 @@ def _below(folder: Path) -> list[Path]:
 def _own_splits(root: Path) -> dict[str, Path]:
     """train and test -> their folders, by any usual name; {} where the sub-folders are classes (bus, car, train).
 
-    What is called val is the test split where no other is. Raises ValueError where two folders are one split.
+    What is called val is the test split where no other is. Raises ValueError where two folders are one split, and
+    where all are splits of which one is missing.
     """
     folders = _folders(root)
     if {"train", "test"} <= {d.name for d in folders}:
         return {"train": root / "train", "test": root / "test"}
+    words = [BESIDE_SPLITS.sub(" ", d.name.lower()).split() for d in folders]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()  # seg_train, seg_test
     found: dict[str | None, list[Path]] = {}
-    for d in folders:
-        found.setdefault(SPLITS.get(d.name.lower()), []).append(d)
-    if None in found or "train" not in found or len(found) < 2:
+    for d, said in zip(folders, words):
+        found.setdefault(SPLITS.get("".join(word for word in said if word not in shared)), []).append(d)
+    test = "test" if "test" in found else "val"
+    if not {"train", test} <= {*found}:
+        if found and None not in found:
+            names, lacking = ", ".join(map(_printed, folders)), "test on" if "train" in found else "train on"
+            raise ValueError(f"folder:{root}: {names} is called like a split, and there is none to {lacking}; add one, "
+                             f"or name the folder in it (folder:{folders[0]}), or rename it")  # fmt: skip
         return {}
-    for kind, same in found.items():
-        if len(same) > 1:
-            names = " and ".join(d.name for d in same)
+    for kind in ("train", test):
+        if len(same := found[kind]) > 1:
+            names = " and ".join(map(_printed, same))
             raise ValueError(f"folder:{root}: {names} are both a {kind} split; rename one")
-    return {"train": found["train"][0], "test": found.get("test", found.get("val"))[0]}
+    return {"train": found["train"][0], "test": found[test][0]}
 
 
 def _printed(path: Path) -> str:

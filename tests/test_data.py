@@ -409,7 +409,11 @@ def test_a_decoder_that_trips_leaves_out_its_file_alone(plain, monkeypatch):
 
 @pytest.mark.parametrize(
     ("train", "test"), [("train", "val"), ("train", "Valid"), ("training", "testing"), ("Train", "Test"),
-                        ("train", "validation")],
+                        ("train", "validation"), ("train", "dev"), ("train", "development"), ("train", "holdout"),
+                        ("train", "hold-out"), ("train", "eval"), ("Train", "Validation"), ("train_set", "test_set"),
+                        ("training_data", "test_data"), ("trainset", "testset"), ("Training Images", "Test Images"),
+                        ("train_dataset", "held_out_dataset"), ("train2017", "val2017"), ("seg_train", "seg_test"),
+                        ("TrainData", "TestData"), ("ILSVRC2012_img_train", "ILSVRC2012_img_val")],
 )  # fmt: skip
 def test_splits_have_many_names(plain, train, test):
     tree(plain, *(f"{train}/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)), f"{test}/dog/0.png")
@@ -427,9 +431,32 @@ def test_a_third_split_is_named_and_two_of_a_kind_are_refused(plain):
         data.load(f"folder:{plain}")
 
 
-def test_a_class_that_is_called_like_a_split_is_a_class(plain):
-    tree(plain, "bus/0.png", "car/0.png", "train/0.png")
-    assert data.load(f"folder:{plain}").class_names == ("bus", "car", "train")
+def test_what_lies_beside_splits_is_told_and_makes_no_classes_of_them(plain):
+    tree(plain, "Train/a/0.png", "Train/b/0.png", "Test/a/1.png", "masks/a/0.png")
+    (plain / "annotations").mkdir()
+    (plain / "annotations" / "train.json").touch()
+    with pytest.warns(UserWarning, match="2 files left out.*: annotations/train.json, masks/a/0.png"):
+        assert data.load(f"folder:{plain}", size=8).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "names", [("bus", "car", "train"), ("invalid", "valid"), ("car", "test_tube", "train_station"),
+              ("control", "test"), ("blue_train", "red_train"), ("data", "set"), ("testbed", "training_bras")],
+)  # fmt: skip
+def test_a_class_that_is_called_like_a_split_is_a_class(plain, names):
+    tree(plain, *(f"{name}/0.png" for name in names))
+    assert data.load(f"folder:{plain}").class_names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"), [(("train",), "test on"), (("train", "training_set"), "test on"), (("test",), "train on"),
+                           (("dev", "test"), "train on")],
+)  # fmt: skip
+def test_splits_of_which_one_is_missing_are_no_classes(plain, names, lacking):
+    tree(plain, *(f"{name}/cat/0.png" for name in names))
+    with pytest.raises(ValueError, match=rf"{', '.join(names)} .* none to {lacking}.*folder:\S+/{names[0]}\)"):
+        data.load(f"folder:{plain}", size=8)
+    assert data.load(f"folder:{plain / names[0]}", size=8).class_names == ("cat",)
 
 
 def colours(root, *files, mode="RGB", colour=0):
