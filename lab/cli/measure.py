@@ -260,7 +260,8 @@ def add_export(commands: Any) -> None:
                     "export d4w64h4p4 --runtime onnxruntime --precision fp32,int8",
                     "export d4w64h4p4 --runtime openvino --precision int8 --json",
                     "export d4w64h4p4 --runtime torch-export", takes="RUN")  # fmt: skip
-    made.add("run", metavar="RUN", help="an id, a start of one or a label of a one-step student")
+    made.add("run", metavar="RUN", help="an id, a start of one or a label; a denoiser's file holds its whole sampler, "
+             "and takes minutes to make")  # fmt: skip
     made.add("--runtime", type=list_of(str), default=("onnxruntime",),
              help="onnxruntime, openvino, packed, or torch-export (a .pt2 to hand on), comma separated "
                   "(default onnxruntime)")  # fmt: skip
