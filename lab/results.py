@@ -669,6 +669,20 @@ class Store:
         reports = sorted((self.root / "devices").glob("*.json"))
         return found | {f"devices/{p.name}": wrong for p in reports if (wrong := _report(str(p), stamp(p))[1])}
 
+    def unread(self) -> dict[str, str]:
+        """Those of `faults` that an answer is made without: files of runs, of timings, and the teachers' names."""
+        places = ("runs/", "devices/", "teachers.json")
+        return {place: wrong for place, wrong in self.faults().items() if place.startswith(places)}
+
+
+def faults_said(faults: Mapping[str, str], shown: int = 5) -> str:
+    """How many files of a results folder do not hold, and which; "" where all do."""
+    if not faults:
+        return ""
+    told = [f"{name}: {wrong}" for name, wrong in faults.items()][:shown]
+    told += [f"and {len(faults) - shown} more, which python -m lab doctor lists"] * (len(faults) > shown)
+    return f"{len(faults)} file{'s' * (len(faults) > 1)} can't be read; all else stands without. {'; '.join(told)}."
+
 
 def _told_apart(runs: Sequence[Run], shown: int = 5) -> str:
     """A few of these runs with what of their recipes differs and no id says, and how one of them is named."""

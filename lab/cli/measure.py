@@ -28,6 +28,7 @@ from lab.cli.frame import (
     machine_options,
     one_of,
     open_store,
+    out_file,
     would,
 )
 from lab.cli.text import table_text
@@ -151,9 +152,7 @@ def sample(args: argparse.Namespace) -> Answer:
     from lab.results import write_whole
     from lab.sampling import load
 
-    out = Path(args.out)
-    if out.suffix not in (".png", ".npz"):
-        raise Usage(f"--out must end with .png or .npz, got {args.out!r}")
+    out = out_file(args.out, ".png", ".npz")
     store, compute = open_store(args), compute_of(args)
     student = load(get_run(store, args.run).id, store, device=compute.torch_device())
     seeds = range(args.seed, args.seed + args.count)
