@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from lab import deploy, diffusion, perceptual
 from lab.config import JSON, NetConfig, config_from_json, config_to_json
@@ -45,7 +46,11 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[nn.Module
     made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
+    # A denoiser's whole sampler is one graph, to trace which may take minutes; no exporter says how far it is.
+    said = tqdm(bar_format="{desc} [{elapsed}]", disable=not run.config.time)
+    at = f"{runtime}-{precision} of {run.label}, {solver} as one graph"
     try:
+        said.set_description_str(f"{at}: writing the file, which may take minutes")
         start = time.perf_counter()
         net = deploy.deploy(load_student(run), spec, solver)
         write(net, spec, made)
@@ -59,10 +64,13 @@ def ensure(run: Run, runtime: str, precision: str, *, write: Callable[[nn.Module
             **({"solver": solver} if net.config.time else {}), **more(made),
         }  # fmt: skip
         write_json(made / FACTS, facts)  # what `open` reads
+        said.set_description_str(f"{at}: comparing its images with the network's")
         write_json(made / FACTS, facts | distances(run, spec, open(made), solver))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
+        said.set_description_str(f"{at}: done")
     finally:
+        said.close()
         shutil.rmtree(made, ignore_errors=True)
     return folder
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import tempfile
 import warnings
 import zlib
@@ -38,8 +39,14 @@ DEBIAN_MEND = "apt-get install --reinstall dataset-fashion-mnist"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
-SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
-          "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval", "evaluation"), "val"),
+}
+# What else stands in the names of splits: train_set, testset, training-data, val2017.
+BESIDE_SPLITS = re.compile(r"[^a-z]+|(dataset|set|data|images?|imgs?|pictures?|photos?|split)(?![a-z])")
+FEW = 0.01  # of a folder's pictures may be of one colour, such as a tile of the sea, without a word
 DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
 # A PNG's pixels of these kinds are read as 8 bits each, its transparent value (t) is told as it stands in the file.
@@ -233,7 +240,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     With sub-folders for the splits (SPLITS) those are read, and the one to train on says the classes; else every
     tenth picture is the test split. A sub-folder without a picture is no class. What is left out, because it is
     no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
-    all is an error.
+    all is an error, and so is one to train on whose pictures are all of one colour.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -253,6 +260,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     if not len(loaded.images):
         raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
     loaded.class_names = names
+    _tell_single_colours(root, files, loaded, training=split == "train")
     loaded.skipped += map(str, beside)
     if loaded.skipped:
         warnings.warn(left_out(root, loaded.skipped), stacklevel=2)
@@ -293,21 +301,29 @@ def _below(folder: Path) -> list[Path]:
 def _own_splits(root: Path) -> dict[str, Path]:
     """train and test -> their folders, by any usual name; {} where the sub-folders are classes (bus, car, train).
 
-    What is called val is the test split where no other is. Raises ValueError where two folders are one split.
+    What is called val is the test split where no other is. Raises ValueError where two folders are one split, and
+    where all are splits of which one is missing.
     """
     folders = _folders(root)
     if {"train", "test"} <= {d.name for d in folders}:
         return {"train": root / "train", "test": root / "test"}
+    words = [BESIDE_SPLITS.sub(" ", d.name.lower()).split() for d in folders]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()  # seg_train, seg_test
     found: dict[str | None, list[Path]] = {}
-    for d in folders:
-        found.setdefault(SPLITS.get(d.name.lower()), []).append(d)
-    if None in found or "train" not in found or len(found) < 2:
+    for d, said in zip(folders, words):
+        found.setdefault(SPLITS.get("".join(word for word in said if word not in shared)), []).append(d)
+    test = "test" if "test" in found else "val"
+    if not {"train", test} <= {*found}:
+        if found and None not in found:
+            names, lacking = ", ".join(map(_printed, folders)), "test on" if "train" in found else "train on"
+            raise ValueError(f"folder:{root}: {names} is called like a split, and there is none to {lacking}; add one, "
+                             f"or name the folder in it (folder:{folders[0]}), or rename it")  # fmt: skip
         return {}
-    for kind, same in found.items():
-        if len(same) > 1:
-            names = " and ".join(d.name for d in same)
+    for kind in ("train", test):
+        if len(same := found[kind]) > 1:
+            names = " and ".join(map(_printed, same))
             raise ValueError(f"folder:{root}: {names} are both a {kind} split; rename one")
-    return {"train": found["train"][0], "test": found.get("test", found.get("val"))[0]}
+    return {"train": found["train"][0], "test": found[test][0]}
 
 
 def _printed(path: Path) -> str:
@@ -354,19 +370,40 @@ def class_number(label: str, names: Sequence[str]) -> int:
 
 def left_out(root: Path, skipped: Sequence[str], shown: int = 3) -> str:
     """How many files of a folder are not used, and the first few of them."""
-    relative = (os.fsencode(os.path.relpath(f, root)) for f in skipped[:shown])
-    first = ", ".join(name.decode(errors="backslashreplace") for name in relative)
+    first = ", ".join(_inside(root, f) for f in skipped[:shown])
     more = ", ..." if len(skipped) > shown else ""
     return (f"folder:{root}: {len(skipped)} file{'s' * (len(skipped) > 1)} left out, no readable picture or not "
             f"in a class's folder: {first}{more}")  # fmt: skip
 
 
+def _inside(root: Path, file: Path | str) -> str:
+    return os.fsencode(os.path.relpath(file, root)).decode(errors="backslashreplace")
+
+
+def _tell_single_colours(root: Path, files: Sequence[tuple[Path, int]], found: Images, *, training: bool) -> None:
+    """Warn of pictures that are one colour all over, as broken exports are, where they are more than a few or a class.
+
+    Raises ValueError where there is no other to train on.
+    """
+    flat = (found.images.amax((2, 3)) == found.images.amin((2, 3))).all(1)  # (N,)
+    classes = [name for k, name in enumerate(found.class_names) if k in found.labels and flat[found.labels == k].all()]
+    if not classes and flat.sum() <= FEW * len(flat):
+        return
+    skipped = set(found.skipped)
+    read = [file for file, _ in files if str(file) not in skipped]
+    said = (f"folder:{root}: {flat.sum():,} of {len(flat):,} pictures are one colour all over, such as "
+            f"{_inside(root, read[flat.int().argmax()])}")  # fmt: skip
+    if training and flat.all():
+        raise ValueError(f"{said}; there is nothing to learn from them")
+    whole = f" (all of {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})" if classes else ""
+    warnings.warn(f"{said}{whole}; a network learns to draw them as any other", stacklevel=3)
+
+
 def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: str) -> Images:
-    """Decoded pictures; kept in the cache by names, sizes and times, for a second load is common."""
+    """Decoded pictures; kept in the cache by names and contents, for a second load is common."""
     key = hashlib.sha256(repr((size, channels, DECODING)).encode())
     for file, label in files:
-        stat = file.stat() if file.exists() else file.lstat()
-        key.update(os.fsencode(file) + f"|{label}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        key.update(os.fsencode(file) + f"|{label}|{_content(file)}\n".encode())
     cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
     with contextlib.suppress(*UNREADABLE), np.load(cached) as kept:
         return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
@@ -392,6 +429,21 @@ def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: s
     return found
 
 
+def _may_be_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and os.path.isfile(file)  # a pipe or a device would never end
+
+
+def _content(file: Path) -> str:
+    """SHA-256 of a picture's file; "" where there is nothing to read. Size and time may be those of the one before
+    it (`cp -p`, archives with one time for all), and to read a file takes a tenth of decoding it.
+    """
+    with contextlib.suppress(OSError):
+        if _may_be_picture(file):
+            with open(file, "rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+    return ""
+
+
 def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
     """(C, size, size) uint8, or None if the file is no picture that can be read.
 
@@ -399,7 +451,7 @@ def _picture(file: Path, size: int, channels: int) -> np.ndarray | None:
     """
     from PIL import Image, ImageOps
 
-    if file.suffix.lower() not in SUFFIXES:
+    if not _may_be_picture(file):
         return None
     try:
         with Image.open(file) as opened:

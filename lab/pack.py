@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from lab import artefacts, cost, deploy, diffusion, export
 from lab.config import JSON, config_to_json, unknown
@@ -58,7 +59,8 @@ def pack(run: Run, target: str, out: Path | str) -> Packed:
     net = deploy.deploy(load_student(run), spec_of_run(run), run.recipe.drawn_by)
     reference = reference_of(run)
     files, networks, left_out = reference.files(), [], []
-    for precision in TARGETS[target]:
+    quiet = not net.config.time  # a denoiser's whole sampler is traced for each, which may take minutes
+    for precision in tqdm(TARGETS[target], desc=f"ONNX files of {run.label}", unit="files", disable=quiet):
         if why := export.why_not(net.config, precision):
             left_out.append(f"{precision} is left out: {why}")
             continue

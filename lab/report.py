@@ -25,7 +25,7 @@ from plotly.offline import get_plotlyjs
 from lab import arms, choose, claims, figures, sheets
 from lab.choose import COSTS, METRICS, Recommendation, number
 from lab.config import JSON
-from lab.results import Run, Store, now
+from lab.results import Run, Store, faults_said, now
 from lab.verdicts import counted
 
 TEMPLATE = Path(__file__).parent / "assets" / "report.html"
@@ -52,7 +52,8 @@ Cell = str | Sequence[str]  # lines: the first is the cell's, the others are sma
 def html(store: Store, answer: Recommendation, *, commit: str = "") -> str:
     """The whole file; `commit` is that of the code that writes it. Raises LookupError where nothing is measured."""
     if answer.best is None:
-        raise LookupError(f"there is nothing to report from {store.root}: {answer.reason}")
+        why = " ".join([answer.reason, *answer.left_out])
+        raise LookupError(f"there is nothing to report from {store.root}: {why}")
     table, reports = choose.complete(store.table()), store.reports()
     code, packed = _plotly()
     title = escape(choose.sentence(answer))
@@ -65,6 +66,7 @@ def html(store: Store, answer: Recommendation, *, commit: str = "") -> str:
         *_claims(store, table, reports),
         *_conditions(store, answer, reports),
         _lines([
+            faults_said(store.unread()),
             f"The same answer: {choose.command(table, reports, answer.budget)}",
             f"Written {now()} by Edge DiT Lab" + (f", commit {commit}." if commit else "."),
         ]),

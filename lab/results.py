@@ -489,8 +489,8 @@ class Store:
     def get(self, name: str) -> Run:
         """A run by id, teacher alias, label, or an unambiguous start or part of an id (its shape, its hash).
 
-        Raises LookupError with the nearest names, or with all runs that a name fits; and for a run that can't be read,
-        with the file and what is wrong with it.
+        Raises LookupError with the nearest names, or with how many runs a name fits and a few of them; and for a run
+        that can't be read, with the file and what is wrong with it.
         """
         run = self._find(name)
         if wrong := run.fault():
@@ -509,7 +509,7 @@ class Store:
         if len(matches) == 1 and name:
             return matches[0]
         if len(matches) > 1 and name:
-            raise LookupError(f"{name!r} fits {len(matches)} runs: {', '.join(f'{r.label} ({r.id})' for r in matches)}")
+            raise LookupError(f"{name!r} fits {len(matches)} runs{_told_apart(matches)}")
         labels = [r.label for r in runs.values()]
         raise LookupError(unknown("run", name, [*runs, *labels, *self.teachers()]))
 
@@ -666,6 +666,35 @@ class Store:
         found |= {f"devices/cards/{p.name}": wrong for p in cards if (wrong := card_fault(p))}
         reports = sorted((self.root / "devices").glob("*.json"))
         return found | {f"devices/{p.name}": wrong for p in reports if (wrong := _report(str(p), stamp(p))[1])}
+
+    def unread(self) -> dict[str, str]:
+        """Those of `faults` that an answer is made without: files of runs, of timings, and the teachers' names."""
+        places = ("runs/", "devices/", "teachers.json")
+        return {place: wrong for place, wrong in self.faults().items() if place.startswith(places)}
+
+
+def faults_said(faults: Mapping[str, str], shown: int = 5) -> str:
+    """How many files of a results folder do not hold, and which; "" where all do."""
+    if not faults:
+        return ""
+    told = [f"{name}: {wrong}" for name, wrong in faults.items()][:shown]
+    told += [f"and {len(faults) - shown} more, which python -m lab doctor lists"] * (len(faults) > shown)
+    return f"{len(faults)} file{'s' * (len(faults) > 1)} can't be read; all else stands without. {'; '.join(told)}."
+
+
+def _told_apart(runs: Sequence[Run], shown: int = 5) -> str:
+    """A few of these runs with what of their recipes differs and no id says, and how one of them is named."""
+    some = runs[:: -(-len(runs) // shown)]  # neighbours by id are the most alike
+    rows = [_row(run, {}) for run in some]
+    names = ("teacher", "pairs", "images", "lr", "seed")
+    told = [name for name in names if len({row.get(name) for row in rows}) > 1]
+    listed = [
+        ", ".join([f"{run.label} ({run.id})", *(f"{name} {row[name]}" for name in told if row.get(name) is not None)])
+        for run, row in zip(some, rows)
+    ]
+    more = len(some) < len(runs)
+    return (f"{', such as' if more else ':'} {'; '.join(listed)}. Name one by its label or the end of its id"
+            + ", `python -m lab ls --columns run,label` lists them" * more)  # fmt: skip
 
 
 def _fault_of(path: Path, kind: str) -> str | None:

@@ -199,7 +199,7 @@ def test_files_of_a_folder_that_are_left_out_are_told_in_one_line(command, store
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     (tmp_path / "shots" / "cats").mkdir(parents=True)
     for name in ("cats/a.png", "cats/b.png", "loose.png"):
-        Image.new("RGB", (9, 9)).save(tmp_path / "shots" / name)
+        Image.linear_gradient("L").save(tmp_path / "shots" / name)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         monkeypatch.setattr(warnings, "showwarning", lambda *said: print(warnings.formatwarning(*said[:4]), end=""))
@@ -434,7 +434,7 @@ def test_run_means_a_class_by_name_before_it_means_it_by_number(
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     for number in range(12):  # sorted as names: 0, 1, 10, 11, 2, ...
         (tmp_path / "set" / str(number)).mkdir(parents=True)
-        Image.new("L", (8, 8), number).save(tmp_path / "set" / str(number) / "a.png")
+        Image.linear_gradient("L").save(tmp_path / "set" / str(number) / "a.png")
     told = ["--data", f"folder:{tmp_path / 'set'}", "--method", "denoise", "--unet", "8,16", "--size", "8"]
     assert lab(store, "run", *told, "--classes", asked, "--dry-run", "--json") == OK
     assert json.loads(capsys.readouterr().out)["recipe"]["classes"] == meant

@@ -62,6 +62,46 @@ def test_a_folder_is_read_from_the_cache_the_second_time_and_anew_when_it_change
     assert sum(left) == 19
 
 
+@pytest.mark.parametrize("replace", ["write", "rename", "link"])
+def test_a_picture_of_equal_size_and_time_in_anothers_place_is_read_anew(plain, tmp_path, replace):
+    plain.mkdir()
+    place, new = plain / "0.bmp", tmp_path / "new.bmp"
+    for file, turn in ((place, 1), (new, -1)):
+        Image.fromarray((RAMP * 255).astype(np.uint8)[:, ::turn]).save(file)
+        os.utime(file, (1e9, 1e9))
+    if replace == "link":
+        place.rename(tmp_path / "old.bmp")
+        place.symlink_to(tmp_path / "old.bmp")
+    assert data.load(f"folder:{plain}", size=8).images[0, 0, 0, 0] < 20
+    if replace == "write":  # as `cp -p` does
+        place.write_bytes(new.read_bytes())
+        os.utime(place, (1e9, 1e9))
+    elif replace == "rename":
+        new.rename(place)
+    else:
+        place.unlink()
+        place.symlink_to(new)
+    assert data.load(f"folder:{plain}", size=8).images[0, 0, 0, 0] > 200
+
+
+def test_a_picture_whose_time_alone_changed_comes_from_the_cache(pictures, monkeypatch):
+    first = data.load(f"folder:{pictures}", size=16)
+    for file in pictures.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    monkeypatch.setattr(data, "folder_classes", lambda root: ("cats", "dogs"))
+    monkeypatch.setattr(data, "_picture", None)
+    assert torch.equal(data.load(f"folder:{pictures}", size=16).images, first.images)
+
+
+def test_what_is_no_file_and_what_is_no_picture_is_not_read(plain):
+    tree(plain, "a/0.png")
+    (plain / "a" / "1.txt").touch()
+    os.mkfifo(plain / "a" / "2.png")
+    (plain / "a" / "3.png").symlink_to("/dev/zero")
+    with pytest.warns(UserWarning, match=r"3 files left out.*1\.txt, a/2\.png, a/3\.png"):
+        assert len(data.load(f"folder:{plain}", size=8).images) == 1
+
+
 def test_broken_and_foreign_files_are_named_and_skipped(pictures):
     (pictures / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     (pictures / "cats" / "notes.txt").write_text("not a picture")
@@ -77,8 +117,7 @@ def test_own_splits_of_a_folder_are_used(pictures, tmp_path):
     root = tmp_path / "split"
     root.mkdir()
     pictures.rename(root / "train")
-    (root / "test" / "cats").mkdir(parents=True)
-    Image.new("RGB", (9, 9)).save(root / "test" / "cats" / "a.png")
+    tree(root, "test/cats/a.png")
     assert len(data.load(f"folder:{root}", size=8).images) == 20
     assert len(data.load(f"folder:{root}", "test", size=8).images) == 1
 
@@ -86,9 +125,7 @@ def test_own_splits_of_a_folder_are_used(pictures, tmp_path):
 def test_class_names_come_from_train_so_that_labels_agree(pictures, tmp_path):
     root = tmp_path / "split"
     for split, names in (("train", ("a", "b", "c")), ("test", ("a", "c", "d"))):
-        for name in names:
-            (root / split / name).mkdir(parents=True)
-            Image.new("RGB", (9, 9)).save(root / split / name / "0.png")
+        tree(root, *(f"{split}/{name}/0.png" for name in names))
     train = data.load(f"folder:{root}", size=8)
     with pytest.warns(UserWarning, match="1 file left out"):
         test = data.load(f"folder:{root}", "test", size=8)
@@ -372,7 +409,11 @@ def test_a_decoder_that_trips_leaves_out_its_file_alone(plain, monkeypatch):
 
 @pytest.mark.parametrize(
     ("train", "test"), [("train", "val"), ("train", "Valid"), ("training", "testing"), ("Train", "Test"),
-                        ("train", "validation")],
+                        ("train", "validation"), ("train", "dev"), ("train", "development"), ("train", "holdout"),
+                        ("train", "hold-out"), ("train", "eval"), ("Train", "Validation"), ("train_set", "test_set"),
+                        ("training_data", "test_data"), ("trainset", "testset"), ("Training Images", "Test Images"),
+                        ("train_dataset", "held_out_dataset"), ("train2017", "val2017"), ("seg_train", "seg_test"),
+                        ("TrainData", "TestData"), ("ILSVRC2012_img_train", "ILSVRC2012_img_val")],
 )  # fmt: skip
 def test_splits_have_many_names(plain, train, test):
     tree(plain, *(f"{train}/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)), f"{test}/dog/0.png")
@@ -390,9 +431,71 @@ def test_a_third_split_is_named_and_two_of_a_kind_are_refused(plain):
         data.load(f"folder:{plain}")
 
 
-def test_a_class_that_is_called_like_a_split_is_a_class(plain):
-    tree(plain, "bus/0.png", "car/0.png", "train/0.png")
-    assert data.load(f"folder:{plain}").class_names == ("bus", "car", "train")
+def test_what_lies_beside_splits_is_told_and_makes_no_classes_of_them(plain):
+    tree(plain, "Train/a/0.png", "Train/b/0.png", "Test/a/1.png", "masks/a/0.png")
+    (plain / "annotations").mkdir()
+    (plain / "annotations" / "train.json").touch()
+    with pytest.warns(UserWarning, match="2 files left out.*: annotations/train.json, masks/a/0.png"):
+        assert data.load(f"folder:{plain}", size=8).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "names", [("bus", "car", "train"), ("invalid", "valid"), ("car", "test_tube", "train_station"),
+              ("control", "test"), ("blue_train", "red_train"), ("data", "set"), ("testbed", "training_bras")],
+)  # fmt: skip
+def test_a_class_that_is_called_like_a_split_is_a_class(plain, names):
+    tree(plain, *(f"{name}/0.png" for name in names))
+    assert data.load(f"folder:{plain}").class_names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"), [(("train",), "test on"), (("train", "training_set"), "test on"), (("test",), "train on"),
+                           (("dev", "test"), "train on")],
+)  # fmt: skip
+def test_splits_of_which_one_is_missing_are_no_classes(plain, names, lacking):
+    tree(plain, *(f"{name}/cat/0.png" for name in names))
+    with pytest.raises(ValueError, match=rf"{', '.join(names)} .* none to {lacking}.*folder:\S+/{names[0]}\)"):
+        data.load(f"folder:{plain}", size=8)
+    assert data.load(f"folder:{plain / names[0]}", size=8).class_names == ("cat",)
+
+
+def colours(root, *files, mode="RGB", colour=0):
+    """Pictures that are one colour all over."""
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (9, 9), colour).save(root / file)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "name"),
+    [("RGB", 0, "x.png"), ("L", 128, "x.jpg"), ("RGBA", (0, 255, 0, 0), "x.png"), ("I;16", 0, "x.png"),
+     ("RGB", (9, 200, 30), "x.gif")],
+)  # fmt: skip
+def test_pictures_of_one_colour_are_told_by_count_and_name_where_they_are_more_than_a_few(plain, mode, colour, name):
+    tree(plain, *(f"cat/{i}.png" for i in range(9)))
+    (plain / "cat" / "0.txt").touch()  # so that names and pictures are not numbered alike
+    colours(plain, f"cat/{name}", mode=mode, colour=colour)
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning, match=rf"plain: 1 of 10 pictures are one colour all over, such as cat/{name}; "):
+            assert len(data.load(f"folder:{plain}", size=8).images) == 9
+
+
+def test_a_few_pictures_of_one_colour_are_pictures_like_others(plain, recwarn):
+    tree(plain, *(f"sea/{i:03d}.png" for i in range(199)))
+    colours(plain, "sea/200.png", "sea/201.png", colour=(0, 0, 90))
+    assert len(data.load(f"folder:{plain}", size=8).images) == 181 and "2 of 201" not in str(recwarn.list)
+    colours(plain, "fog/0.png", colour=(200, 200, 200))
+    with pytest.warns(UserWarning, match=r"3 of 202 pictures are .*, such as fog/0\.png \(all of fog\)"):
+        data.load(f"folder:{plain}", size=8)
+
+
+def test_a_folder_of_single_colours_alone_is_no_data_to_learn_from_but_a_test_split_of_them_is_told(plain):
+    for i, split in enumerate(("train/cat", "train/dog", "test/cat")):
+        colours(plain, *(f"{split}/{k}.png" for k in range(3)), colour=(i, 0, 0))
+    with pytest.raises(ValueError, match=r"all over, such as train/cat/0\.png; there is nothing to learn from them"):
+        data.load(f"folder:{plain}", size=8)
+    with pytest.warns(UserWarning, match=r"3 of 3 pictures are one colour all over.*\(all of cat\)"):
+        assert len(data.load(f"folder:{plain}", "test", size=8).images) == 3
 
 
 def test_names_in_latin1_are_read_and_can_be_printed(plain):

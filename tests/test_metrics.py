@@ -406,7 +406,7 @@ def test_a_distance_to_fewer_pictures_than_neighbours_is_refused_with_the_count(
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     (tmp_path / "p").mkdir()
     for i in range(3):
-        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "p" / f"{i}.png")
+        Image.linear_gradient("L").rotate(9 * i).save(tmp_path / "p" / f"{i}.png")
     recipe = dataclasses.replace(TINY_TEACHER, data=f"folder:{tmp_path / 'p'}")
     with pytest.raises(MissingData, match="p has 3 training images"):
         metrics.real_features(recipe, store, DIGITS)
@@ -419,7 +419,7 @@ def test_a_folders_reference_tells_other_pictures_of_the_same_name_apart(store: 
     names = []
     for turn in range(2):
         for i in range(20):
-            Image.new("RGB", (8 + turn, 8), (9 * i, turn, i)).save(tmp_path / "p" / f"{i:02d}.png")
+            Image.linear_gradient("L").rotate(9 * i + 180 * turn).save(tmp_path / "p" / f"{i:02d}.png")
         names.append(metrics.real_features(recipe, store, DIGITS)[1])
     assert names[0] != names[1] and all(
         re.fullmatch(r"train split of folder:.*, 18 images \(\w{8}\)", n) for n in names

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def log(*losses: float, term: str = "pairs/l1") -> list[dict[str, float]]:
 
 def run_of(tmp_path: Path, **changes: object) -> Run:
     return Store(tmp_path).open(Recipe().with_(**changes))
+
+
+def test_a_log_of_equal_size_and_time_is_read_anew_by_the_pages(tmp_path):
+    from lab.dashboard import pictures
+
+    run = run_of(tmp_path)
+    path = run.path / "log.jsonl"
+    for step in (1, 2):
+        path.write_text(f'{{"step": {step}}}\n')
+        os.utime(path, (1e9, 1e9))
+        assert pictures.log_of(run) == [{"step": step}]
 
 
 # --- side by side -------------------------------------------------------------------------------

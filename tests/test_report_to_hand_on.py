@@ -21,7 +21,7 @@ from PIL import Image
 
 from lab import arms, choose, claims, report, sheets
 from lab.choose import Budget, Recommendation, recommend
-from lab.cli import MISSING, OK, USAGE, main
+from lab.cli import FAILED, MISSING, OK, USAGE, main
 from lab.results import Store
 
 COMMITTED = Store(Path(__file__).parent.parent / "results")
@@ -200,8 +200,40 @@ def test_the_command_writes_the_answer_of_its_budget(store: Store, tmp_path: Pat
 def test_without_a_measured_run_there_is_no_report(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
-    assert main(["report", "--results", "results"]) == MISSING
-    assert "nothing to report" in capsys.readouterr().err and not list(tmp_path.glob("*.html"))
+    for dry in ([], ["--dry-run"]):
+        assert main(["report", "--results", "results", *dry]) == MISSING
+        assert "nothing to report" in capsys.readouterr().err and not list(tmp_path.glob("*.html"))
+
+
+def test_a_report_that_can_not_be_written_is_no_success(store: Store, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "told.html").mkdir()
+    for dry in ([], ["--dry-run"]):
+        assert main(["report", "--results", str(store.root), "--out", "told.html", *dry]) == USAGE
+        assert "--out 'told.html' is a folder" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["report", "--results", str(store.root), "--out", "file/told.html"]) == FAILED
+
+
+@pytest.mark.parametrize("command", ["report", "choose"])
+def test_what_an_answer_is_made_without_is_named_in_it(command: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store = make_store(tmp_path, students=2)  # one run of it is broken
+    answer, others = answer_of(store), [*store.unread()]
+    assert len(others) == 1 and any("1 run that can't be read" in said for said in answer.left_out)
+    (store.root / "runs" / answer.pick["run"] / "notes.json").write_text("{")
+    (store.root / "teachers.json").write_text("<<<<<<< HEAD")
+    assert main([command, "--results", str(store.root), "--json"]) == OK
+    unread = json.loads(capsys.readouterr().out)["unread"]
+    assert unread.keys() == {*others, f"runs/{answer.pick['run']}/notes.json", "teachers.json"}
+    assert main([command, "--results", str(store.root)]) == OK
+    said = capsys.readouterr().out
+    told = [said] + [Page(path.read_text()).text for path in tmp_path.glob("*.html")]
+    assert all("3 files can't be read" in text and "teachers.json: it is no JSON object" in text for text in told)
+    for recipe in store.root.glob("runs/*/recipe.json"):
+        recipe.write_text("{")
+    assert main([command, "--results", str(store.root)]) == MISSING
+    assert "runs that can't be read (" in "".join(capsys.readouterr())
 
 
 @pytest.mark.slow

@@ -355,15 +355,21 @@ def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
     assert store.get("d4w64h4p4").id == other.id
 
 
-def test_a_name_of_several_runs_is_refused_with_all_of_them(store: Store):
+def test_a_name_of_several_runs_is_refused_with_a_few_of_them_and_what_tells_them_apart(store: Store):
     nets = [store.open(Recipe(student=DiTConfig(image_size=8, depth=4), seed=seed)) for seed in range(8)]
     assert len({run.label for run in nets}) == 8 and store.get(nets[3].label).id == nets[3].id
     for run in nets[:2]:
         run.set_notes(label="4x64")
-    for name, several in [("4x64", nets[:2]), ("d4w64h4p4", nets), (nets[0].id[:-8], nets)]:
-        with pytest.raises(LookupError) as refused:
+    for name, several in [("4x64", 2), ("d4w64h4p4", 8), (nets[0].id[:-8], 8)]:
+        with pytest.raises(LookupError, match=f"fits {several} runs") as refused:
             store.get(name)
-        assert all(f"{run.label} ({run.id})" in str(refused.value) for run in several)
+        told = [f"{run.label} ({run.id}), seed {k}" in str(refused.value) for k, run in enumerate(nets)]
+        assert told[:2] == [True, True] if several == 2 else 2 < sum(told) < 6
+        assert (several == 2) is ("lab ls" not in str(refused.value))
+    write_whole(nets[0].path / "cost.json", "broken")  # it is named like the others, by what can be read
+    with pytest.raises(LookupError, match=rf"'4x64' fits 2 runs: .*\({nets[0].id}\).*\({nets[1].id}\), .*seed 1"):
+        store.get("4x64")
+    (nets[0].path / "cost.json").unlink()
     nets[1].set_notes(label="4x64 plain 400k")  # a label that begins another is no part of it
     assert store.get("4x64").id == nets[0].id
 

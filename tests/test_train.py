@@ -255,7 +255,7 @@ def test_a_stopped_run_does_not_go_on_with_other_pictures(store, tmp_path, monke
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "cache"))
     (tmp_path / "p").mkdir()
     for i in range(20):
-        Image.new("L", (8, 8), 9 * i).save(tmp_path / "p" / f"{i:02d}.png")
+        Image.linear_gradient("L").rotate(9 * i).save(tmp_path / "p" / f"{i:02d}.png")
     unet = dataclasses.replace(TINY_TEACHER.student, num_classes=0)
     recipe = dataclasses.replace(TINY_TEACHER, data=f"folder:{tmp_path / 'p'}", student=unet, steps=0)
     run = experiment.run(recipe, store, measure=False)

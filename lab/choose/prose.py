@@ -194,9 +194,11 @@ def left_out_of(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget, foun
     budget.
     """
     table = complete(table)
-    students = table[is_student(table)]
+    unread = table["state"].eq("unreadable")
+    students = table[is_student(table) & ~unread]
     said_by = protocols(students, budget.metric)
     said = [
+        _counted(table[unread]["name"], "run", "that can't be read"),
         _counted(students[(said_by == "") & ~students["hide"]]["name"], "run", "without a measured value"),
         _counted(students[(said_by != "") & (said_by != budget.protocol) & ~students["hide"]]["name"], "run",
                  "measured by another protocol"),

@@ -22,6 +22,7 @@ from lab.cli.frame import (
     image_told,
     list_of,
     open_store,
+    out_file,
     would,
 )
 from lab.cli.text import table_text
@@ -49,10 +50,9 @@ def add_pack(commands: Any) -> None:
 def pack(args: argparse.Namespace) -> Answer:
     from lab import pack as packs
 
-    if args.out and not args.out.endswith(".zip"):
-        raise Usage(f"--out must end with .zip, got {args.out!r}")
+    asked = args.out and out_file(args.out, ".zip")
     run = get_run(open_store(args), args.run)
-    out = Path(args.out or f"{run.id}-{args.target}.zip")
+    out = asked or Path(f"{run.id}-{args.target}.zip")
     if args.dry_run:
         return would([{"run": run.label, "target": args.target, "precisions": packs.TARGETS[args.target],
                        "would": f"write {'over ' * out.exists()}{out}"}])  # fmt: skip

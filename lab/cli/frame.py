@@ -135,6 +135,15 @@ def list_of(kind: Callable[[str], Any], *, or_none: bool = False) -> Callable[[s
     return several
 
 
+def out_file(name: str, *endings: str) -> Path:
+    """The file that --out names; another kind of file, and a folder, are usage errors before any work."""
+    if Path(name).suffix not in endings:
+        raise Usage(f"--out must end with {' or '.join(endings)}, got {name!r}")
+    if Path(name).is_dir():
+        raise Usage(f"--out {name!r} is a folder; name a file")
+    return Path(name)
+
+
 def open_store(args: argparse.Namespace, *, new: bool = False) -> Store:
     """The results folder of a command; one that is not there is an error unless it may be `new`."""
     from lab.results import Store

@@ -176,6 +176,8 @@ def _known_names(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
 
 def choose(args: argparse.Namespace) -> Answer:
     """The same answer as the page; 1 if nothing fits, 3 if nothing is measured."""
+    from lab.results import faults_said
+
     store = open_store(args)
     found = answer_of(args, store)
     code = OK if found.pick else FAILED if found.best else MISSING
@@ -183,7 +185,9 @@ def choose(args: argparse.Namespace) -> Answer:
     if len(found.marginal):
         text += "\n\n" + table_text(found.marginal.drop(columns="run").to_dict("records"))
     untrained, words = _untrained(store, found.budget)
-    return Answer(found.to_json() | {"untrained": untrained}, f"{text}\n\n{words}", code)
+    unread = store.unread()
+    value = found.to_json() | {"untrained": untrained, "unread": unread}
+    return Answer(value, "\n\n".join(filter(None, [text, words, faults_said(unread)])), code)
 
 
 def _untrained(store: Store, budget: Budget) -> tuple[dict[str, Any], str]:

@@ -28,6 +28,7 @@ from lab.cli.frame import (
     machine_options,
     one_of,
     open_store,
+    out_file,
     would,
 )
 from lab.cli.text import table_text
@@ -151,9 +152,7 @@ def sample(args: argparse.Namespace) -> Answer:
     from lab.results import write_whole
     from lab.sampling import load
 
-    out = Path(args.out)
-    if out.suffix not in (".png", ".npz"):
-        raise Usage(f"--out must end with .png or .npz, got {args.out!r}")
+    out = out_file(args.out, ".png", ".npz")
     store, compute = open_store(args), compute_of(args)
     student = load(get_run(store, args.run).id, store, device=compute.torch_device())
     seeds = range(args.seed, args.seed + args.count)
@@ -260,7 +259,8 @@ def add_export(commands: Any) -> None:
                     "export d4w64h4p4 --runtime onnxruntime --precision fp32,int8",
                     "export d4w64h4p4 --runtime openvino --precision int8 --json",
                     "export d4w64h4p4 --runtime torch-export", takes="RUN")  # fmt: skip
-    made.add("run", metavar="RUN", help="an id, a start of one or a label of a one-step student")
+    made.add("run", metavar="RUN", help="an id, a start of one or a label; a denoiser's file holds its whole sampler, "
+             "and takes minutes to make")  # fmt: skip
     made.add("--runtime", type=list_of(str), default=("onnxruntime",),
              help="onnxruntime, openvino, packed, or torch-export (a .pt2 to hand on), comma separated "
                   "(default onnxruntime)")  # fmt: skip

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from lab.cli.frame import Answer, Usage, command, dry_run_option, open_store, would
+from lab.cli.frame import Answer, command, dry_run_option, open_store, out_file, would
 from lab.cli.look import answer_of, budget_options
 
 
@@ -20,19 +19,21 @@ def add_report(commands: Any) -> None:
 
 
 def report(args: argparse.Namespace) -> Answer:
-    """It is written where nothing fits, too, and then says what comes nearest."""
-    if not args.out.endswith(".html"):
-        raise Usage(f"--out must end with .html, got {args.out!r}")
-    store, out = open_store(args), Path(args.out)
-    answer = answer_of(args, store)
-    if args.dry_run:
-        return would([{"report": answer.headline, "would": f"write {out}"}])
+    """It is written where nothing fits, too, and then says what comes nearest, and where some files can't be read,
+    which it names; 3 if nothing is measured.
+    """
     from lab import report as reports
     from lab.choose import sentence
     from lab.experiment import commit
-    from lab.results import write_whole
+    from lab.results import faults_said, write_whole
 
+    store, out = open_store(args), out_file(args.out, ".html")
+    answer = answer_of(args, store)
     content = reports.html(store, answer, commit=commit()).encode()
+    if args.dry_run:
+        return would([{"report": answer.headline, "would": f"write {'over ' * out.exists()}{out}"}])
     write_whole(out, content)
-    found = {"file": str(out), "bytes": len(content), "sentence": sentence(answer)}
-    return Answer(found, f"{found['sentence']}\n{out}: {len(content) / 1e6:.1f} MB, opens offline")
+    unread = store.unread()
+    found = {"file": str(out), "bytes": len(content), "sentence": sentence(answer), "unread": unread}
+    said = [found["sentence"], f"{out}: {len(content) / 1e6:.1f} MB, opens offline", faults_said(unread)]
+    return Answer(found, "\n".join(filter(None, said)))

@@ -14,7 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from lab import choose, figures, jobs
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
 from lab.dashboard import frame, meaning
-from lab.results import Run
+from lab.results import Run, Stamp, stamp
 
 TITLE = "Choose"
 ORDER = 10
@@ -172,7 +172,7 @@ def pictures(answer: Recommendation) -> None:
         if not row:
             continue
         path = view.store.root / "runs" / row["run"] / "samples.png"
-        picture = _first_images(str(path), path.stat().st_mtime_ns) if path.exists() else None
+        picture = _first_images(str(path), stamp(path)) if path.exists() else None
         st.caption(frame.plain(what + (": no sheet yet." if picture is None else "")))
         if picture is None:
             st.code(jobs.sample_command(Run(path.parent), path.name), language="bash", wrap_lines=True)
@@ -181,7 +181,7 @@ def pictures(answer: Recommendation) -> None:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _first_images(path: str, changed: int) -> Image.Image | None:
+def _first_images(path: str, stamp: Stamp) -> Image.Image | None:
     """The first images of a sheet, enlarged without smoothing; None for a broken file."""
     try:
         sheet = np.asarray(Image.open(Path(path)))

@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 
 from lab import precisions
-from lab.results import Run
+from lab.results import Run, Stamp, stamp
 
 if TYPE_CHECKING:
     from lab.fastest import Drawer
@@ -112,11 +112,10 @@ def generate(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, repo
 
     _, own_threads, lock = torch_of()
     _check_device(device)
-    weights = (run.path / "student.safetensors").stat()
     near = min(BATCHES, key=lambda batch: abs(np.log(batch / len(seeds))))
     with lock:
         try:
-            made = ready(str(run.path), (weights.st_mtime_ns, weights.st_size), runtime, precision, device,
+            made = ready(str(run.path), stamp(run.path / "student.safetensors"), runtime, precision, device,
                          threads or own_threads, near if runtime == AUTO else 0, reports)  # fmt: skip
             images = torch.from_numpy(made.drawer.images(seeds, classes))
             timing = {}
@@ -150,8 +149,8 @@ def at_once(run: Run, seeds: Sequence[int], classes: Sequence[int] | None, *, ru
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def walk(run_path: str, stamp: int) -> Walk:
-    """A run's student between noises and classes; `stamp` is the time of its weights."""
+def walk(run_path: str, stamp: Stamp) -> Walk:
+    """A run's student between noises and classes; the stamp is that of its weights."""
     torch_of()
     from lab.walk import Walk
 
@@ -159,7 +158,7 @@ def walk(run_path: str, stamp: int) -> Walk:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def ready(run_path: str, stamp: tuple[int, int], runtime: str, precision: str, device: str, threads: int, near: int,
+def ready(run_path: str, stamp: Stamp, runtime: str, precision: str, device: str, threads: int, near: int,
           _reports: pd.DataFrame) -> Ready:  # fmt: skip
     """A run's network, opened; which runtime that is was decided before the clock starts."""
     from lab import fastest

@@ -17,7 +17,7 @@ from lab.choose import number
 from lab.dashboard import frame
 from lab.devices import compare
 from lab.pack_readme import COREML_NOTE, coreml, trtexec
-from lab.results import Run
+from lab.results import Run, Stamp, stamp
 
 TITLE = "Export"
 ORDER = 60
@@ -104,7 +104,7 @@ def downloads(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def operations(path: str, stamp: tuple[int, int]) -> tuple[list[tuple[str, str]], str]:
+def operations(path: str, stamp: Stamp) -> tuple[list[tuple[str, str]], str]:
     """(kind, name) of every operation of a graph, in order; and a sentence where they can't be read."""
     try:
         if path.endswith(".xml"):
@@ -126,8 +126,7 @@ def graph(folder: Path) -> None:
     path = next((folder / name for name in ("model.onnx", "model.xml") if (folder / name).exists()), None)
     if path is None:
         return
-    stat = path.stat()
-    found, wrong = operations(str(path), (stat.st_mtime_ns, stat.st_size))
+    found, wrong = operations(str(path), stamp(path))
     if wrong:
         st.info(frame.plain(wrong))
         return
@@ -246,7 +245,7 @@ def device_pack(run: Run, shape: tuple[int, int, int], classes: bool) -> None:
         label = f"Download the pack ({path.stat().st_size / 1e6:.2f} MB)"
         st.download_button(label, path.read_bytes, path.name, "application/zip", on_click="ignore",
                            icon=":material/download:", key="get_pack")  # fmt: skip
-        files = packed_files(str(path), path.stat().st_mtime_ns)
+        files = packed_files(str(path), stamp(path))
         st.caption(frame.plain(f"In it: {', '.join(files)}."))
     frame.show_command(f"python -m lab pack {run.id} --target {target} --out student.zip")
     st.markdown("On the board:")
@@ -262,7 +261,7 @@ def device_pack(run: Run, shape: tuple[int, int, int], classes: bool) -> None:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def packed_files(path: str, changed: int) -> list[str]:
+def packed_files(path: str, stamp: Stamp) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()

@@ -29,7 +29,7 @@ import streamlit as st
 from PIL import Image
 
 from lab import choose, jobs
-from lab.results import Run, Store, as_csv, default_root
+from lab.results import Run, Store, as_csv, default_root, faults_said
 
 # A teacher and a student on the embedded digits: what an empty page offers.
 FIRST_RUN = """python -m lab run --data digits --method denoise --unet 16,32 --steps 500 --name-teacher digits-teacher
@@ -44,7 +44,6 @@ PROVENANCE = (
 )
 EVERY = "every method"  # of the filter by method
 NO_BASELINE = "none"
-MOST_FAULTS = 5  # files that are named on a page
 JUDGED = ("runs", "pairs", "sweeps", "devices", "devices/blocks", "devices/cards")  # held to the schema
 RECHECK_S = 10  # an editor may change a file in its place, which its folder does not show
 
@@ -79,11 +78,8 @@ def tell_unreadable(*words: str) -> None:
     """Name the files of the results folder that do not hold and have one of these words in their path."""
     root = store().root
     faults = _faults(str(root), hash((*(_stamp(root, folder) for folder in JUDGED), _exports(root))))
-    told = [f"{name}: {wrong}" for name, wrong in faults.items() if any(word in name for word in words)]
-    if told:
-        more = [f"and {len(told) - MOST_FAULTS} more, which python -m lab doctor lists"] * (len(told) > MOST_FAULTS)
-        st.caption(plain(f"{len(told)} file{'s' * (len(told) > 1)} can't be read; all else stands without. "
-                         f"{'; '.join(told[:MOST_FAULTS] + more)}."))  # fmt: skip
+    if said := faults_said({name: wrong for name, wrong in faults.items() if any(word in name for word in words)}):
+        st.caption(plain(said))
 
 
 @st.cache_data(max_entries=4, ttl=RECHECK_S, show_spinner=False)

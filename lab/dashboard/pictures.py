@@ -16,7 +16,7 @@ import numpy as np
 import streamlit as st
 
 from lab import sheets
-from lab.results import Run
+from lab.results import Run, Stamp, stamp
 
 SHEET_COLUMNS = 8  # tiles beside each other in the PNG that is sent
 
@@ -62,7 +62,7 @@ def _sent(column: Column) -> dict[str, object]:
 def samples(run: Run) -> sheets.Samples | None:
     """A run's samples on the common seeds, read again when the file has changed; None where there are none."""
     path = run.path / "samples.npz"
-    return _samples(str(path), _stamp(path)) if path.exists() else None
+    return _samples(str(path), stamp(path)) if path.exists() else None
 
 
 def neighbours(run: Run, sheet: sheets.Samples | None) -> sheets.Neighbours | None:
@@ -70,8 +70,8 @@ def neighbours(run: Run, sheet: sheets.Samples | None) -> sheets.Neighbours | No
     student = run.read("student")
     if sheet is None or not isinstance(student, dict):
         return None
-    stamp = (*_stamp(run.path / "neighbours.json"), *_stamp(run.path / "neighbours.png"))
-    return _neighbours(str(run.path), stamp, student["weights_sha256"], sheet.seeds.tobytes(), sheet)
+    stamps = stamp(run.path / "neighbours.json"), stamp(run.path / "neighbours.png")
+    return _neighbours(str(run.path), stamps, student["weights_sha256"], sheet.seeds.tobytes(), sheet)
 
 
 def snapshot(title: str, images: int, path: Path) -> Column:
@@ -85,31 +85,23 @@ def snapshot(title: str, images: int, path: Path) -> Column:
 
 def log_of(run: Run) -> list[dict[str, float]]:
     """A run's log, read again when it has grown."""
-    return _log(str(run.path), _stamp(run.path / "log.jsonl"))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
+    return _log(str(run.path), stamp(run.path / "log.jsonl"))
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _samples(path: str, stamp: tuple[int, int]) -> sheets.Samples | None:
+def _samples(path: str, stamp: Stamp) -> sheets.Samples | None:
     return sheets.read_samples(Path(path))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _neighbours(
-    path: str, stamp: tuple[int, ...], weights: str, seeds: bytes, _sheet: sheets.Samples
+    path: str, stamps: tuple[Stamp, Stamp], weights: str, seeds: bytes, _sheet: sheets.Samples
 ) -> sheets.Neighbours | None:
     return sheets.read_neighbours(Path(path), _sheet, weights)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _log(path: str, stamp: tuple[int, int]) -> list[dict[str, float]]:
+def _log(path: str, stamp: Stamp) -> list[dict[str, float]]:
     return Run(Path(path)).log_rows()
 
 

@@ -14,7 +14,7 @@ import streamlit as st
 from lab import choose
 from lab.dashboard import drawing, frame, pictures, walking
 from lab.dashboard.drawing import AUTO, FORMS, Drawn
-from lab.results import Run
+from lab.results import Run, stamp
 
 TITLE = "Try it"
 ORDER = 40
@@ -170,7 +170,7 @@ def walk() -> None:
     sizes = choose.shipped(table)["params_m"]
     captions = [f"{choose.brief(sizes[n])} M parameters" for n in chosen]
     try:
-        walks = [drawing.walk(str(run.path), (run.path / "student.safetensors").stat().st_mtime_ns) for run in runs]
+        walks = [drawing.walk(str(run.path), stamp(run.path / "student.safetensors")) for run in runs]
         draw = [functools.partial(walk.images, seeds, of) for walk in walks]
         walking.show(draw, chosen, captions, ends, zoom=zoom_for(walks[0].spec.size, WALK_PX), key="walk_pictures")
     except drawing.FAULTS as error:

@@ -216,7 +216,7 @@ def test_packing_leaves_the_run_as_it_was(finished_run: Run, tmp_path: Path) -> 
     DiTConfig(image_size=8, patch=4, depth=1, width=16, heads=2, time=True),
 ], ids=["time block", "denoiser"])  # fmt: skip
 def test_a_network_of_another_kind_is_packed_as_a_program(
-    config: DiTConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: DiTConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip("onnxscript")
     traced = functools.cache(export.traced)  # it takes seconds, and is alike for every file
@@ -224,6 +224,7 @@ def test_a_network_of_another_kind_is_packed_as_a_program(
     monkeypatch.setattr(export, "program", functools.cache(export.program))
     run = finished(tmp_path / "results", config, solver="dpmpp2m-2")
     made = pack.pack(run, "jetson", tmp_path / "p.zip")
+    assert (f"ONNX files of {run.label}" in capsys.readouterr().err) == config.time  # which takes long
     assert {"model-fp32.onnx", "model-fp16.onnx", "model.pt2"} <= set(made.files) and not {
         "deployed.safetensors", "model-int8-static.onnx"} & set(made.files)  # fmt: skip
     assert made.left_out[0].startswith("int8-static is left out: int8-static is for networks that lab/int8.py prepares")

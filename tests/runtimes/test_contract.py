@@ -484,6 +484,28 @@ def test_an_export_that_breaks_leaves_nothing(runs: dict[str, Run]) -> None:
     assert not list((runs["student"].path / "export").glob("none*"))
 
 
+def test_the_export_of_a_denoiser_says_what_is_being_done_and_that_of_a_student_is_quiet(
+    runs: dict[str, Run], capsys: pytest.CaptureFixture
+) -> None:
+    said = []
+
+    def write(net: torch.nn.Module, spec: ImageSpec, folder: Path) -> None:
+        said.append(capsys.readouterr().err)
+        (folder / "model").touch()
+
+    def open_(folder: Path) -> artefacts.Images:
+        said.append(capsys.readouterr().err)
+        return lambda z, y: artefacts.reference(run, z, y, solver="heun-3")
+
+    for kind in ("denoiser", "student"):
+        run = runs[kind]
+        artefacts.ensure(run, "none", "fp32", write=write, open=open_, versions={}, solver="heun-3")
+        said.append(capsys.readouterr().err)
+    writing, comparing, done, *quiet = said
+    assert f"none-fp32 of {runs['denoiser'].label}, heun-3 as one graph: writing the file" in writing
+    assert "comparing its images" in comparing and "done" in done and quiet == ["", "", ""]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_without_an_artefact_is_a_sentence(name: str, tmp_path: Path) -> None:
     if why := runtimes.RUNTIMES[name].missing():
