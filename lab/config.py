@@ -411,7 +411,7 @@ class Recipe:
         Raises ValueError naming the field for an unknown name or a value of the wrong kind.
         """
         try:
-            plain = json.loads(text, object_pairs_hook=once)
+            plain = parse_json(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"a recipe must be JSON: {error}") from None
         except RecursionError:
@@ -548,16 +548,27 @@ def text_of(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
 
 
-class Twice(ValueError):
-    """A JSON object says one thing more than once."""
+class Loose(ValueError):
+    """What Python takes for JSON and others do not: a name that stands there twice, a number that is none."""
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises Loose where another reader would refuse it or see another value."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(found := float(text)):  # NaN, Infinity, 1e999
+        raise Loose(f"it holds {text[:60]}, which is no finite number")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose names each stand there once: else the last would win without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = sorted(repr(name)[1:-1][:60] for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise Twice(f"{', '.join(twice)} stands there more than once")
+        raise Loose(f"{', '.join(twice)} stands there more than once")
     return found
 
 

@@ -137,6 +137,8 @@ def test_a_recipe_is_read_as_editors_write_it(tmp_path, encoding):
         ('{"data": "d\u00e9"}'.encode("cp1252"), "not UTF-8"),
         (b'{"seed": 1, "seed": 2}', "seed stands there more than once"),
         (b'{"student": {"depth": 1, "depth": 2}}', "depth stands there more than once"),
+        (b'{"methods": [{"method": "pairs", "options": {"l1": NaN}}]}', "it holds NaN, which is no finite number"),
+        (b'{"lr": 1e999}', "it holds 1e999, which is no finite number"),
         (b'{"seed": 1,}', "must be JSON"),
         (b"", "must be JSON"),
         (b"[" * 100_000, "must be JSON"),

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.config import JSON, LARGEST_NET, DiTConfig, Recipe, config_to_json, once, unknown
+from lab.config import JSON, LARGEST_NET, DiTConfig, Recipe, config_to_json, parse_json, unknown
 from lab.results import ID, Store, read_to_change
 from lab.sweep.entries import Entry, Sweep
 from lab.sweep.search import Search
@@ -31,7 +31,7 @@ def read(text: str, name: str) -> Sweep:
     if not ID.fullmatch(name):
         raise ValueError(f"a sweep's name must match {ID.pattern}, got {name!r}")
     try:
-        asked = json.loads(text, object_pairs_hook=once)
+        asked = parse_json(text)
     except ValueError as error:
         raise ValueError(f"a sweep must be JSON: {error}") from None
     except RecursionError:
