@@ -21,8 +21,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
@@ -34,7 +32,7 @@ from lab.models.dit import DiT
 from lab.models.layers import EPS, MLP, Condition, Linear, attend, gelu
 from lab.models.routed import Routed
 from lab.results import write_whole
-from lab.weights import sha256
+from lab.weights import fill, opened, sha256
 
 PER_BLOCK = 6  # rows of a block of adaLN: shift, 1 + scale, gate of attention, then of the MLP
 FINAL = 2  # shift, 1 + scale before the head
@@ -349,13 +347,7 @@ def save(net: Folded, path: Path, dtype: torch.dtype = torch.float16) -> str:
 
 def load(path: Path) -> Folded:
     """A net that `save` wrote, in float32. Raises ValueError for any other file."""
-    try:
-        with safe_open(path, "pt") as file:
-            plain = (file.metadata() or {}).get("deployed")
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no safetensors file: {error}") from None
-    if plain is None:
+    tensors, said = opened(path)
+    if "deployed" not in said:
         raise ValueError(f"{path.name} holds no deployed network; `lab.deploy.save` writes one")
-    net = form_of(config_from_json(json.loads(plain)))
-    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return net.eval().requires_grad_(False)
+    return fill(form_of(config_from_json(json.loads(said["deployed"]))), tensors, path.name).requires_grad_(False)
