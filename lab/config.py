@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 # Sizes are gone through block by block and patch by patch, and no page is to wait for that.
-LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
+LARGEST_NET = {"image_size": 65_536, "depth": 1_000, "iterations": 1_000, "tied": 1_000, "layers": 100}
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {
@@ -126,9 +126,9 @@ class UNetConfig:
         cell = 2 ** (len(self.widths) - 1)
         if not self.widths or min(self.widths) < 1 or self.image_size < 1 or self.channels < 1:
             wrong.append("widths, image_size and channels of a U-Net must all be at least 1")
-        elif self.layers < 1 or self.num_classes < 0:
-            wrong.append(f"layers of a U-Net must be at least 1 and num_classes at least 0, got {self.layers} and "
-                         f"{self.num_classes}")  # fmt: skip
+        elif not 1 <= self.layers <= LARGEST_NET["layers"] or self.num_classes < 0:
+            wrong.append(f"layers of a U-Net must be from 1 to {LARGEST_NET['layers']} and num_classes at least 0, got "
+                         f"{self.layers} and {self.num_classes}")  # fmt: skip
         elif self.image_size % cell:
             wrong.append(f"image_size {self.image_size} is not a multiple of {cell}, "
                          f"which {len(self.widths)} levels need")  # fmt: skip
@@ -554,7 +554,13 @@ class Loose(ValueError):
 
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises Loose where another reader would refuse it or see another value."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+    found = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Loose("it holds half a character, which no page and no terminal can show") from None
+    return found
 
 
 def _finite(text: str) -> float:

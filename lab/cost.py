@@ -143,7 +143,10 @@ def _count(net: nn.Module, *inputs: Tensor | None) -> dict[str, int]:
 
 def counted(config: NetConfig) -> dict[str, int]:
     """What `of_config` gives, as torch's flop counter sees networks of this shape; for any family."""
-    return dict(_counted(config))
+    try:
+        return dict(_counted(config))
+    except RuntimeError as error:  # of sizes that overflow
+        raise ValueError(f"a network of shape {config.shape} can't be counted: {error}") from error
 
 
 class _Largest(TorchDispatchMode):

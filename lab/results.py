@@ -148,11 +148,7 @@ def read_json(path: Path, parse: Callable[[str], JSON] = parse_json) -> JSON:
 def _read(path: Path, parse: Callable[[str], JSON] = parse_json) -> tuple[JSON, str | None]:
     """The file's content, and why it can't be read as a clause; None and None where there is no such file."""
     try:
-        text = path.read_text()
-        found = parse(text)
-        if "\\ud" in text.lower():  # half a character, which no page and no terminal can show
-            json.dumps(found, ensure_ascii=False).encode()
-        return found, None
+        return parse(path.read_text()), None
     except Loose as error:
         return None, str(error)
     except (OSError, ValueError, RecursionError):

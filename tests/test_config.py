@@ -157,7 +157,7 @@ def test_a_seed_that_would_be_another_one_is_refused(seed):
     assert not any("seed" in wrong for wrong in check_fields(Recipe(seed=2**31 - 1)))
 
 
-@pytest.mark.parametrize("more", [{"layers": 0}, {"layers": -3}, {"num_classes": -5}])
+@pytest.mark.parametrize("more", [{"layers": 0}, {"layers": -3}, {"layers": 101}, {"num_classes": -5}])
 def test_a_u_net_of_no_layers_or_fewer_than_no_classes_is_refused(more: dict[str, int]):
     (wrong,) = UNetConfig(**more).check()
-    assert wrong.startswith("layers of a U-Net must be at least 1 and num_classes at least 0, got ")
+    assert wrong.startswith("layers of a U-Net must be from 1 to 100 and num_classes at least 0, got ")

@@ -305,8 +305,9 @@ def test_notes_that_can_not_be_read_are_never_written_over(taught):
 @pytest.mark.parametrize(("text", "said"), [
     ('{"pin": true, "pin": false}', "pin stands there more than once"),
     ('{"a": {"\\ud800": 1, "\\ud800": 2}}', r"\ud800 stands there more than once"),
+    ('{"label": "\\ud800"}', "it holds half a character, which no page and no terminal can show"),
 ])  # fmt: skip
-def test_a_file_that_says_one_thing_twice_is_unreadable_by_name(taught, text, said):
+def test_a_file_that_others_would_read_otherwise_is_unreadable_by_name(taught, text, said):
     run = taught.open(TINY_STUDENT)
     write_whole(run.path / "notes.json", text)
     assert taught.faults() == {f"runs/{run.id}/notes.json": said}
