@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lab import diffusion
 from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_folded, why_not_plain
+from lab.counts import FINAL, PER_BLOCK, rows_of
 from lab.data import ImageSpec
 from lab.models.blocks import adaln, dynamic, time
 from lab.models.dit import DiT
@@ -34,8 +35,6 @@ from lab.models.routed import Routed
 from lab.results import write_whole
 from lab.weights import fill, opened, sha256
 
-PER_BLOCK = 6  # rows of a block of adaLN: shift, 1 + scale, gate of attention, then of the MLP
-FINAL = 2  # shift, 1 + scale before the head
 # What a DiT is built with; the norm of adaLN is of what stands in the table, that of a time block in its products.
 PARTS = (DiT, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList)
 KINDS = {"adaln": (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm),
@@ -229,11 +228,6 @@ def form_of(config: DiTConfig) -> Folded:
 def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LN(x) scale + shift; the 1 of adaLN's 1 + scale stands in the table."""
     return F.layer_norm(x, x.shape[-1:], eps=EPS) * scale + shift
-
-
-def rows_of(config: DiTConfig) -> int:
-    """K: a row for every class and the null class; one for an unconditional net."""
-    return config.num_classes + config.null_class or 1
 
 
 # --- from a finished network ---------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_shapes_of_a_budget_are_within_three_percent_of_it(budget: int):
     shapes = iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))
     assert len(shapes) >= 8
     for shape in shapes:
-        assert abs(cost.dit_params(shape) - budget) <= 0.03 * budget and not shape.check()
+        assert abs(cost.of_config(shape)["params"] - budget) <= 0.03 * budget and not shape.check()
         assert shape.width % 8 == 0 and shape.width % shape.heads == 0 and shape.width // shape.heads >= 8
         assert shape.hidden % 8 == 0 and 2 * shape.width <= shape.hidden <= 6 * shape.width
     assert shapes == iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))

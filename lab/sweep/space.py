@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import cost
+from lab import cost, counts
 from lab.config import JSON, DiTConfig, Recipe, unknown
 
 TOLERANCE = 0.03  # of a budget of parameters
@@ -38,7 +38,7 @@ def _at_depth(params: int, depth: int, heads: int, base: DiTConfig) -> DiTConfig
     for width in itertools.count(max(step, -(-8 * heads // step) * step), step):
         shapes = [dataclasses.replace(base, depth=depth, width=width, heads=heads, mlp_hidden=hidden)
                   for hidden in range(2 * width, 6 * width + 1, 8)]  # fmt: skip
-        counts = [cost.dit_params(shape) for shape in shapes]
+        counts = [counts.dit_params(shape) for shape in shapes]
         if counts[0] > (1 + TOLERANCE) * params:  # and so is every wider one
             break
         off, shape = min(zip((abs(n - params) / params for n in counts), shapes), key=lambda pair: pair[0])
