@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 # Sizes are gone through block by block and patch by patch, and no page is to wait for that.
-LARGEST_NET = {"image_size": 65_536, "depth": 1_000}
+LARGEST_NET = {"image_size": 65_536, "depth": 1_000, "iterations": 1_000, "tied": 1_000, "layers": 100}
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {
@@ -126,9 +126,9 @@ class UNetConfig:
         cell = 2 ** (len(self.widths) - 1)
         if not self.widths or min(self.widths) < 1 or self.image_size < 1 or self.channels < 1:
             wrong.append("widths, image_size and channels of a U-Net must all be at least 1")
-        elif self.layers < 1 or self.num_classes < 0:
-            wrong.append(f"layers of a U-Net must be at least 1 and num_classes at least 0, got {self.layers} and "
-                         f"{self.num_classes}")  # fmt: skip
+        elif not 1 <= self.layers <= LARGEST_NET["layers"] or self.num_classes < 0:
+            wrong.append(f"layers of a U-Net must be from 1 to {LARGEST_NET['layers']} and num_classes at least 0, got "
+                         f"{self.layers} and {self.num_classes}")  # fmt: skip
         elif self.image_size % cell:
             wrong.append(f"image_size {self.image_size} is not a multiple of {cell}, "
                          f"which {len(self.widths)} levels need")  # fmt: skip
@@ -411,7 +411,7 @@ class Recipe:
         Raises ValueError naming the field for an unknown name or a value of the wrong kind.
         """
         try:
-            plain = json.loads(text, object_pairs_hook=once)
+            plain = parse_json(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"a recipe must be JSON: {error}") from None
         except RecursionError:
@@ -548,16 +548,33 @@ def text_of(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
 
 
-class Twice(ValueError):
-    """A JSON object says one thing more than once."""
+class Loose(ValueError):
+    """What Python takes for JSON and others do not: a name that stands there twice, a number that is none."""
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises Loose where another reader would refuse it or see another value."""
+    found = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Loose("it holds half a character, which no page and no terminal can show") from None
+    return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(found := float(text)):  # NaN, Infinity, 1e999
+        raise Loose(f"it holds {text[:60]}, which is no finite number")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose names each stand there once: else the last would win without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = sorted(repr(name)[1:-1][:60] for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise Twice(f"{', '.join(twice)} stands there more than once")
+        raise Loose(f"{', '.join(twice)} stands there more than once")
     return found
 
 

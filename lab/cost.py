@@ -4,13 +4,10 @@ A multiply-accumulate (MAC) is two floating-point operations; only matrix produc
 attention count, as in the published DiT tables. One evaluation of one image unless said otherwise.
 
 A one-step DiT costs less in its deployed form (lab/deploy.py), so it has both figures.
-
-N tokens, D width, M hidden width of the MLP, L blocks, p patch, C channels, K labels.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -21,24 +18,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab import deploy, diffusion, models
-from lab.config import JSON, DiTConfig, NetConfig, RoutedConfig, why_not_folded, why_not_plain
-from lab.models.dit import FREQUENCIES
+from lab import counts, deploy, diffusion, models
+from lab.config import JSON, DiTConfig, NetConfig, RoutedConfig, why_not_folded
 from lab.results import Run
 
 
 def of_config(config: NetConfig) -> dict[str, int]:
     """`params` and `macs` of a shape, with `params_deployed` and `macs_deployed` where it has a form by hand.
 
-    Counted (`counted`); of a DiT of plain blocks in closed form, in a hundredth of a millisecond: a search asks for
-    thousands. Raises ValueError for an impossible shape.
+    Counted (`counted`); of a DiT of plain blocks in closed form, in a hundredth of a millisecond (lab/counts.py).
+    Raises ValueError for an impossible shape.
     """
     if wrong := config.check():
         raise ValueError("; ".join(wrong))
-    if not isinstance(config, DiTConfig) or why_not_plain(dataclasses.replace(config, time=False)):
-        return counted(config)
-    found = {"params": dit_params(config), "macs": dit_macs(config)}
-    return found if config.time else found | _deployed(config)
+    return counts.of_dit(config) or counted(config)
 
 
 def of_run(run: Run) -> dict[str, JSON]:
@@ -70,41 +63,6 @@ def of_run(run: Run) -> dict[str, JSON]:
 def in_bytes(counted: dict[str, int]) -> dict[str, int]:
     """The counts with the parameters' bytes in half precision, without a file's header, as `bytes_fp16`[_deployed]."""
     return counted | {k.replace("params", "bytes_fp16"): 2 * v for k, v in counted.items() if k.startswith("params")}
-
-
-def dit_params(config: DiTConfig) -> int:
-    """Parameters of a DiT in closed form; a block has 18 D^2 + 15 D at M = 4 D."""
-    D, M, p = config.width, config.hidden, config.patch
-    out = config.out_channels or config.channels
-    labels = config.num_classes + config.null_class
-    embed = config.channels * p**2 * D + D
-    time = 2 * FREQUENCIES * D + D + D**2 + D if config.time else 0
-    constant = D if not labels and not config.time else 0
-    attention, mlp, adaln = 4 * D**2 + 4 * D, 2 * D * M + M + D, 6 * D**2 + (12 if config.adaln_norm else 6) * D
-    final = 2 * D**2 + 2 * D + D * p**2 * out + p**2 * out
-    return embed + time + labels * D + constant + config.depth * (attention + mlp + adaln) + final
-
-
-def dit_macs(config: DiTConfig) -> int:
-    """MACs of a DiT in closed form; a block has 12 N D^2 + 2 N^2 D + 6 D^2 at M = 4 D."""
-    N, D, M, p = config.tokens, config.width, config.hidden, config.patch
-    out = config.out_channels or config.channels
-    embed = N * config.channels * p**2 * D
-    time = 2 * FREQUENCIES * D + D**2 if config.time else 0
-    attention, mlp, adaln = 4 * N * D**2 + 2 * N**2 * D, 2 * N * D * M, 6 * D**2
-    final = 2 * D**2 + N * D * p**2 * out
-    return embed + time + config.depth * (attention + mlp + adaln) + final
-
-
-def _deployed(config: DiTConfig) -> dict[str, int]:
-    """`params_deployed` and `macs_deployed` of a one-step DiT in closed form: adaLN is a table of 6 L + 2 rows."""
-    D, M, p, L = config.width, config.hidden, config.patch, config.depth
-    inputs, outputs = config.channels * p**2, (config.out_channels or config.channels) * p**2
-    table = deploy.rows_of(config) * (deploy.PER_BLOCK * L + deploy.FINAL) * D
-    block = 4 * D**2 + 4 * D + 2 * D * M + M + D
-    params = inputs * D + config.tokens * D + table + L * block + D * outputs + outputs
-    without = 2 * D**2 + L * 6 * D**2  # the adaLN layers, of one row each
-    return {"params_deployed": params, "macs_deployed": dit_macs(config) - without}
 
 
 def deployed_mb(config: DiTConfig | RoutedConfig) -> float:
@@ -143,7 +101,10 @@ def _count(net: nn.Module, *inputs: Tensor | None) -> dict[str, int]:
 
 def counted(config: NetConfig) -> dict[str, int]:
     """What `of_config` gives, as torch's flop counter sees networks of this shape; for any family."""
-    return dict(_counted(config))
+    try:
+        return dict(_counted(config))
+    except RuntimeError as error:  # of sizes that overflow
+        raise ValueError(f"a network of shape {config.shape} can't be counted: {error}") from error
 
 
 class _Largest(TorchDispatchMode):

@@ -21,23 +21,20 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from lab import diffusion
 from lab.config import ADDED_LATER, DiTConfig, config_from_json, config_to_json, why_not_folded, why_not_plain
+from lab.counts import FINAL, PER_BLOCK, rows_of
 from lab.data import ImageSpec
 from lab.models.blocks import adaln, dynamic, time
 from lab.models.dit import DiT
 from lab.models.layers import EPS, MLP, Condition, Linear, attend, gelu
 from lab.models.routed import Routed
 from lab.results import write_whole
-from lab.weights import sha256
+from lab.weights import fill, opened, sha256
 
-PER_BLOCK = 6  # rows of a block of adaLN: shift, 1 + scale, gate of attention, then of the MLP
-FINAL = 2  # shift, 1 + scale before the head
 # What a DiT is built with; the norm of adaLN is of what stands in the table, that of a time block in its products.
 PARTS = (DiT, MLP, Linear, nn.Conv2d, nn.Embedding, nn.ModuleList)
 KINDS = {"adaln": (*PARTS, adaln.Block, adaln.Attention, nn.RMSNorm),
@@ -233,11 +230,6 @@ def normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=EPS) * scale + shift
 
 
-def rows_of(config: DiTConfig) -> int:
-    """K: a row for every class and the null class; one for an unconditional net."""
-    return config.num_classes + config.null_class or 1
-
-
 # --- from a finished network ---------------------------------------------------------------------
 
 
@@ -349,13 +341,7 @@ def save(net: Folded, path: Path, dtype: torch.dtype = torch.float16) -> str:
 
 def load(path: Path) -> Folded:
     """A net that `save` wrote, in float32. Raises ValueError for any other file."""
-    try:
-        with safe_open(path, "pt") as file:
-            plain = (file.metadata() or {}).get("deployed")
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no safetensors file: {error}") from None
-    if plain is None:
+    tensors, said = opened(path)
+    if "deployed" not in said:
         raise ValueError(f"{path.name} holds no deployed network; `lab.deploy.save` writes one")
-    net = form_of(config_from_json(json.loads(plain)))
-    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return net.eval().requires_grad_(False)
+    return fill(form_of(config_from_json(json.loads(said["deployed"]))), tensors, path.name).requires_grad_(False)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import compiler, locks
+from lab.devices.runner import HERE
 
 if TYPE_CHECKING:
     from lab.results import Store
@@ -133,10 +134,9 @@ def _compiler() -> Finding:
 
 
 def _memory() -> Finding:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (ValueError, OSError, AttributeError):
+    if (mb := HERE.memory_mb()) == 1:  # it is not told
         return Finding("memory", "note", "unknown")
+    total = mb * 2**20 / 1e9
     if total < 4:
         return Finding("memory", "note", f"{total:.1f} GB", "measure new runs on fewer samples, which compare among "
                        "themselves only: python -m lab eval RUN --samples 2000")  # fmt: skip

@@ -24,6 +24,7 @@ from torch import nn
 
 from lab import compiler, data, diffusion, guides, models, pairs, sheets, teachers
 from lab.config import DiTConfig, Recipe, TeacherName, UNetConfig, Use
+from lab.devices import runner
 from lab.methods import Finished, Roles
 from lab.plan import PAIRS, SHAPES, Job, check, misfits, plan, resolve
 from lab.results import Run, Store, write_whole
@@ -175,10 +176,8 @@ def _memory(device: torch.device) -> float:
     """Bytes of a device's memory; inf where the system doesn't tell."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows
-        return math.inf
+    mb = runner.HERE.memory_mb()
+    return mb * 2.0**20 if mb > 1 else math.inf
 
 
 def _finished(run: Run, device: torch.device) -> Finished:

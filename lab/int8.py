@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from lab import cost
 from lab.config import DiTConfig
+from lab.counts import PER_BLOCK
 from lab.data import ImageSpec
-from lab.deploy import PER_BLOCK, Deployed
+from lab.deploy import Deployed
 from lab.diffusion import noise_of
 
 LAYERS = ("qkv", "proj", "fc1")  # of a block: what is computed in 8 bits

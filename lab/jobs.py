@@ -7,18 +7,16 @@ commands (`begin`), which take seconds, what they leave behind says that they we
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.results import Run, write_whole
+from lab.results import Run, log_row, write_whole
 
 HERE = Path(__file__).parent.parent
 TAIL_BYTES = 8192  # about 30 lines of a log
@@ -65,19 +63,8 @@ def tail(path: Path) -> list[dict[str, float]]:
             lines = file.read().splitlines()
     except OSError:
         return []
-    rows = [_row(line) for line in (lines[1:] if size > TAIL_BYTES else lines)]
-    return [r for r in rows if r is not None]
-
-
-def _row(line: bytes) -> dict[str, float] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    wanted = ("step", "images", "seconds")
-    if not isinstance(row, Mapping) or not all(isinstance(row.get(k), (int, float)) for k in wanted):
-        return None
-    return row if all(math.isfinite(row[k]) for k in wanted) else None
+    rows = [log_row(line) for line in (lines[1:] if size > TAIL_BYTES else lines)]
+    return [row for row in rows if row is not None and {"step", "images", "seconds"} <= row.keys()]
 
 
 # --- the process --------------------------------------------------------------------------------

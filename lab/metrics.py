@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import io
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -481,9 +482,12 @@ def _perceptual(spec: ImageSpec, a: Tensor, b: Tensor, setting: Setting) -> floa
 def _checkpoints(run: Run, real: Tensor, reference: str, setting: Setting) -> dict[str, JSON]:
     """images seen -> fd of the checkpoints that the run kept on its way."""
     found: dict[str, JSON] = {}
-    for seen in sorted(int(path.stem.removeprefix("at-")) for path in run.path.glob("at-*.safetensors")):
-        net = load_student(run, images=seen, device=setting.device)
-        images, _ = _draw(run, net, setting)
+    for seen in sorted(n for n in run.recipe.keep if (run.path / f"at-{n}.safetensors").exists()):
+        try:
+            images, _ = _draw(run, load_student(run, images=seen, device=setting.device), setting)
+        except ValueError as error:  # the run's own network is not measured by it
+            warnings.warn(f"the checkpoint at {seen:,} images is left out: {error}", stacklevel=2)
+            continue
         generated = extract(images, setting.extractor, batch=setting.batch, device=setting.device)
         found[str(seen)] = _fd_value(generated, real, reference)
     return found

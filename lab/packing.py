@@ -19,12 +19,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from lab.weights import tensors_of
+from lab.weights import fill, opened, tensors_of
 
 PER_BYTE = 4
 SHIFTS = (6, 4, 2, 0)  # of the four quarters of the rows
@@ -132,21 +130,19 @@ def load(path: Path, net: nn.Module) -> nn.Module:
 
     Raises ValueError for a file that `file_bytes` did not write.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            groups = (file.metadata() or {}).get(KIND)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no safetensors file: {error}") from None
-    if groups is None:
+    flat, said = opened(path)
+    if KIND not in said:
         raise ValueError(f"{path.name} holds no packed network; `lab.packing.file_bytes` writes one")
-    for name, count in json.loads(groups).items():
+    for name, count in json.loads(said[KIND]).items():
         _emptied(net, name, count)
-    flat, state = load_file(path), {}
-    for dtype, part in _by_dtype(tensors_of(net)).items():
-        values = flat[dtype].split([v.numel() for v in part.values()])
+    parts, state = _by_dtype(tensors_of(net)), {}
+    for dtype, part in parts.items():
+        sizes = [v.numel() for v in part.values()]
+        if dtype not in flat or flat[dtype].shape != (sum(sizes),) or str(flat[dtype].dtype) != f"torch.{dtype}":
+            raise ValueError(f"{path.name} does not hold the network's {sum(sizes):,} numbers of {dtype}")
+        values = flat[dtype].split(sizes)
         state |= {name: v.view(like.shape) for (name, like), v in zip(part.items(), values)}
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    return net.eval().requires_grad_(False)
+    return fill(net, state, path.name).requires_grad_(False)
 
 
 def _by_dtype(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lab import counts
 from lab.choose import COSTS, Budget, candidates, number, settle
 from lab.config import JSON, DiTConfig, unknown
-from lab.devices import predict
 from lab.results import METRIC_NAMES, Run, Store, same_conditions
 
 # Of a few sets of terms those that predict a shape that was left out best on the committed twelve, whose own errors of
@@ -433,16 +433,12 @@ def _optimum_said(params: float, aspect: float, low: float, high: float, ends: t
 def sizes(config: DiTConfig) -> dict[str, float]:
     """`params` as trained, and of the deployed form params_m, file_mb (without a file's header) and macs_m.
 
-    Of a one-step DiT of plain blocks, in closed form as in lab/cost.py, which needs torch.
+    Of a one-step DiT of plain blocks.
     """
-    D, M, p, L, rows = config.width, config.hidden, config.patch, config.depth, config.num_classes + config.null_class
-    inputs, outputs = config.channels * p**2, (config.out_channels or config.channels) * p**2
-    block, ends = L * (4 * D**2 + 4 * D + 2 * D * M + M + D), inputs * D + D * outputs + outputs
-    params = ends + D + (rows or 1) * D + block + L * (6 * D**2 + 6 * D) + 2 * D**2 + 2 * D
-    table = (rows or 1) * (predict.PER_BLOCK * L + predict.FINAL) * D
-    deployed = ends + config.tokens * D + table + block
-    return {"params": params, "params_m": deployed / 1e6, "file_mb": 2 * deployed / 1e6,
-            "macs_m": predict.work(config).flops / 2e6}  # fmt: skip
+    found = counts.of_dit(dataclasses.replace(config, time=False))
+    deployed = found["params_deployed"] / 1e6
+    return {"params": found["params"], "params_m": deployed, "file_mb": 2 * deployed,
+            "macs_m": found["macs_deployed"] / 1e6}  # fmt: skip
 
 
 def untried(rows: pd.DataFrame, base: DiTConfig) -> pd.DataFrame:

@@ -34,7 +34,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,13 +44,13 @@ import pandas as pd
 from lab import locks, schema
 from lab.config import (
     JSON,
+    Loose,
     NetConfig,
     Recipe,
-    Twice,
     check_fields,
     config_from_json,
     config_to_json,
-    once,
+    parse_json,
     unknown,
 )
 
@@ -140,20 +140,19 @@ def write_json(path: Path, value: JSON) -> None:
     write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> JSON:
-    """The file's content, or None where there is no such file or it is not JSON, or says one thing twice."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        return _parse(path)
-    return None
+def read_json(path: Path, parse: Callable[[str], JSON] = parse_json) -> JSON:
+    """The file's content, or None where there is no such file or it is not JSON."""
+    return _read(path, parse)[0]
 
 
-def _parse(path: Path) -> JSON:
-    """Raises OSError, ValueError or RecursionError for what is no JSON, or says one thing twice."""
-    text = path.read_text()
-    found = json.loads(text, object_pairs_hook=once)
-    if "\\ud" in text.lower():  # half a character, which no page and no terminal can show
-        json.dumps(found, ensure_ascii=False).encode()
-    return found
+def _read(path: Path, parse: Callable[[str], JSON] = parse_json) -> tuple[JSON, str | None]:
+    """The file's content, and why it can't be read as a clause; None and None where there is no such file."""
+    try:
+        return parse(path.read_text()), None
+    except Loose as error:
+        return None, str(error)
+    except (OSError, ValueError, RecursionError):
+        return None, "it is no JSON object" if path.exists() else None
 
 
 @functools.cache
@@ -167,12 +166,9 @@ def look(path: Path, kind: str) -> tuple[dict[str, JSON] | None, str | None]:
 
     Both are where there is no such file.
     """
-    try:
-        plain = _parse(path)
-    except Twice as error:
-        return None, str(error)
-    except (OSError, ValueError, RecursionError):
-        return None, "it is no JSON object" if path.exists() else None
+    plain, wrong = _read(path)
+    if wrong or (plain is None and not path.exists()):
+        return None, wrong
     wrong = schema.fault(plain, files_schema()["$defs"][kind], files_schema())
     if wrong is None and kind in ("student", "artefact"):
         wrong = next(_shape_faults(plain["config"], plain["spec"]), None)
@@ -401,14 +397,9 @@ class Run:
         with contextlib.suppress(OSError):
             content = (self.path / "log.jsonl").read_bytes()
         for line in content.splitlines():
-            try:
-                row = json.loads(line.decode())
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict) and all(type(value) in (int, float) for value in row.values()):
-                rows.append(row)
-            else:
-                wrong += 1
+            row = log_row(line)
+            rows += [row] if row is not None else []
+            wrong += row is None
         return rows, wrong
 
     def rewind_log(self, step: int) -> None:
@@ -471,6 +462,16 @@ def stamp(path: Path | str) -> Stamp:
     except OSError:
         return None
     return found.st_ctime_ns, found.st_ino, found.st_size
+
+
+def log_row(line: bytes) -> dict[str, float] | None:
+    """A line of log.jsonl; None for one that is no finite numbers by name."""
+    try:
+        row = parse_json(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    sound = isinstance(row, dict) and all(type(v) in (int, float) and not schema.endless(v) for v in row.values())
+    return row if sound else None
 
 
 class Store:
@@ -815,10 +816,10 @@ def _report(path: str, stamp: Stamp) -> tuple[bytes, str | None]:
     """The row of a report's file, and what is wrong with it; read once as long as its stamp stays the same."""
     from lab.devices.report import fault
 
-    plain = read_json(Path(path))
+    plain, wrong = _read(Path(path))
     if isinstance(plain, dict) and isinstance(timing := plain.get("timing"), dict):
         timing.pop("samples_ns", None)
-    wrong = fault(plain, Path(path).stem)
+    wrong = wrong or fault(plain, Path(path).stem)
     return (b"", wrong) if wrong else (_packed(report_row(plain)), None)
 
 

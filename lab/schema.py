@@ -66,7 +66,7 @@ def _wrong(value: JSON, rule: Rule) -> str | None:
         return f"not one of {', '.join(rule['enum'])}"
     if kind := rule.get("type"):
         kinds = [kind] if isinstance(kind, str) else kind
-        if not any(type(value) in _KINDS[k] for k in kinds) or _endless(value):
+        if not any(type(value) in _KINDS[k] for k in kinds) or endless(value):
             return f"not {' or '.join(kinds)}"
     if type(value) in (int, float):
         if value < rule.get("minimum", value):
@@ -78,7 +78,8 @@ def _wrong(value: JSON, rule: Rule) -> str | None:
     return None
 
 
-def _endless(value: JSON) -> bool:
+def endless(value: JSON) -> bool:
+    """Whether it is a number that is none here: infinite, NaN, or whole and of more than 64 bits."""
     return abs(value) >= WHOLE if type(value) is int else type(value) is float and not math.isfinite(value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Callable
@@ -323,7 +324,7 @@ def _network(source: str) -> nn.Module:
         told.set_verbosity(loud)
     if keys["missing_keys"] or keys["unexpected_keys"]:
         _load_renamed(net, source, folder / part)
-    said = read_json(folder / part / "config.json")
+    said = read_json(folder / part / "config.json", json.loads)
     if isinstance(said, dict) and "sample_size" not in said:  # diffusers would put its own default there
         raise ValueError(f"pipeline {source!r} has no sample_size in {part}/config.json; a teacher's images are "
                          "square, of a size that is told")  # fmt: skip
@@ -415,7 +416,7 @@ def pipeline_sha256(source: str) -> str:
             if file.suffix in (".json", ".safetensors"):
                 digest.update(f"{part}/{file.name} {sha256(file)}\n".encode())
         # The index alone says of what class it is; told where that is another than its own file says.
-        said = [read_json(file) for file in (folder / part).glob("*config.json")]
+        said = [read_json(file, json.loads) for file in (folder / part).glob("*config.json")]  # some hold -Infinity
         if kind not in [one.get("_class_name") for one in said if isinstance(one, dict)]:
             digest.update(f"{part} {kind}\n".encode())
     return digest.hexdigest()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import safe_open, save
+from torch import Tensor, nn
 
 from lab import models
 from lab.config import JSON, config_from_json, config_to_json
 from lab.data import ImageSpec
 from lab.results import Run, write_whole
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # in which a file may hold what a network has in float32
 
 
 def sha256(path: Path) -> str:
@@ -30,7 +34,7 @@ def write_weights(net: nn.Module, path: Path) -> str:
     return sha256(path)
 
 
-def tensors_of(net: nn.Module, dtype: torch.dtype = torch.float16) -> dict[str, torch.Tensor]:
+def tensors_of(net: nn.Module, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
     """What a file of the network holds; buffers as they are, for one may be a table that needs its digits."""
     cast = {name for name, _ in net.named_parameters()}
     return {k: (v.to(dtype) if k in cast else v).detach().cpu().contiguous() for k, v in net.state_dict().items()}
@@ -58,12 +62,41 @@ def save_student(run: Run, net: nn.Module, spec: ImageSpec, *, facts: dict[str, 
 def _not_rebuilt(net: nn.Module) -> str | None:
     """Where a network's tensors are not those of its config's, as a clause."""
     with torch.device("meta"):
-        theirs = {name: tuple(v.shape) for name, v in models.build(net.config).state_dict().items()}
-    mine = {name: tuple(v.shape) for name, v in net.state_dict().items()}
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            return f"{name} is {mine.get(name, 'absent')} in the one and {theirs.get(name, 'absent')} in the other"
+        return _apart(net.state_dict(), models.build(net.config).state_dict())
+
+
+def _apart(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first of some tensors that is not as the network's own, as a clause; None if all are."""
+    for name in sorted(found.keys() | wanted.keys()):
+        if (mine := _kind(found.get(name))) != (theirs := _kind(wanted.get(name))):
+            return f"{name} is {mine}, and the network's is {theirs}"
     return None
+
+
+def _kind(value: Tensor | None) -> str:
+    if value is None:
+        return "absent"
+    dtype = "a float of 16 or 32 bits" if value.dtype in FLOATS else str(value.dtype).removeprefix("torch.")
+    return f"{dtype} {tuple(value.shape)}"
+
+
+def opened(path: Path, file: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and what it says of itself. Raises ValueError for another file."""
+    try:
+        with safe_open(path, "pt") as found:
+            return {name: found.get_tensor(name) for name in found.keys()}, found.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{file or path.name} is no safetensors file: {error}") from None
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: str) -> nn.Module:
+    """The network with the tensors of a file in float32, in eval mode. ValueError names the file and what is not its
+    own: torch would take whole numbers for weights, and says shapes alone.
+    """
+    if wrong := _apart(tensors, net.state_dict()):
+        raise ValueError(f"{file}: {wrong}")
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    return net.eval()
 
 
 def is_whole(run: Run) -> bool:
@@ -82,15 +115,14 @@ def spec_of_run(run: Run) -> ImageSpec:
 def load_student(run: Run, *, images: int | None = None, device: str | torch.device = "cpu") -> nn.Module:
     """A run's plain network in float32 and eval mode; `images` names a checkpoint kept on the way.
 
-    Raises LookupError if the run has no such weights, ValueError if the file was changed since.
+    Raises LookupError if the run has no such weights, ValueError if the file was changed since or is of another net.
     """
     plain = run.read("student")
     path = run.path / ("student.safetensors" if images is None else f"at-{images}.safetensors")
     if not isinstance(plain, dict) or not path.exists():
         what = "finished network" if images is None else f"checkpoint at {images} images"
         raise LookupError(f"run {run.id} has no {what}; its state is {run.status().state!r}")
+    file = f"{path.name} of run {run.id}"
     if images is None and sha256(path) != plain["weights_sha256"]:
-        raise ValueError(f"{path.name} of run {run.id} does not have the sha256 that student.json records")
-    net = models.build(config_from_json(plain["config"]))
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
-    return net.eval().to(device)
+        raise ValueError(f"{file} does not have the sha256 that student.json records")
+    return fill(models.build(config_from_json(plain["config"])), opened(path, file)[0], file).to(device)

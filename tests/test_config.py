@@ -137,6 +137,8 @@ def test_a_recipe_is_read_as_editors_write_it(tmp_path, encoding):
         ('{"data": "d\u00e9"}'.encode("cp1252"), "not UTF-8"),
         (b'{"seed": 1, "seed": 2}', "seed stands there more than once"),
         (b'{"student": {"depth": 1, "depth": 2}}', "depth stands there more than once"),
+        (b'{"methods": [{"method": "pairs", "options": {"l1": NaN}}]}', "it holds NaN, which is no finite number"),
+        (b'{"lr": 1e999}', "it holds 1e999, which is no finite number"),
         (b'{"seed": 1,}', "must be JSON"),
         (b"", "must be JSON"),
         (b"[" * 100_000, "must be JSON"),
@@ -155,7 +157,7 @@ def test_a_seed_that_would_be_another_one_is_refused(seed):
     assert not any("seed" in wrong for wrong in check_fields(Recipe(seed=2**31 - 1)))
 
 
-@pytest.mark.parametrize("more", [{"layers": 0}, {"layers": -3}, {"num_classes": -5}])
+@pytest.mark.parametrize("more", [{"layers": 0}, {"layers": -3}, {"layers": 101}, {"num_classes": -5}])
 def test_a_u_net_of_no_layers_or_fewer_than_no_classes_is_refused(more: dict[str, int]):
     (wrong,) = UNetConfig(**more).check()
-    assert wrong.startswith("layers of a U-Net must be at least 1 and num_classes at least 0, got ")
+    assert wrong.startswith("layers of a U-Net must be from 1 to 100 and num_classes at least 0, got ")

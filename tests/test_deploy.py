@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import cost, deploy, models
-from lab.config import DiTConfig, NetConfig, RoutedConfig
+from lab.config import DiTConfig, NetConfig, RoutedConfig, config_to_json
 from lab.data import ImageSpec
 from lab.models.blocks.adaln import Attention
 from lab.models.dit import DiT, Linear
@@ -158,6 +159,11 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         deploy.load(tmp_path / "text")
     with pytest.raises(ValueError, match=r"other\.safetensors holds no deployed network"):
         deploy.load(tmp_path / "other.safetensors")
+    net = deploy.deploy(as_if_trained(SHAPES["classes"]))
+    whole = {name: value.to(torch.int8) for name, value in net.state_dict().items()}
+    save_file(whole, tmp_path / "int8.safetensors", {"deployed": json.dumps(config_to_json(net.config))})
+    with pytest.raises(ValueError, match=r"int8\.safetensors: blocks\.0\.\S+ is int8 \("):
+        deploy.load(tmp_path / "int8.safetensors")
 
 
 DENOISERS = {

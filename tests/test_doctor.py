@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from lab import doctor, results
+from lab import doctor, experiment, results
 
 ROOT = Path(__file__).parent.parent
 ROWS = ["python", "torch", "pandas", "torchvision", "device", "compiler", "memory", "lpips weights",
@@ -75,3 +77,10 @@ def test_what_a_system_without_locks_cannot_do_is_said(tmp_path: Path, monkeypat
     monkeypatch.setattr(doctor.locks, "fcntl", None)
     found = doctor._locks(tmp_path / "not" / "there")
     assert (found.state, "fcntl" in found.found) == ("note", True) and found.mend
+
+
+@pytest.mark.parametrize(("mb", "said"), [(1, "unknown"), (3000, "3.1 GB"), (16_000, "16.8 GB")])
+def test_the_memory_of_a_machine_is_read_in_one_place(monkeypatch: pytest.MonkeyPatch, mb: int, said: str) -> None:
+    monkeypatch.setattr(doctor.HERE, "memory_mb", lambda: mb)
+    assert experiment._memory(torch.device("cpu")) == (math.inf if mb == 1 else mb * 2**20)
+    assert doctor._memory().found == said

@@ -18,8 +18,8 @@ FLOORS: dict[int, list[str]] = {
     3: ["lab.methods", "lab.sampling", "lab.walk", "lab.export", "lab.int8", "lab.program", "lab.artefacts"],
     2: ["lab.teachers", "lab.guides", "lab.pairs", "lab.cost", "lab.deploy", "lab.weights", "lab.packing"],
     1: ["lab.data", "lab.diffusion", "lab.ddpm", "lab.features", "lab.models", "lab.perceptual"],
-    0: ["lab.config", "lab.schema", "lab.results", "lab.choose", "lab.principles", "lab.verdicts", "lab.arms",
-        "lab.catalogue", "lab.claims", "lab.figures", "lab.report", "lab.sheets", "lab.jobs", "lab.locks",
+    0: ["lab.config", "lab.counts", "lab.schema", "lab.results", "lab.choose", "lab.principles", "lab.verdicts",
+        "lab.arms", "lab.catalogue", "lab.claims", "lab.figures", "lab.report", "lab.sheets", "lab.jobs", "lab.locks",
         "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
         "lab.devices.compare", "lab.devices.bundle", "lab.pack_readme", "lab.precisions"],
 }  # fmt: skip

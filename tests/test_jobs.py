@@ -60,9 +60,9 @@ def test_a_speed_needs_two_lines(run: Run):
 
 
 def test_a_log_cut_off_or_spoilt_is_read_as_far_as_it_goes(run: Run):
-    write_log(
-        run, ["7", "[]", '{"step": 1}', '{"step": NaN, "images": 1, "seconds": 1}', row(50), row(100), row(150)[:20]]
-    )
+    endless = '{"step": 1%s, "images": 1, "seconds": 1}' % ("0" * 400)
+    spoilt = [endless, "7", "[]", '{"step": 1}', '{"step": NaN, "images": 1, "seconds": 1}']
+    write_log(run, [*spoilt, row(50), row(100), row(150)[:20]])
     assert [r["step"] for r in jobs.tail(run.path / "log.jsonl")] == [50, 100]
 
 

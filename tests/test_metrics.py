@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 import torch_fidelity
 from conftest import TINY_STUDENT, TINY_TEACHER
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.linalg import sqrtm
 
 from lab import data, diffusion, experiment, features, metrics, results
 from lab.data import MissingData
 from lab.results import Run, Store
+from lab.weights import load_student, sha256
 
 DIGITS, SECOND = features.name("digits"), features.name("digits", "second")
 SMALL = 64  # samples, in tests
@@ -202,6 +205,47 @@ def test_a_kept_checkpoint_has_its_own_distance(taught: Store, student: Run) -> 
     found = metrics.evaluate(student, taught, samples=SMALL)
     assert set(found["checkpoints"]) == {"96"}
     assert found["checkpoints"]["96"]["fd"]["value"] != found["values"]["fd"]["value"]
+
+
+FC1 = "blocks.0.mlp.fc1.weight"  # (64, 16) of a student
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({FC1: lambda v: v.to(torch.int8)}, f"{FC1} is int8 (64, 16), and the network's is a float"),
+        ({FC1: lambda v: v.double()}, f"{FC1} is float64 (64, 16), and the network's is a float of 16 or 32 bits"),
+        ({FC1: lambda v: v.T.contiguous()}, f"{FC1} is a float of 16 or 32 bits (16, 64), and the network's is"),
+        ({FC1: lambda v: None}, f"{FC1} is absent, and the network's is a float of 16 or 32 bits (64, 16)"),
+        ({"more": lambda v: torch.zeros(1)}, "more is a float of 16 or 32 bits (1,), and the network's is absent"),
+    ],
+)
+@pytest.mark.parametrize("images", [None, 96])
+def test_weights_that_are_not_the_networks_are_refused_by_file_and_tensor(
+    student: Run, images: int | None, change: dict, said: str
+) -> None:
+    path = student.path / (f"at-{images}.safetensors" if images else "student.safetensors")
+    (name, act), tensors = *change.items(), load_file(path)
+    tensors |= {name: act(tensors.get(name))}
+    save_file({k: v for k, v in tensors.items() if v is not None}, path)
+    if not images:
+        student.write("student", student.read("student") | {"weights_sha256": sha256(path)})
+    with pytest.raises(ValueError, match=re.escape(f"{path.name} of run {student.id}: {said}")):
+        load_student(student, images=images)
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda path: path.write_bytes(b"cut off"), r"at-96\.safetensors of run .* is no safetensors file: "),
+    (lambda path: save_file({k: v * np.nan for k, v in load_file(path).items()}, path), "are not finite numbers"),
+])  # fmt: skip
+def test_a_checkpoint_that_can_not_be_drawn_with_is_left_out_by_name(
+    taught: Store, student: Run, spoil: Callable, said: str
+) -> None:
+    spoil(student.path / "at-96.safetensors")
+    (student.path / "at-last.safetensors").touch()  # of no run
+    with pytest.warns(UserWarning, match=f"the checkpoint at 96 images is left out: .*{said}"):
+        found = metrics.evaluate(student, taught, samples=SMALL)
+    assert found["checkpoints"] == {} and found["values"]
 
 
 def test_a_teacher_is_not_measured_against_a_teacher(taught: Store) -> None:

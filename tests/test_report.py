@@ -32,7 +32,7 @@ GOOD: dict[str, Any] = {
               "cpu_mhz": {"min": 1000.0, "mean": 1500.0, "max": 2000.0}},
     "model": {"model_id": "a-run", "config": {"depth": 4}, "weights_sha256": "cd", "params": 10, "precision": "fp32"},
     "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
-    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3,
+    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 180_000, "sessions": 3,
                "duration_s": 180.0, "p50": 1.0, "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8, "cv": 0.02,
                "drift": -0.01, "samples_ns": None},
     "memory": {"method": "ru_maxrss", "process_peak_mb": 300.0},
@@ -48,15 +48,16 @@ def timing_of(*sessions: Sequence[int], **changes: Any) -> dict[str, Any]:
     found = runner.spread([*itertools.chain(*sessions)])
     kept = [runner.thin(times, runner.MAX_SAMPLES // len(sessions)) for times in sessions]
     return GOOD["timing"] | found | {
-        "iters": sum(map(len, sessions)), "sessions": len(sessions), "cv": round(found["std"] / found["mean"], 5),
+        "iters": sum(map(len, sessions)), "duration_s": round(sum(itertools.chain(*sessions)) / 1e9, 3),
+        "sessions": len(sessions), "cv": round(found["std"] / found["mean"], 5),
         "drift": round(runner.drift(sessions), 5), "p50_ci95": None, "samples_ns": [*itertools.chain(*kept)],
     } | changes  # fmt: skip
 
 
-def times(count: int, spread: float = 0.01, *, slow: float = 0.0, seed: int = 0) -> list[int]:
-    """Times of calls of about a millisecond; a share of them takes ten to two hundred times as long."""
+def times(count: int, spread: float = 0.01, *, slow: float = 0.0, seed: int = 0, each_ms: float = 1.0) -> list[int]:
+    """Times of calls of about so long; a share of them takes ten to two hundred times as long."""
     rng = random.Random(seed)
-    return [round(1e6 * math.exp(rng.gauss(0, spread)) * (rng.uniform(10, 200) if rng.random() < slow else 1))
+    return [round(each_ms * 1e6 * math.exp(rng.gauss(0, spread)) * (rng.uniform(10, 200) if rng.random() < slow else 1))
             for _ in range(count)]  # fmt: skip
 
 
@@ -107,7 +108,15 @@ def test_the_letter_of_a_grade_cannot_be_typed_in() -> None:
         ({"timing__p50": 0}, "timing.p50"),
         ({"timing__p50": "1"}, "timing.p50"),
         ({"timing__samples_ns": [1] * 4097}, "timing.samples_ns"),
-        ({"timing__samples_ns": [1_000_000, 0], "timing__iters": 2}, "timing.samples_ns holds a time of 0 ns"),
+        (
+            {
+                "timing__samples_ns": [1_000_000, 0],
+                "timing__iters": 2,
+                "timing__sessions": 1,
+                "timing__duration_s": 0.002,
+            },
+            "timing.samples_ns holds a time of 0 ns",
+        ),
         ({"timing__iters": None}, "timing.iters"),
         ({"checks__output_ok": None}, "checks.output_ok"),
         ({"report_id": "../../etc/passwd"}, "report_id"),
@@ -127,6 +136,13 @@ def test_the_letter_of_a_grade_cannot_be_typed_in() -> None:
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 2, "p90": 1.5}}, "above timing.wall.p90 of 1.5 ms"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p90": 1.5}}, "'p50' is a required property"),
         ({"timing__clock": "cuda_event", "timing__wall": {"p50": 2, "max": 9}}, "timing.wall: Additional properties"),
+        ({"timing__duration_s": 0.1}, "timing.duration_s is 0.1 s, less than the 176.471 s of its 180,000 calls"),
+        (
+            {"timing__duration_s": 172_800},
+            "timing.duration_s is 172800 s, more than the 183.673 s of its 180,000 calls",
+        ),
+        ({"timing__iters": 2, "timing__duration_s": None}, "timing.iters is 2, less than a call for each of 3"),
+        ({"timing__mean": 0.7, "timing__duration_s": None}, "timing.mean is 0.7 ms, below timing.min of 0.8 ms"),
         ({"timing__mean": float("inf")}, "timing.mean is not a finite number"),
         ({"model__config": {"a": [1.0, float("nan")]}}, "model.config.a.1 is not a finite number"),
     ],
@@ -174,6 +190,28 @@ def test_a_published_figure_may_leave_its_hashes_out() -> None:
 def test_two_clocks_of_one_timing_pass() -> None:
     wall = {"p50": 1.2, "p90": 1.3, "p99": 1.9, "min": 1.0, "mean": 1.2, "std": 0.1, "iqr": 0.1}
     assert check(changed(timing__clock="cuda_event", timing__wall=wall, timing__iqr=0.4)) == []
+
+
+WALL = {"p50": 2.0, "mean": 2.0}  # of 180,000 calls: 360 s
+
+
+@pytest.mark.parametrize(("lasted", "changes", "holds"), [
+    (360.0, {"wall": WALL}, True), (180.0, {"wall": WALL}, True), (370.0, {"wall": WALL}, False),
+    (170.0, {"wall": WALL}, False), (370.0, {"wall": None}, True), (1.0, {"clock": "unknown"}, False),
+    (86_400.0, {"clock": "unknown"}, True), (400.0, {"clock": "wall_sync", "cv": 0.9}, True),
+    (0.0, {"iters": 3}, False), (0.0, {"iters": 3, "p50": 0.0001, "min": None, "p50_ci95": None}, True),
+])  # fmt: skip
+def test_a_timing_lasts_as_long_as_its_calls(lasted: float, changes: dict[str, Any], holds: bool) -> None:
+    timing = GOOD["timing"] | {"clock": "cuda_event", "duration_s": lasted} | changes
+    assert (not check(changed(timing=timing))) == holds == (reports.fault(changed(timing=timing)) is None)
+
+
+def test_trtexec_pauses_between_calls_and_others_may_count_more_than_the_calls() -> None:
+    long = {"timing__clock": "cuda_event", "timing__wall": WALL, "timing__duration_s": 1000.0}
+    for other in ({"software__runtime": "tensorrt"}, {"provenance": "published", "source": {"citation": "x"}}):
+        assert check(changed(**long)) and not check(changed(**long, **other))
+    (said,) = check(changed(**long | {"timing__duration_s": 2.0e5}, software__runtime="tensorrt"))
+    assert said == "timing.duration_s is 200000 s, more than the 180360 s of its 180,000 calls"
 
 
 def test_what_was_known_before_the_timing_passes() -> None:
@@ -247,7 +285,7 @@ def test_calls_that_are_rare_and_slow_may_be_missing_among_the_times_that_are_ke
 
 @pytest.mark.parametrize("few", [None, [], [1_000_000, 1_010_000], times(1364)])
 def test_a_report_with_too_few_single_times_is_a_c_at_best(few: list[int] | None) -> None:
-    steady = timing_of(*(times(2000, seed=k) for k in range(3)), duration_s=180.0)
+    steady = timing_of(*(times(2000, seed=k, each_ms=30) for k in range(3)))
     assert grade(changed(timing=steady)).letter == "A"
     found = grade(changed(timing=steady | {"samples_ns": few}))
     assert found.letter == "C" and found.reasons == (
@@ -286,6 +324,11 @@ def test_the_reports_of_the_lab_are_those_of_their_times() -> None:
             changed(created_utc="zzz"),
             "created_utc must be a date and time as in 2026-11-23T18:00:00+00:00, got 'zzz'",
         ),
+        (
+            changed(timing__duration_s=0.1),
+            "timing.duration_s is 0.1 s, less than the 176.471 s of its 180,000 calls",
+        ),
+        (changed(state__cpu_mhz={"min": 2.0, "max": 1.0}), "state.cpu_mhz has min 2 above max 1"),
         (changed(timing__iters=10**19), "timing.iters is '10000000000000000000', not integer or null"),
         (
             changed(provenance=["measured"]),
@@ -324,8 +367,8 @@ def test_a_report_that_changes_or_goes_is_read_anew(store: Store) -> None:
     found = store.reports()
     found["timing.p50_ci95"].iloc[0].append(7)
     assert store.reports()["timing.p50_ci95"].tolist() == [GOOD["timing"]["p50_ci95"]]
-    path.write_text(json.dumps(changed(timing__p50=1.05)))
-    assert store.reports()["timing.p50"].tolist() == [1.05]
+    path.write_text(json.dumps(changed(timing__p50=1.01)))
+    assert store.reports()["timing.p50"].tolist() == [1.01]
     path.write_text("{")
     assert store.read_reports()[1] == {path.name: "it is no JSON object"}
     path.unlink()
@@ -372,15 +415,15 @@ def test_a_report_says_how_far_the_images_of_its_file_are_off(store: Store) -> N
 @pytest.mark.parametrize(
     ("letter", "changes", "words"),
     [
-        ("A", {"timing": timing_of(*(times(1100, seed=k) for k in range(3)))}, "three sessions"),
-        ("B", {"timing": timing_of(times(1100), duration_s=59.7)}, "1 of 3 sessions"),
+        ("A", {"timing": timing_of(*(times(1100, seed=k, each_ms=55) for k in range(3)))}, "three sessions"),
+        ("B", {"timing": timing_of(times(1100, each_ms=55))}, "1 of 3 sessions"),
         ("C", {"runner__preset": "quick"}, "preset quick"),
         ("C", {"runner__preset": "custom"}, "preset custom"),
         ("C", {"timing__cv": 0.05}, "5.0% (CV)"),
         ("C", {"timing__drift": -0.05}, "drift by -5.0%"),
         ("C", {"timing__cv": None}, "cv is unknown"),
-        ("C", {"timing__iters": 3000}, "1000 calls a session"),
-        ("C", {"timing__duration_s": 120.0}, "40 s a session, publishable are 60"),
+        ("C", {"timing__iters": 3000, "timing__duration_s": 3.0}, "1000 calls a session"),
+        ("C", {"timing__duration_s": 120.0, "timing__iters": 120_000}, "40 s a session, publishable are 60"),
         ("C", {"timing__duration_s": None}, "unknown how long it was timed"),
         ("C", {"state__clocks_locked": False}, "the clocks were not fixed"),
         ("C", {"state__clocks_locked": None}, "unknown whether the clocks"),
@@ -415,7 +458,7 @@ def test_a_grade_of_a_broken_report_is_no_crash() -> None:
 
 
 def test_the_same_report_twice_is_no_change(store: Store) -> None:
-    assert store.add_report(GOOD) == store.add_report(changed(timing__p50=1.05)) == GOOD["report_id"]
+    assert store.add_report(GOOD) == store.add_report(changed(timing__p50=1.01)) == GOOD["report_id"]
     assert list(store.reports()["timing.p50"]) == [1.0]
 
 

@@ -305,11 +305,33 @@ def test_notes_that_can_not_be_read_are_never_written_over(taught):
 @pytest.mark.parametrize(("text", "said"), [
     ('{"pin": true, "pin": false}', "pin stands there more than once"),
     ('{"a": {"\\ud800": 1, "\\ud800": 2}}', r"\ud800 stands there more than once"),
+    ('{"label": "\\ud800"}', "it holds half a character, which no page and no terminal can show"),
 ])  # fmt: skip
-def test_a_file_that_says_one_thing_twice_is_unreadable_by_name(taught, text, said):
+def test_a_file_that_others_would_read_otherwise_is_unreadable_by_name(taught, text, said):
     run = taught.open(TINY_STUDENT)
     write_whole(run.path / "notes.json", text)
     assert taught.faults() == {f"runs/{run.id}/notes.json": said}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("name", ["status", "notes", "student", "cost", "metrics", "env", "neighbours", "metrics-x"])
+def test_a_number_that_is_none_makes_its_file_unreadable_wherever_it_stands(store: Store, name, number):
+    run = store.open(TINY_STUDENT)
+    write_whole(run.path / f"{name}.json", f'{{"added": [{{"later": {number}}}]}}')
+    said = f"it holds {number}, which is no finite number"
+    assert store.faults() == {f"runs/{run.id}/{name}.json": said}
+    if name == "notes":
+        with pytest.raises(ValueError, match=rf"notes\.json can't be read, {said}"):
+            run.set_notes(pin=True)
+
+
+def test_a_number_that_is_none_is_named_in_a_recipe_and_in_what_belongs_to_no_run(store: Store):
+    run = store.open(TINY_STUDENT)
+    files = ("teachers.json", "pairs/x/pairs.json", "sweeps/x.json", "devices/blocks/x.json", "devices/report-x.json")
+    for place in (*files, f"runs/{run.id}/recipe.json"):
+        write_whole(store.root / place, '{"added": NaN}')
+    said = "it holds NaN, which is no finite number"
+    assert store.faults() == dict.fromkeys((*files, f"runs/{run.id}/recipe.json"), said)
 
 
 @pytest.mark.parametrize("name", ["params", "params_train", "evaluations", "params_deployed"])
@@ -448,10 +470,11 @@ def test_lines_of_a_log_that_are_none_are_passed_over_and_counted(store: Store):
     run.log(step=1, loss=0.5)
     with open(run.path / "log.jsonl", "ab") as file:
         file.write(b'\xff\xfe\n5\n[1]\n"a"\nnull\n{"step": "2"}\n{"step": 3, "lo\n' + b"[" * 100_000 + b"\n\0\0\0\n")
+        file.write(b'{"step": 1, "loss": NaN}\n{"step": 1, "loss": 1e999}\n{"step": 1%s}\n' % (b"0" * 400))
     run.log(step=2, loss=0.25)
     rows, wrong = run.read_log()
-    assert [r["step"] for r in rows] == [r["step"] for r in run.log_rows()] == [1, 2] and wrong == 9
-    with pytest.warns(UserWarning, match=r"9 lines of .*log.jsonl"):
+    assert [r["step"] for r in rows] == [r["step"] for r in run.log_rows()] == [1, 2] and wrong == 12
+    with pytest.warns(UserWarning, match=r"12 lines of .*log.jsonl"):
         run.rewind_log(1)
     assert run.read_log() == ([{"step": 1, "loss": 0.5}], 0)
 

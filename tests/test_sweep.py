@@ -133,7 +133,7 @@ def test_shapes_of_a_budget_are_within_three_percent_of_it(budget: int):
     shapes = iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))
     assert len(shapes) >= 8
     for shape in shapes:
-        assert abs(cost.dit_params(shape) - budget) <= 0.03 * budget and not shape.check()
+        assert abs(cost.of_config(shape)["params"] - budget) <= 0.03 * budget and not shape.check()
         assert shape.width % 8 == 0 and shape.width % shape.heads == 0 and shape.width // shape.heads >= 8
         assert shape.hidden % 8 == 0 and 2 * shape.width <= shape.hidden <= 6 * shape.width
     assert shapes == iso(budget, [1, 2, 3, 4, 6, 8, 12, 16, 24], heads=(4, 2))
@@ -185,24 +185,73 @@ def test_shapes_of_budgets_in_a_file_are_an_axis():
     ("text", "said"),
     [("{", "JSON"), ("3", "list of recipes"), ('{"axes": {}}', "base"), ('{"base": {}, "axs": {}}', "axes"),
      ('{"base": {}, "axes": {"seed": []}}', "at least one"), ('{"base": {}, "axes": {"sed": [1]}}', "seed"),
-     ('{"base": {}, "axes": {"seed": [1]}, "sample": {}}', "n, a whole number"),
+     ('{"base": {}, "axes": {"seed": 1}}', "axis seed must be a list of at least one value, got 1"),
+     ('{"base": {}, "axes": {"seed": [1], "methods.pair.l1": [1]}}', "axis methods.pair.l1: unknown method"),
+     ('{"base": {}, "within": {"self": 1}}', "unknown limit 'self'"),
+     (f'{{"base": {{}}, "axes": {{"seed": {[*range(999)]}, "steps": {[*range(999)]}}}}}', "the axes have 998,001"),
+     ('{"base": {}, "axes": {"seed": [1]}, "sample": {}}', "sample.n must be a whole number from 1 to"),
+     *((f'{{"base": {{}}, "{how}": {{"{count}": {value}}}}}', f"{how}.{count} must be a whole number from 1 to 10,000")
+       for how, count in (("sample", "n"), ("search", "trials"))
+       for value in ("0", "-1", "1.0", '"1"', "null", "true", "[1]", "1" + 30 * "0")),
+     *((f'{{"base": {{}}, "search": {{"trials": 1, "seed": {value}}}}}', "search.seed must be a whole number from 0")
+       for value in ("-1", "0.5", "null", "4294967296")),
+     *((f'{{"base": {{}}, "search": {{"trials": 1, "device": {value}}}}}', "search.device must be the name")
+       for value in ("5", '["orin"]', "false")),
+     ('{"base": {}, "axes": {"seed": [NaN]}}', "it holds NaN, which is no finite number"),
+     ('[{"recipe": {}, "label": "\\ud800"}]', "it holds half a character"),
      ('{"base": {}, "sample": {"n": 1}, "search": {"trials": 1}}', "either"),
      ('{"base": {}, "iso": {"depths": [1]}}', "params_m"),
      ('{"base": {}, "iso": {"params_m": 0.0001, "depths": [2, 4]}}', "no shape of depths"),
      ('{"base": {}, "iso": {"params_m": 0.1, "depths": [4]}, "axes": {"student.depth": [2]}}', "and so does the axis"),
      *((f'{{"base": {{}}, "iso": {{"params_m": {value}, "depths": [1]}}}}', "iso.params_m must be millions")
-       for value in ('"0.3"', "NaN", "null", "0", "-1", "true", "1e300", "[0.1, {}]")),
+       for value in ('"0.3"', "null", "0", "-1", "true", "1e300", "[0.1, {}]")),
      *((f'{{"base": {{}}, "iso": {{"params_m": 0.1, "depths": [4], "heads": {value}}}}}', "iso.heads must be whole")
        for value in ("0", "-4", '"2"', "[4, 0]", "2.0", "null", "1e9")),
      *((f'{{"base": {{}}, "iso": {{"params_m": 0.1, "depths": {value}}}}}', "iso.depths must be whole")
        for value in ('"2"', "[2, null]", "-1", "true", "100000")),
      *((f'{{"base": {{}}, "within": {{"params_m": {value}}}}}', "params_m must be the most")
-       for value in ("null", '"1"', "{}", "true", "NaN", "[1]", "[null, 1]", "[2, 1]", "1" + 400 * "0")),
+       for value in ("null", '"1"', "{}", "true", "[1]", "[null, 1]", "[2, 1]", "1" + 400 * "0")),
      ("[" * 100_000, "nested too deeply"), ('{"base":' * 100_000, "nested too deeply")],
 )  # fmt: skip
 def test_a_file_that_is_no_sweep_is_refused_in_a_sentence(text: str, said: str):
     with pytest.raises(ValueError, match=said):
         sweep.read(text, "some")
+
+
+BROAD = {"base": plain(BASE), "axes": {"student.width": [16, 4 * 10**17], "student.block": ["time"]},
+         "within": {"params_m": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "good", "said"), [
+    ({"student.depth": ["x", 2, 3]}, 2, "dit.depth must be int, got 'x'"),
+    ({"seed": [1, "x", {"a": 1}, None]}, 1, "recipe.seed must be int, got 'x'"),
+    ({"student": [None, {"depth": 3}], "student.depth": [1, 2]}, 2, "recipe.student must be a JSON object"),
+    ({"student.depth": [1, 2], "student": [{"family": "unet"}, {"width": 32}]}, 2, "unknown field 'depth'"),
+    ({"methods.denoise.x": [1], "methods": [["denoise"], 5, [{"x": 1}]]}, 1, "unknown field of recipe.methods"),
+    ({"methods": ["denoise", ["denoise"]]}, 1, "recipe.methods must be tuple, got 'denoise'"),
+    (BROAD, 1, "a network of shape d2w400000000000000000h2p4time can't be counted"),
+])  # fmt: skip
+@pytest.mark.parametrize("how", ["grid", "sample"])
+def test_a_point_that_is_no_recipe_stops_no_other_wherever_it_stands(asked: Any, good: int, said: str, how: str):
+    text = asked if asked is BROAD else {"base": plain(BASE), "axes": asked}
+    found = sweep.read(json.dumps(text | ({"sample": {"n": 9}} if how == "sample" else {})), "some")
+    assert [entry.state for entry in found.entries].count("queued") == good and not found.dropped
+    assert any(said in entry.why for entry in found.entries if entry.state == "refused")
+    assert all((entry.recipe is None) == bool(entry.why) and entry.at for entry in found.entries)
+
+
+def test_an_axis_of_whole_students_and_one_of_their_fields_may_stand_in_any_order():
+    axes = {"student.depth": [1, 2], "student": [{"width": 32}, {"width": 64}]}
+    for names in (axes, reversed(axes)):
+        found = Space(BASE, {name: axes[name] for name in names}).grid()
+        assert sorted((r.student.depth, r.student.width) for r in found) == [(1, 32), (1, 64), (2, 32), (2, 64)]
+
+
+def test_what_is_wrong_with_a_file_is_told_with_its_name(store: Store, tmp_path: Path, capsys):
+    file = tmp_path / "mine.json"
+    file.write_text('{"base": {}, "axes": {"seed": 1}}')
+    assert main(["sweep", str(file), "--results", str(store.root), "--dry-run"]) == USAGE
+    assert f"{file}: axis seed must be a list of at least one value, got 1\n" in capsys.readouterr().err
 
 
 # --- doing it -----------------------------------------------------------------------------------
@@ -246,6 +295,16 @@ def test_label_and_notes_are_written_where_nobody_has_said_anything(store: Store
     run.set_notes(label="mine")
     sweep.carry_out(of_list(told), store, InProcess(store))
     assert run.label == "mine"
+
+
+def test_notes_that_can_not_be_read_stop_no_other_and_are_told(store: Store):
+    first, second = ({"recipe": plain(BASE.with_(seed=seed)), "label": f"tiny {seed}"} for seed in (0, 1))
+    run = store.open(experiment.resolve(BASE.with_(seed=0), store))
+    (run.path / "notes.json").write_text("<<<<<<< HEAD")
+    found = of_list(first, second)
+    assert sweep.carry_out(found, store, InProcess(store))
+    assert [e.state for e in found.entries] == ["done", "done"] and not found.entries[1].why
+    assert "notes.json can't be read" in found.entries[0].why
 
 
 def test_an_interrupt_keeps_what_is_finished_and_the_same_sweep_goes_on(store: Store):
@@ -318,6 +377,10 @@ def test_a_search_looks_at_three_things_and_goes_on_from_its_file(store: Store, 
     more = sweep.read(json.dumps(text | {"search": {"trials": 12, "seed": 0}}), "found")
     assert sweep.carry_out(more, store, InProcess(store))
     assert len(more.entries) == 8
+    spoilt = text | {"axes": {"student.depth": [1, "x"]}, "search": {"trials": 6, "seed": 0}}
+    last = sweep.read(json.dumps(spoilt), "found")
+    assert sweep.carry_out(last, store, InProcess(store))
+    assert {e.state for e in last.entries} == {"done", "refused"} and len(last.entries) == 6
     front = {Run(store.root / "runs" / r).recipe.student.depth for r in record(store, "found")["front"]}
     assert front <= {1, 2} and front  # three blocks are dearer than two, and worse
     fd, params, macs = more.search.values(store.root, more.entries[0])

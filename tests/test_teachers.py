@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +106,15 @@ def test_a_dit_pipeline_is_our_network_where_it_computes_the_same_and_is_diffuse
         found = (x - D(x, sigma, y)) / sigma.view(-1, 1, 1, 1)  # epsilon
         assert expected.std() > 0.1
         torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=0)
+
+
+def test_the_schedule_of_a_pipeline_may_hold_minus_infinity_as_diffusers_writes_it(tmp_path):
+    folder = Path(saved(tmp_path / "p"))
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lambda_min_clipped": -math.inf}))
+    files = [f"{p.parent.name}/{p.name} {hashlib.sha256(p.read_bytes()).hexdigest()}\n"
+             for part in ("scheduler", "unet") for p in sorted((folder / part).glob("*"))]  # fmt: skip
+    assert teachers.pipeline_sha256(str(folder)) == hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def test_a_pipeline_of_latents_is_refused_with_the_reason(pipelines):

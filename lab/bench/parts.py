@@ -18,7 +18,8 @@ from lab import deploy
 from lab.bench.machine import card, card_here, glance, was_quiet
 from lab.bench.timing import device_facts, fixed_inputs, weights_of
 from lab.config import JSON, config_to_json, why_not_plain
-from lab.deploy import FINAL, PER_BLOCK, Deployed, normed
+from lab.counts import FINAL, PER_BLOCK
+from lab.deploy import Deployed, normed
 from lab.devices import predict
 from lab.devices.predict import Card
 from lab.results import BLOCKS_SCHEMA, Run, Store, now

@@ -87,8 +87,6 @@ def _with_weights(runs: Sequence[Run]) -> tuple[list[Run], str]:
 
     Raises what loading the last one raised where no network can be.
     """
-    from safetensors import SafetensorError
-
     from lab.weights import load_student
 
     sound, broken, last = [], {}, None
@@ -96,7 +94,7 @@ def _with_weights(runs: Sequence[Run]) -> tuple[list[Run], str]:
         try:
             load_student(found)
             sound.append(found)
-        except (LookupError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        except (LookupError, ValueError, OSError) as error:
             broken[found.label] = last = error
     if last and not sound:
         raise last

@@ -62,7 +62,11 @@ def sweep(args: argparse.Namespace) -> Answer:
         raise Usage(f"there is no sweep file {args.file!r}")
     compute_of(args)  # a device that is not here is told before any work
     with as_usage():
-        found = sweeps.read(text_of(file), args.name or file.stem)
+        text = text_of(file)
+        try:
+            found = sweeps.read(text, args.name or file.stem)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         if not found.total:
             raise ValueError(_nothing(found))
         sweeps.check_record(found, store)

@@ -27,6 +27,7 @@ import pandas as pd
 
 from lab import precisions
 from lab.config import JSON, DiTConfig, NetConfig, cast, config_from_json, config_to_json, unknown, why_not_plain
+from lab.counts import FINAL, PER_BLOCK
 from lab.devices.report import LARGEST, SCHEMA
 from lab.results import Run, now, read_json, write_json
 from lab.schema import shown
@@ -35,7 +36,6 @@ CARDS_FILE = Path(__file__).parent / "cards.json"
 POWER = 2  # of the norm that joins arithmetic and bytes: infinite is the sharp roofline, 1 the sum
 PRECISIONS = {name: row.work for name, row in precisions.PRECISIONS.items() if row.work}
 FLOATS = {"int8": "fp32"}  # what the products without weights are computed in
-PER_BLOCK, FINAL = 6, 2  # rows of the table of conditions, as in lab/deploy.py
 LEAST_SPREAD = 0.05  # of a fitted interval: other runs of the same timing are not nearer than that
 TRUSTED = ("A", "B", "C")  # grades of the timings that a fit may learn from
 MOST_FITTED = 64  # timings of a fit

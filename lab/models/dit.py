@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.config import DiTConfig
+from lab.counts import FREQUENCIES
 from lab.models.blocks import BLOCKS
 from lab.models.layers import Condition, Linear, initialise, modulate, position_table, unpatchify
 from lab.models.taps import Taps
-
-FREQUENCIES = 128  # of the timestep features; 256 numbers, cosines first
 
 
 class TimeEmbedding(nn.Module):

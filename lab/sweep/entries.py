@@ -11,6 +11,7 @@ from lab.results import Store, now, write_json
 
 if TYPE_CHECKING:
     from lab.sweep.search import Search
+    from lab.sweep.space import Space
 
 
 @dataclass
@@ -32,6 +33,15 @@ class Entry:
     def row(self) -> dict[str, JSON]:
         told = {k: v for k, v in vars(self).items() if k in ("label", "at", "why") and v}
         return {"run": self.run, "state": self.state, "stages": list(self.stages)} | told
+
+
+def entry_of(space: Space, at: Mapping[str, JSON]) -> Entry | str:
+    """The entry of a point, a refused one where that is no recipe; why it is left out where it is out of budget."""
+    try:
+        recipe = space.recipe(at)
+        return space.why_not(recipe) or Entry(recipe, at=at)
+    except ValueError as error:
+        return Entry(None, at=at, state="refused", why=str(error))
 
 
 @dataclass

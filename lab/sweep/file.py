@@ -10,16 +10,19 @@ All but base may be left out. A file of results/sweeps is one, too: that sweep g
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.config import JSON, LARGEST_NET, DiTConfig, Recipe, config_to_json, once, unknown
+from lab.config import JSON, LARGEST_NET, MAX_SEED, DiTConfig, Recipe, config_to_json, parse_json, unknown
 from lab.results import ID, Store, read_to_change
-from lab.sweep.entries import Entry, Sweep
+from lab.sweep.entries import Entry, Sweep, entry_of
 from lab.sweep.search import Search
 from lab.sweep.space import TOLERANCE, Space, iso
 
 ISO = ("depth", "width", "heads", "mlp_hidden")  # of a student, that iso chooses
+MOST_RUNS = 10_000  # of a sample or a search
+MOST_POINTS, MOST_DRAWN = 100_000, 10**15  # of a grid that is gone through, and of one that is drawn from
 MOST_M, MOST_HEADS = 1000, 1024  # of iso: all widths of a budget are looked at, in steps of the heads
 
 
@@ -31,7 +34,7 @@ def read(text: str, name: str) -> Sweep:
     if not ID.fullmatch(name):
         raise ValueError(f"a sweep's name must match {ID.pattern}, got {name!r}")
     try:
-        asked = json.loads(text, object_pairs_hook=once)
+        asked = parse_json(text)
     except ValueError as error:
         raise ValueError(f"a sweep must be JSON: {error}") from None
     except RecursionError:
@@ -94,25 +97,23 @@ def _of_space(name: str, asked: Mapping[str, Any]) -> Sweep:
         raise ValueError("a sweep has either sample or search")
     base = Recipe.from_json(json.dumps(asked["base"]))
     space = Space(base, _axes(asked, base)).within(**asked.get("within", {}))
-    if not len(space) or not all(isinstance(values, list) for values in space.axes.values()):
-        raise ValueError("every axis must be a list of at least one value")
-    space.recipe(space.point(0))  # the names of the axes
+    space.check()
+    points = math.prod(map(len, space.axes.values()))
+    most = MOST_DRAWN if {"search", "sample"} & set(asked) else MOST_POINTS
+    if points > most:
+        raise ValueError(f"the axes have {points:,} points, at most {most:,} can be gone through; leave some values "
+                         "out, or draw some by sample or search")  # fmt: skip
     if "search" in asked:
         return Sweep(name, asked, [], search=Search(space, name, **_numbers(asked["search"], "search", "trials")))
-    if "sample" in asked:
-        drawn = space._drawn(**_numbers(asked["sample"], "sample", "n"))
-        return Sweep(name, asked, [Entry(space.recipe(at), at=at) for at in drawn])
-    sweep = Sweep(name, asked, [])
-    for at in map(space.point, range(len(space))):
-        try:
-            recipe = space.recipe(at)
-        except ValueError as error:
-            sweep.entries.append(Entry(None, at=at, state="refused", why=str(error)))
-            continue
-        if why := space.why_not(recipe):
-            sweep.dropped.append({"at": at, "why": why})
-        else:
-            sweep.entries.append(Entry(recipe, at=at))
+    sweep, drawn = Sweep(name, asked, []), "sample" in asked
+    sample = _numbers(asked["sample"], "sample", "n") if drawn else {}
+    for at in space.drawn(**sample) if drawn else map(space.point, range(points)):
+        if isinstance(found := entry_of(space, at), Entry):
+            sweep.entries.append(found)
+        elif not drawn:
+            sweep.dropped.append({"at": at, "why": found})
+        if drawn and len(sweep.entries) == sample["n"]:
+            break
     return sweep
 
 
@@ -146,6 +147,9 @@ def _numbers(given: Mapping[str, JSON], where: str, count: str) -> dict[str, Any
     known = (count, "seed", *(["device"] if where == "search" else []))
     if stray := sorted(set(given) - set(known)):
         raise ValueError(unknown(f"field of {where}", stray[0], known))
-    if any(type(given.get(k, 0)) is not int for k in (count, "seed")) or given.get(count, 0) < 1:
-        raise ValueError(f"{where} needs {count}, a whole number of at least 1, and its seed is one; got {given}")
+    for key, low, most in [(count, 1, MOST_RUNS), ("seed", 0, MAX_SEED)]:
+        if type(number := given.get(key, 0)) is not int or not low <= number <= most:
+            raise ValueError(f"{where}.{key} must be a whole number from {low} to {most:,}, got {given.get(key)!r}")
+    if not isinstance(given.get("device"), (str, type(None))):
+        raise ValueError(f"{where}.device must be the name of a device's card, got {given['device']!r}")
     return {"seed": 0} | given

@@ -128,8 +128,11 @@ def _annotate(entry: Entry, store: Store) -> None:
     run = Run(store.root / "runs" / entry.run)
     before = run.notes
     told = {k: v for k in ("label", "notes") if (v := getattr(entry, k)) and not before[k]}
-    if told:
-        run.set_notes(**told)
+    try:
+        if told:
+            run.set_notes(**told)
+    except ValueError as error:  # notes that can't be read
+        entry.why = str(error)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from lab import cost
 from lab.devices import predict
 from lab.results import Run, Store
-from lab.sweep.entries import Entry
+from lab.sweep.entries import Entry, entry_of
 from lab.sweep.space import TRIES, Space
 
 
@@ -65,11 +65,11 @@ class Search:
                 return
             trial = self.study.ask(kinds)
             at = {name: json.loads(text) for name, text in trial.params.items()}
-            if self.space.why_not(recipe := self.space.recipe(at)):
+            if isinstance(found := entry_of(self.space, at), str):
                 self.study.tell(trial, state=TrialState.FAIL)
                 continue
             left -= 1
-            yield trial, Entry(recipe, at=at)
+            yield trial, found
 
     def tell(self, trial: Any, entry: Entry, store: Store) -> None:
         """What came of a trial. One that was stopped is left open, and asked for again."""

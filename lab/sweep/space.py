@@ -7,11 +7,11 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import cost
+from lab import cost, counts
 from lab.config import JSON, DiTConfig, Recipe, unknown
 
 TOLERANCE = 0.03  # of a budget of parameters
@@ -38,7 +38,7 @@ def _at_depth(params: int, depth: int, heads: int, base: DiTConfig) -> DiTConfig
     for width in itertools.count(max(step, -(-8 * heads // step) * step), step):
         shapes = [dataclasses.replace(base, depth=depth, width=width, heads=heads, mlp_hidden=hidden)
                   for hidden in range(2 * width, 6 * width + 1, 8)]  # fmt: skip
-        counts = [cost.dit_params(shape) for shape in shapes]
+        counts = [counts.dit_params(shape) for shape in shapes]
         if counts[0] > (1 + TOLERANCE) * params:  # and so is every wider one
             break
         off, shape = min(zip((abs(n - params) / params for n in counts), shapes), key=lambda pair: pair[0])
@@ -63,7 +63,7 @@ class Space:
     axes: Mapping[str, Sequence[JSON]] = field(default_factory=dict)
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def within(self, **limits: float | Sequence[float]) -> Space:
+    def within(self, /, **limits: float | Sequence[float]) -> Space:
         """Only shapes with costs in these ranges, in millions: params_m=(0.29, 0.31), macs_m=20 (at most).
 
         params_deployed_m and macs_deployed_m count the deployed form. Raises ValueError for another name or no range.
@@ -92,11 +92,23 @@ class Space:
         return {name: at[name] for name in self.axes}
 
     def recipe(self, at: Mapping[str, JSON]) -> Recipe:
-        """The base with the values of a point. Raises ValueError for what is no field."""
-        plain = json.loads(self.base.to_json())
-        for name, value in at.items():
-            _put(plain, name, value)
-        return Recipe.from_json(json.dumps(plain))
+        """The base with the values of a point, in any order. Raises ValueError for what is no field or no recipe."""
+        recipe = self.base
+        for within in (False, True):  # a whole student or all methods first: other axes name what is within them
+            if names := [name for name in at if ("." in name) is within]:
+                plain = json.loads(recipe.to_json())
+                for name in names:
+                    _put(plain, name, at[name])
+                recipe = Recipe.from_json(json.dumps(plain))
+        return recipe
+
+    def check(self) -> None:
+        """Raises ValueError for an axis that no point can have; one within another axis is seen at each point."""
+        for name, values in self.axes.items():
+            if not isinstance(values, (list, tuple)) or not values:
+                raise ValueError(f"axis {name} must be a list of at least one value, got {values!r:.60}")
+            if name.partition(".")[0] not in self.axes or "." not in name:
+                _put(json.loads(self.base.to_json()), name, values[0])
 
     def why_not(self, recipe: Recipe) -> str:
         """Why a shape is left out, as a sentence; "" for one that is in."""
@@ -115,12 +127,13 @@ class Space:
 
     def sample(self, n: int, seed: int = 0) -> list[Recipe]:
         """`n` different points that are in, drawn at random; fewer where there are not so many."""
-        return [self.recipe(at) for at in self._drawn(n, seed)]
+        recipes = map(self.recipe, self.drawn(n, seed))
+        return list(itertools.islice((recipe for recipe in recipes if not self.why_not(recipe)), n))
 
-    def _drawn(self, n: int, seed: int) -> list[dict[str, JSON]]:
+    def drawn(self, n: int, seed: int = 0) -> Iterator[dict[str, JSON]]:
+        """Different points in a random order, as many as are looked at for `n` that are in."""
         order = random.Random(seed).sample(range(len(self)), min(len(self), TRIES * n))
-        fits = (at for at in map(self.point, order) if not self.why_not(self.recipe(at)))
-        return list(itertools.islice(fits, n))
+        return map(self.point, order)
 
 
 def _is_number(value: JSON) -> bool:

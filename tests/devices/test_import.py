@@ -31,7 +31,7 @@ REPORT: dict[str, Any] = {
               "temp_c": {"min": -1.5, "mean": 50.0, "max": 52.0}},
     "model": {"model_id": "a-run", "config": {"depth": 4}, "weights_sha256": "cd", "params": 10, "precision": "fp32"},
     "workload": {"scope": "core", "batch": 1, "height": 28, "width": 28, "nfe": 1},
-    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 4000, "sessions": 3,
+    "timing": {"unit": "ms", "clock": "wall_sync", "warmup_iters": 50, "iters": 180_000, "sessions": 3,
                "duration_s": 180.0, "p50": 1.0, "p50_ci95": [0.9, 1.1], "p90": 1.2, "p99": 1.5, "min": 0.8,
                "mean": 1.0, "std": 0.02, "cv": 0.02, "drift": -0.01, "samples_ns": None},
     "checks": {"output_ok": True},
@@ -40,9 +40,10 @@ changed = functools.partial(conftest.changed, REPORT)
 
 
 # Every time of three sessions, and the figures that they have.
-SINGLE_TIMES = [round(1_000_000 * (0.98 + 0.04 * (k * 389 % 1201) / 1200)) for k in range(3603)]
+SINGLE_TIMES = [round(50_000_000 * (0.98 + 0.04 * (k * 389 % 1201) / 1200)) for k in range(3603)]
 WITH_TIMES = {f"timing__{name}": value for name, value in {
-    "iters": 3603, "p90": 1.016, "p99": 1.0196, "min": 0.98, "std": 0.011557, "cv": 0.01156,
+    "iters": 3603, "duration_s": 180.15, "p50": 50.0, "p50_ci95": [49.9, 50.1], "p90": 50.8, "p99": 50.98,
+    "min": 49.0, "mean": 50.0, "std": 0.577831, "cv": 0.01156,
     "samples_ns": SINGLE_TIMES}.items()}  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def test_a_report_from_a_board_is_kept_as_imported_with_its_grade(used: Store, t
     (found,) = incoming.import_reports([written(tmp_path, text(**WITH_TIMES))], used)
     assert found.new and found.left_out is None and found.run is None
     row = used.reports().set_index("report_id").loc[REPORT["report_id"]]
-    assert (row["provenance"], row["grade"], row["timing.p50"]) == ("imported", "A", 1.0)
+    assert (row["provenance"], row["grade"], row["timing.p50"]) == ("imported", "A", 50.0)
     assert row["timing.drift"] == -0.01 == found.report["timing"]["drift"]
 
 
@@ -276,15 +277,15 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
         "timing.p50 of 1 ms is not among its own times, which are 9 to 9 ms",
     ),
     "a median that its times have not": (
-        text(**WITH_TIMES | {"timing__p50": 0.99}),
-        "timing.p50 is 0.99 ms, but that of its 3603 times is 1 ms",
+        text(**WITH_TIMES | {"timing__p50": 49.5}),
+        "timing.p50 is 49.5 ms, but that of its 3603 times is 50 ms",
     ),
     "a spread that its times have not": (
-        text(**WITH_TIMES | {"timing__std": 0.001, "timing__cv": 0.001}),
-        "timing.std is 0.001 ms, but that of its 3603 times is 0.0115566 ms",
+        text(**WITH_TIMES | {"timing__std": 0.05, "timing__cv": 0.001}),
+        "timing.std is 0.05 ms, but that of its 3603 times is 0.577831 ms",
     ),
     "fewer calls than times": (
-        text(**WITH_TIMES | {"timing__iters": 3000}),
+        text(**WITH_TIMES | {"timing__iters": 3000, "timing__duration_s": 150.0}),
         "timing.samples_ns holds 3603 times, and timing.iters says that 3000 were taken",
     ),
     "a spread that does not follow": (text(timing__cv=0.001), "timing.cv is 0.001, but std 0.02 over mean 1 is not"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_STUDENT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_bench import BRIEF
 from torch import nn
 
@@ -20,7 +20,7 @@ from lab.config import DiTConfig, Use
 from lab.devices import compare
 from lab.metrics import extractor_of
 from lab.results import Run, Store
-from lab.weights import load_student
+from lab.weights import load_student, opened
 
 PACKED = runtimes.RUNTIMES["packed"]
 TINY = DiTConfig(image_size=8, patch=2, depth=2, width=12, heads=2, mlp_hidden=30)  # no multiple of 4
@@ -117,6 +117,13 @@ def test_only_ternary_networks_and_packed_files_are_taken(tmp_path: Path) -> Non
     for name, part in [("deployed", "holds no packed network"), ("text", "no safetensors file")]:
         with pytest.raises(ValueError, match=part):
             packing.load(tmp_path / f"{name}.safetensors", plain)
+    net = deploy.deploy(ternary_student(TINY))
+    (tmp_path / "whole.safetensors").write_bytes(packing.file_bytes(packing.packed(net)))
+    flat, said = opened(tmp_path / "whole.safetensors")
+    for change in ({"uint8": flat["uint8"][1:]}, {"uint8": flat["uint8"].to(torch.int8)}):
+        save_file(flat | change, tmp_path / "changed.safetensors", said)
+        with pytest.raises(ValueError, match=r"changed\.safetensors does not hold the network's .* numbers of uint8"):
+            packing.load(tmp_path / "changed.safetensors", deploy.deploy(ternary_student(TINY)))
 
 
 # --- a run ---------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ MAX_PROBLEMS = 10
 LARGEST = 1e15
 LONGEST_MS = 86_400_000.0  # of one call: a day
 CLOCKS_APART = 0.01  # by how much a GPU's clock and the host's may differ
+ROUNDED_S = 0.001  # of a duration
+PAUSE_S = 1.0  # a host takes no longer from one call of trtexec to the next
 MAY_BE_NEGATIVE = re.compile(r"timing\.drift|state\.temp_c\..*|state\.ambient_c|model\.config\..*")
 
 
@@ -62,7 +64,7 @@ def fault(report: JSON, name: str | None = None) -> str | None:
         return wrong
     if name is not None and report["report_id"] != name:
         return f"it calls itself {shown(report['report_id'])}, which is not its file's name"
-    return next(itertools.chain(_time_rules(report), _signs(report), _figure_rules(report["timing"])), None)
+    return next(itertools.chain(_time_rules(report), _signs(report), _figure_rules(report)), None)
 
 
 def _sentence(error: Any) -> str:
@@ -79,11 +81,8 @@ def _rules(report: Mapping[str, JSON]) -> Iterator[str]:
     if wrong := list(_number_rules(report)):
         yield from wrong[:MAX_PROBLEMS]
         return
-    yield from _timing_rules(report["timing"])
-    yield from _energy_rules(report.get("energy") or {})
-    for name, found in report["state"].items():
-        if isinstance(found, Mapping) and not found.get("min", -math.inf) <= found.get("max", math.inf):
-            yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
+    yield from _figure_rules(report)
+    yield from _times_rules(report["timing"])
 
 
 def _time_rules(report: Mapping[str, JSON]) -> Iterator[str]:
@@ -119,8 +118,7 @@ def _number_rules(report: Mapping[str, JSON]) -> Iterator[str]:
             yield f"{shown(place)[1:-1]} is negative: {value:g}"
 
 
-def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
-    yield from _figure_rules(timing)
+def _times_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     cv, std, mean = (timing.get(name) for name in ("cv", "std", "mean"))
     if None not in (cv, std, mean) and abs(cv * mean - std) > 0.05 * std + SHORTEST_MS:
         yield f"timing.cv is {cv:g}, but std {std:g} over mean {mean:g} is not"
@@ -128,8 +126,9 @@ def _timing_rules(timing: Mapping[str, Any]) -> Iterator[str]:
         yield wrong  # one wrong figure makes others wrong, and the first says it
 
 
-def _figure_rules(timing: Mapping[str, Any]) -> Iterator[str]:
-    """What figures of one report say of each other."""
+def _figure_rules(report: Mapping[str, Any]) -> Iterator[str]:
+    """What figures of one report say of each other, its single times left out."""
+    timing = report["timing"]
     yield from _order_rules(timing, "timing")
     if wall := timing.get("wall"):
         yield from _order_rules(wall, "timing.wall")
@@ -140,6 +139,38 @@ def _figure_rules(timing: Mapping[str, Any]) -> Iterator[str]:
     if ci := timing.get("p50_ci95"):
         if not ci[0] <= timing["p50"] <= ci[1]:
             yield f"timing.p50_ci95 [{ci[0]:g}, {ci[1]:g}] does not hold p50 {timing['p50']:g}"
+    yield from _duration_rules(report)
+    yield from _energy_rules(report.get("energy") or {})
+    for name, found in report["state"].items():
+        if isinstance(found, Mapping) and not found.get("min", -math.inf) <= found.get("max", math.inf):
+            yield f"state.{name} has min {found['min']:g} above max {found['max']:g}"
+
+
+def _duration_rules(report: Mapping[str, Any]) -> Iterator[str]:
+    """duration_s is the sum of what a host waited for each call; trtexec's own has the pauses between them, too."""
+    timing = report["timing"]
+    lasted, calls, sessions = (timing.get(name) for name in ("duration_s", "iters", "sessions"))
+    if calls is not None and sessions is not None and calls < sessions:
+        yield f"timing.iters is {calls}, less than a call for each of {sessions} sessions"
+    if lasted is None or not calls:
+        return
+    least = _mean_between(timing)[0] * calls / 1000
+    if lasted < least * (1 - CLOCKS_APART) - ROUNDED_S:
+        yield f"timing.duration_s is {lasted:g} s, less than the {least:g} s of its {calls:,} calls"
+    waited = timing if timing["clock"] == "wall_sync" else timing.get("wall")
+    if waited and report["provenance"] in ("measured", "imported"):  # others may have counted more than the calls
+        most = _mean_between(waited)[1] * calls / 1000
+        most += PAUSE_S * calls if report["software"]["runtime"] == "tensorrt" else 0
+        if lasted > most * (1 + CLOCKS_APART) + ROUNDED_S:
+            yield f"timing.duration_s is {lasted:g} s, more than the {most:g} s of its {calls:,} calls"
+
+
+def _mean_between(times: Mapping[str, Any]) -> tuple[float, float]:
+    """Between what the mean of calls lies: it is no further from their median than their standard deviation."""
+    if (mean := times.get("mean")) is not None:
+        return mean, mean
+    p50, cv = times["p50"], 1.0 if times.get("cv") is None else times["cv"]
+    return p50 / (1 + min(cv, 1.0)), p50 / (1 - cv) if cv < 1 else math.inf  # half of the calls take as long as p50
 
 
 def _energy_rules(energy: Mapping[str, Any]) -> Iterator[str]:
@@ -161,9 +192,11 @@ def _order_rules(times: Mapping[str, Any], place: str) -> Iterator[str]:
     for (low_name, low), (high_name, high) in zip(known, known[1:]):
         if low > high:
             yield f"{low_name} is {low:g} ms, above {high_name} of {high:g} ms"
-    low, high, iqr = (times.get(name) for name in ("min", "p90", "iqr"))
+    low, high, iqr, mean = (times.get(name) for name in ("min", "p90", "iqr", "mean"))
     if None not in (low, high, iqr) and iqr > high - low + 2 * SHORTEST_MS:  # each of them is rounded
         yield f"{place}.iqr is {iqr:g} ms, more than the {high - low:g} ms between its min and p90"
+    if None not in (low, mean) and mean < low - SHORTEST_MS:
+        yield f"{place}.mean is {mean:g} ms, below {place}.min of {low:g} ms"
 
 
 def leaves(value: JSON, place: str = "") -> Iterator[tuple[str, JSON]]:
