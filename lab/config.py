@@ -418,6 +418,13 @@ class Recipe:
             raise ValueError("a recipe must be JSON: it is nested too deeply") from None
         return _build(cls, plain, "recipe")
 
+    def in_kind(self) -> Recipe:
+        """The same with each value of its field's kind, as of a file: clip=0 and clip=0.0 are one recipe.
+
+        Raises ValueError naming the field for a value of the wrong kind.
+        """
+        return _build(Recipe, json.loads(self.to_json()), "recipe")
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """The recipe in a file.

@@ -102,7 +102,7 @@ class _Planner:
         return job
 
     def job(self, recipe: Recipe) -> Job:
-        recipe = Recipe.from_json(recipe.to_json())  # clip=0 and clip=0.0 are one recipe and have to be one run
+        recipe = recipe.in_kind()  # clip=0 and clip=0.0 have to be one run
         if wrong := self.check(recipe):
             raise ValueError("\n".join(wrong))
         methods = [create(use) for use in recipe.methods]

@@ -73,7 +73,8 @@ def timed(run: Run, store: Store, runtime: str, *, ms: float, batch: int = 1, **
     """A report of this machine that says so many milliseconds."""
     report = measured(run.path, batch)
     timing = report["timing"] | {"p50": ms, "p50_ci95": [ms, ms], "p90": ms, "p99": ms, "min": ms, "mean": ms,
-                                 "std": 0.0, "iqr": 0.0, "cv": 0.0, "samples_ns": None}  # fmt: skip
+                                 "std": 0.0, "iqr": 0.0, "cv": 0.0, "samples_ns": None,
+                                 "duration_s": ms / 1000 * report["timing"]["iters"]}  # fmt: skip
     store.add_report(report | {"report_id": f"{runtime}-{ms}-{batch}".replace(".", "_") + "-report", "timing": timing,
                                "software": report["software"] | {"runtime": runtime},
                                "state": report["state"] | {"swap_mb": 0.0, "throttled": False} | state})  # fmt: skip

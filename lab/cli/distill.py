@@ -231,7 +231,7 @@ def recipe_of(args: argparse.Namespace, store: Store) -> Recipe:
         raise Usage(f"--option names method {min(stray)!r}, the recipe uses {', '.join(u.method for u in uses)}")
     uses = [Use(use.method, {**use.options, **options.get(use.method, {})}) for use in uses]
     made = Recipe(**{**vars(recipe), "methods": tuple(uses)})
-    return Recipe.from_json(made.to_json())  # options are held to the same kinds as a file's fields
+    return made.in_kind()  # options are held to the same kinds as a file's fields
 
 
 def _class_numbers(labels: Sequence[str], recipe: Recipe, store: Store) -> tuple[int, ...]:

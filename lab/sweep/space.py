@@ -38,10 +38,10 @@ def _at_depth(params: int, depth: int, heads: int, base: DiTConfig) -> DiTConfig
     for width in itertools.count(max(step, -(-8 * heads // step) * step), step):
         shapes = [dataclasses.replace(base, depth=depth, width=width, heads=heads, mlp_hidden=hidden)
                   for hidden in range(2 * width, 6 * width + 1, 8)]  # fmt: skip
-        counts = [counts.dit_params(shape) for shape in shapes]
-        if counts[0] > (1 + TOLERANCE) * params:  # and so is every wider one
+        sizes = [counts.dit_params(shape) for shape in shapes]
+        if sizes[0] > (1 + TOLERANCE) * params:  # and so is every wider one
             break
-        off, shape = min(zip((abs(n - params) / params for n in counts), shapes), key=lambda pair: pair[0])
+        off, shape = min(zip((abs(n - params) / params for n in sizes), shapes), key=lambda pair: pair[0])
         if off <= TOLERANCE:
             fitting.append(shape)
     if not fitting:
