@@ -316,8 +316,8 @@ def _own_splits(root: Path) -> dict[str, Path]:
     if not {"train", test} <= {*found}:
         if found and None not in found:
             names, lacking = ", ".join(map(_printed, folders)), "test on" if "train" in found else "train on"
-            raise ValueError(f"folder:{root}: {names} is called like a split, and there is none to {lacking}; add one, "
-                             f"or name the folder in it (folder:{folders[0]}), or rename it")  # fmt: skip
+            raise ValueError(f"folder:{root}: all in it is called like a split ({names}) and none like one to "
+                             f"{lacking}; add one, or read a folder of it (folder:{folders[0]})")  # fmt: skip
         return {}
     for kind in ("train", test):
         if len(same := found[kind]) > 1:
