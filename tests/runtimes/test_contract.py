@@ -407,7 +407,8 @@ def test_the_parts_of_a_call_are_those_of_eager_and_together_the_call(
         eager = runtimes.get("eager").open(run.path)
         said = [part for part, _ in bench.steps(eager.net, *eager.place(z, y))]
         assert list(found.seconds) == said and min(found.seconds.values()) >= 0
-        assert 0.3 * found.whole < sum(found.seconds.values()) < 2.5 * found.whole  # watching takes time, too
+        # seconds of one call, not of all 20, nor microseconds; a busy machine and the watching itself take time, too
+        assert 0.1 * found.whole < sum(found.seconds.values()) < 10 * found.whole
         short = ("norm1", "sum2") if name == "onnxruntime" else ()  # OpenVINO counts in whole microseconds
         assert min(found.seconds[f"blocks.0.{half}"] for half in ("attention", "mlp", *short)) > 0
 
