@@ -76,6 +76,52 @@ def name(row: dict[str, object] | None) -> object:
     return row and row["name"]
 
 
+# Two trainings of one form: `other` differs in its weights alone.
+TWINS = pd.concat([TABLE, TABLE.iloc[[0]].assign(run="toy-other", label="other", fd=2.9, weights_sha256="hash-other")],
+                  ignore_index=True)  # fmt: skip
+
+
+def lent(*reports: dict[str, object], table: pd.DataFrame = TWINS) -> pd.Series:
+    """The row of `other` under these reports."""
+    found = choose.candidates(table, reports_of([*reports]), Budget(device="bench", threads=2, estimated=True))
+    return found.set_index("run").loc["toy-other"]
+
+
+def test_a_network_that_was_not_timed_has_the_float32_timings_of_another_of_its_form() -> None:
+    row = lent(timed("small", 0.5), timed("small", 0.6, **{"created_utc": "2026-11-21T10:00:00Z"}), timed("large", 2.0))
+    assert (row["latency_ms"], row["timed_as"], row["timings"]) == (0.6, "toy-small", 2)
+    assert row["latency_low"] == pytest.approx(0.45) and row["latency_high"] == pytest.approx(0.66)
+    answer = recommend(TWINS, reports_of([timed("small", 0.5), timed("middle", 1.0)]), Budget(latency_ms=0.7))
+    assert name(answer.pick) == "other" and answer.pick["timed_as"] == "toy-small"
+    assert "of toy-small, a network of the same form" in choose.timing_said(answer.pick)
+    owner = answer.candidates.set_index("run").loc["toy-small-pairs-00000000"]
+    assert (owner["latency_ms"], owner["timed_as"]) == (0.5, "")
+    assert "same form" not in choose.timing_said(owner.to_dict())
+
+
+def test_its_own_timing_comes_before_a_lent_one_and_a_lent_one_before_an_estimate() -> None:
+    guess = timed("other", 0.1, provenance="estimated", grade="F")
+    assert lent(timed("small", 0.5), timed("other", 0.9))[["latency_ms", "timed_as"]].tolist() == [0.9, ""]
+    assert lent(timed("small", 0.5), guess)[["latency_ms", "timed_as"]].tolist() == [0.5, "toy-small"]
+    assert lent(guess)["latency_ms"] == 0.1
+    # nor is a guess of another network lent
+    assert math.isnan(lent(timed("small", 0.1, provenance="estimated", grade="F"), timed("large", 2.0))["latency_ms"])
+
+
+def test_what_rounds_a_network_is_not_lent() -> None:
+    rounded = {"model.precision": "int8", "checks.max_abs_vs_ref": 0.01}
+    assert lent(timed("small", 0.5), timed("small", 0.3, **rounded))["latency_ms"] == 0.5
+    assert math.isnan(lent(timed("small", 0.3, **rounded), timed("large", 2.0))["latency_ms"])
+
+
+@pytest.mark.parametrize("column", ["data", "evaluations", "depth", "heads", "net", "macs_deployed", "num_classes"])
+def test_a_network_of_another_form_lends_nothing(column: str) -> None:
+    changed = "another" if column in ("data", "net") else 3
+    values = TWINS[column].astype(object).where(TWINS["run"].ne("toy-other"), changed)
+    table = TWINS.assign(**{column: values.astype(TWINS[column].dtype)})
+    assert math.isnan(lent(timed("small", 0.5), timed("large", 2.0), table=table)["latency_ms"])
+
+
 # --- what is shipped ----------------------------------------------------------------------------
 
 
@@ -309,7 +355,8 @@ def test_a_speed_up_names_the_form_of_both_networks() -> None:
 
 
 def test_a_pick_is_held_against_its_own_teacher_whoever_taught_the_others() -> None:
-    other = TABLE.iloc[[3]].assign(run="toy-other", label="toy-other", aliases=[["other"]], fd=0.5, weights_sha256="o")
+    other = TABLE.iloc[[3]].assign(run="toy-other", label="toy-other", aliases=[["other"]], fd=0.5, weights_sha256="o",
+                                   shape="another")  # fmt: skip
     table = pd.concat([TABLE.assign(teacher=["master", "other", "master", None]), other], ignore_index=True)
     answer = recommend(table, REPORTS, Budget(params_m=0.35))
     assert (name(answer.pick), answer.teacher["run"]) == ("middle", "toy-other")

@@ -75,7 +75,8 @@ def timing_said(row: dict[str, JSON]) -> str:
         return ""
     threads = [threads_said(row["threads"])] if row.get("threads") is not None else []
     grade = [f"grade {row['grade']}"] if row.get("grade") else ["not graded"]
-    said = [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade]
+    twin = [f"of {row['timed_as']}, a network of the same form"] if row.get("timed_as") else []
+    said = [row["provenance"], row["runtime"], row["timed_dtype"], f"batch {row['batch']:.0f}", *threads, *grade, *twin]
     return ", ".join(part for part in said if part)
 
 

@@ -15,6 +15,9 @@ from lab.config import JSON
 
 _SIZES = {"params_m": ("params", "params_deployed", 1e6), "file_mb": ("file_mb", "file_mb_deployed", 1.0),
           "macs_m": ("macs_image", "macs_deployed", 1e6)}  # fmt: skip
+# What decides what a network computes for an image, once its weights are given.
+_FORM = ("data", "evaluations", "family", "time", "patch", "depth", "width", "heads", "mlp_hidden", "num_classes",
+         "net", "shape", "params_deployed", "macs_deployed")  # fmt: skip
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,10 +112,11 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame = complete(table)
     frame = frame.assign(**shipped(frame))
     frame = frame.drop(columns=[c for c in TIMED[1:] if c in frame and c != "batch"])
-    found = timings(reports, budget, dict(zip(frame["weights_sha256"], frame["file_mb"])))
+    found = timings(reports, budget, dict(zip(frame["weights_sha256"], frame["file_mb"])), forms(frame))
     frame = frame.rename(columns={"batch": "train_batch"}).merge(found, "left", on="weights_sha256")
     frame["file_mb"] = frame[["file_mb", "timed_file_mb"]].astype(float).min(axis=1)
     by_run = frame.drop_duplicates("run").set_index("run")
+    frame["timed_as"] = frame["timed_as"].map(by_run["name"]).fillna(frame["timed_as"])
     teacher = frame["teacher"].map(_teacher_ids(frame))
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher
@@ -125,6 +129,12 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     guess = frame["provenance"].eq("estimated") | teacher.map(by_run["provenance"]).eq("estimated")
     frame["speed_up"] = (frame["teacher_ms"] / frame["latency_ms"]).where(~guess)
     return frame
+
+
+def forms(table: pd.DataFrame) -> dict[str, int]:
+    """The weights of `Store.table()` -> a number of the form that they fill: one where two differ in weights alone."""
+    known = table.dropna(subset="weights_sha256")
+    return dict(zip(known["weights_sha256"], known.groupby(list(_FORM), dropna=False, sort=False).ngroup()))
 
 
 def shipped(table: pd.DataFrame) -> pd.DataFrame:

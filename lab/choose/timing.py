@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -43,6 +44,7 @@ TIMED = [
     "memory_method",
     "timed_file_mb",
     "report_id",
+    "timed_as",
     *OFF,
 ]
 
@@ -74,7 +76,8 @@ def devices_by_trust(reports: pd.DataFrame) -> list[str]:
         ["steady", "measured", "reports"], ascending=False, kind="stable").index)  # fmt: skip
 
 
-def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] | None = None) -> pd.DataFrame:
+def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] | None = None,
+            forms: Mapping[str, int] = MappingProxyType({})) -> pd.DataFrame:  # fmt: skip
     """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
     processor (CPU or GPU) the best graded, of those the publishable one, of those the newest; then the fastest of those
     within the budget's memory and file, if any is. `timings` is how many there are of that form and grade, and
@@ -83,7 +86,8 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
     same form does.
 
     An estimate stands only for a network that was not timed. `file_mb` says the size of each network's weights, which
-    may be shipped in the place of the file that was timed (timed_file_mb).
+    may be shipped in the place of the file that was timed (timed_file_mb). `forms` says of each network's weights which
+    form they fill: one that was not timed has the timings of the others of its form, `timed_as` says of which.
     """
     here = reports[under(reports, budget) & sound(reports, budget)]
     called = devices(here)
@@ -104,8 +108,9 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
         "scope": here["workload.scope"], "report_id": here["report_id"], "when": here["created_utc"],
         "gpu": here["device.gpu"].fillna(""), "memory_mb": memory(here),
         "memory_method": here["memory.method"], "timed_file_mb": here["artefact.bytes"] / 1e6, "quick": quick(here),
+        "timed_as": "", "of": here["model.model_id"].fillna(""),
     })  # fmt: skip
-    found = found.join(off(here))
+    found = _lent(found.join(off(here)), forms)
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
@@ -121,6 +126,21 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
         weights = found["weights_sha256"].map(file_mb or {})
         found["over"] |= ~(weights.le(budget.file_mb) | found["timed_file_mb"].le(budget.file_mb))
     return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
+
+
+def _lent(found: pd.DataFrame, forms: Mapping[str, int]) -> pd.DataFrame:
+    """Timings, and once more those in float32 for every network of an equal form that has none of its own.
+
+    The time of float32 arithmetic does not turn on its numbers. What rounds a network loses as its weights are, so
+    those timings stay with their own.
+    """
+    real = found["provenance"] != "estimated"
+    timed = set(found["weights_sha256"][real])
+    without = [(weights, form) for weights, form in forms.items() if weights not in timed]
+    lending = found[real & found["timed_dtype"].isin(EXACT)]
+    lending = lending.assign(form=lending["weights_sha256"].map(forms), timed_as=lending["of"])
+    lent = lending.drop(columns="weights_sha256").merge(pd.DataFrame(without, columns=["weights_sha256", "form"]))
+    return pd.concat([found, lent.drop(columns="form")], ignore_index=True) if len(lent) else found
 
 
 def _memory_of_form(found: pd.DataFrame, form: list[str]) -> pd.DataFrame:
