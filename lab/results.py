@@ -53,6 +53,7 @@ from lab.config import (
     parse_json,
     unknown,
 )
+from lab.counts import of_dit
 
 HEARTBEAT_S = 10
 STALE_S = 60
@@ -66,6 +67,7 @@ SCHEMA_FILE = Path(__file__).parent / "results.v1.json"
 BLOCKS_SCHEMA = "device_blocks.v1"
 # Columns that a network's configuration has of its own; what else tells networks apart is in the column `net`.
 NET = ("family", "patch", "depth", "width", "heads", "mlp_hidden", "num_classes")
+RESHAPED = frozenset({"depth", "block", "adaln_norm"})  # of it, what a method may have changed; a depth gets less alone
 OBJECTIVES = ("pairs", "denoise", "progressive")  # with the main loss; lab.methods has them too, but needs torch
 PLAIN = ("pairs", "denoise")  # that a student is trained by where nothing is said: "plain" by itself
 METRIC_NAMES = ("fd", "kid", "precision", "recall", "class_accuracy", "fd_teacher", "teacher_l1", "teacher_perceptual")
@@ -296,8 +298,9 @@ class Run:
         found = {f"{name}.json": _fault_of(self.path / f"{name}.json", name) for name in rest}
         found |= {p.name: _fault_of(p, "metrics") or _weights_fault(p) for p in self.path.glob("metrics*.json")}
         found |= {f"export/{p.parent.name}/{p.name}": _fault_of(p, "artefact") for p in self._artefact_files()}
-        if (wrong := self.fault()) and not wrong.startswith(tuple(f"{name}.json: " for name in _ROW_FILES)):
-            found["recipe.json"] = wrong.removeprefix(f"{self.path}/").removeprefix("recipe.json: ")
+        if wrong := self.fault():
+            name = next((f"{name}.json" for name in _ROW_FILES if wrong.startswith(f"{name}.json: ")), "recipe.json")
+            found[name] = wrong.removeprefix(f"{self.path}/").removeprefix(f"{name}: ")
         return {name: wrong for name, wrong in found.items() if wrong}
 
     def write(self, name: str, value: JSON) -> None:
@@ -869,7 +872,7 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
         found[name], fault = look(run.path / f"{name}.json", name)
         wrong = wrong or (fault and f"{name}.json: {fault}")
     row: dict[str, JSON] = {"run": run.id, "label": run.id}
-    if wrong:
+    if wrong := wrong or next(_disagreements(recipe, found["student"], found["cost"]), None):
         return _packed(row | {"state": "unreadable", "error": wrong})
     status, config = Status.of(found["status"]), (found["student"] or {}).get("config")
     net = recipe.student if config is None else config_from_json(config)
@@ -889,6 +892,33 @@ def _row_of_files(path: str, stamps: tuple[Stamp, ...]) -> bytes:
         row |= {k: v for k, v in (found[name] or {}).items() if k in mine and not isinstance(v, (dict, list))}
     own = None if _of_others(found["metrics"], found["student"]) else found["metrics"]
     return _packed(row | _metric_columns(own))
+
+
+def _disagreements(recipe: Recipe, student: Mapping[str, JSON] | None, cost: Mapping[str, JSON] | None
+                   ) -> Iterator[str]:  # fmt: skip
+    """What student.json and cost.json say of another network than the run's."""
+    if student is None:
+        return
+    net = config_from_json(student["config"])
+    mine, asked = config_to_json(net), config_to_json(recipe.student)
+    for name in sorted({*mine, *asked} - RESHAPED):
+        if mine.get(name) != asked.get(name):
+            yield f"student.json: config.{name} is {mine.get(name)}, and {asked.get(name)} in recipe.json"
+    if mine.get("depth", 0) > asked.get("depth", 0):
+        yield f"student.json: config.depth is {mine['depth']}, above the {asked['depth']} of recipe.json"
+    if cost is None:
+        return
+    due = of_dit(net)
+    if "macs" in cost and "evaluations" in cost:
+        due["macs_image"] = cost["macs"] * cost["evaluations"]
+    of = f"of the {net.shape} of student.json"
+    for name, value in due.items():
+        if cost.get(name) in (None, value):
+            continue
+        if mine.get("depth") != asked.get("depth"):  # that is the odder of the two
+            yield f"student.json: {value:.10g} is the {name} {of}, and {cost[name]:.10g} is it in cost.json"
+        else:
+            yield f"cost.json: {name} is {cost[name]:.10g}, and {value:.10g} {of}"
 
 
 def columns_of(recipe: Recipe, net: NetConfig) -> dict[str, JSON]:

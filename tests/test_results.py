@@ -20,7 +20,8 @@ import pytest
 from conftest import TINY_STUDENT, artefact_facts, student_facts
 
 from lab import doctor, experiment
-from lab.config import DiTConfig, Recipe, Use
+from lab.config import DiTConfig, GETConfig, Recipe, Use, config_to_json
+from lab.counts import of_dit
 from lab.methods import METHODS
 from lab.results import GLANCE_S, OBJECTIVES, STALE_S, TABLE, Busy, Run, Store, as_csv, report_columns, write_whole
 
@@ -273,6 +274,48 @@ def test_metrics_of_other_weights_are_named_and_their_run_is_not_measured(store:
     assert said in "".join(f.found for f in doctor.examine(store) if f.check == "unreadable")
 
 
+NET = DiTConfig(image_size=8, patch=2, depth=2, width=16, heads=2, num_classes=10)
+COST = {"params": 10548, "macs": 120320, "evaluations": 2, "macs_image": 240640, "params_deployed": 9060,
+        "macs_deployed": 116736, "params_train": 9, "file_mb": 0.1}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "changes", "said"), [
+    ("student", {"width": 32}, "config.width is 32, and 16 in recipe.json"),
+    ("student", {"heads": 4}, "config.heads is 4, and 2 in recipe.json"),
+    ("student", {"num_classes": 3}, "config.num_classes is 3, and 10 in recipe.json"),
+    ("student", {"time": True}, "config.time is True, and False in recipe.json"),
+    ("student", {"mlp_hidden": 8}, "config.mlp_hidden is 8, and None in recipe.json"),
+    ("student", {"depth": 3}, "config.depth is 3, above the 2 of recipe.json"),
+    ("student", {"family": "get"}, "config.family is get, and dit in recipe.json"),
+    ("student", {"depth": 1}, "5700 is the params of the d1w16h2p2 of student.json, and 10548 is it in cost.json"),
+    ("cost", {"params": 11797}, "params is 11797, and 10548 of the d2w16h2p2 of student.json"),
+    ("cost", {"macs": 129633, "macs_image": 259266}, "macs is 129633, and 120320 of the d2w16h2p2 of student.json"),
+    ("cost", {"params_deployed": 1}, "params_deployed is 1, and 9060 of the d2w16h2p2 of student.json"),
+    ("cost", {"macs_deployed": 1}, "macs_deployed is 1, and 116736 of the d2w16h2p2 of student.json"),
+    ("cost", {"macs_image": 120320}, "macs_image is 120320, and 240640 of the d2w16h2p2 of student.json"),
+])  # fmt: skip
+def test_a_network_or_a_cost_that_is_not_the_recipe_s_makes_the_run_unreadable(store: Store, file, changes, said):
+    run, other = (store.open(Recipe(data="digits", student=NET, seed=seed)) for seed in (0, 1))
+    for each in (run, other):
+        each.write("student", student_facts(NET))
+        each.write("cost", COST)
+    assert store.faults() == {}
+    plain = run.read(file)
+    (plain["config"] if file == "student" else plain).update(changes)
+    if changes.get("family"):
+        plain["config"] = config_to_json(GETConfig(image_size=8, patch=2, depth=2, width=16, heads=2))
+    run.write(file, plain)
+    assert store.faults() == {f"runs/{run.id}/{file}.json": said}
+    assert store.table().set_index("run")["state"].to_dict() == {run.id: "unreadable", other.id: "queued"}
+
+
+@pytest.mark.parametrize("changes", [{"depth": 1}, {"block": "dynamic"}, {"adaln_norm": True}])
+def test_what_a_method_may_change_of_a_network_is_no_fault(store: Store, changes):
+    run = store.open(Recipe(data="digits", student=NET))
+    run.write("student", student_facts(dataclasses.replace(NET, **changes)))
+    assert store.faults() == {} and store.table()["state"].tolist() == ["queued"]
+
+
 @pytest.mark.parametrize("changes", [{"steps": 1}, {"seed": 7}, {"teacher": "run:x"}, {"student": {"depth": 2}}])
 def test_a_recipe_that_is_not_the_one_of_its_folder_makes_the_run_unreadable(store: Store, changes):
     run, other = (store.open(Recipe(seed=seed)) for seed in (0, 1))
@@ -402,10 +445,10 @@ def test_what_a_run_ships_is_in_its_own_files(store: Store):
     assert run.config == asked and run.facts == {}
     cut = dataclasses.replace(asked, depth=3)
     run.write("student", student_facts(cut, facts={"depths": [0, 1, 3]}))
-    run.write("cost", {"params": 90, "params_train": 100})
+    run.write("cost", {"params": (params := of_dit(cut)["params"]), "params_train": 100})
     row = store.table().iloc[0]
     assert run.config == cut and run.facts == {"depths": [0, 1, 3]}
-    assert (row["depth"], row["shape"], row["params"], row["params_train"]) == (3, cut.shape, 90, 100)
+    assert (row["depth"], row["shape"], row["params"], row["params_train"]) == (3, cut.shape, params, 100)
     assert (row["method"], row["method_short"]) == ("pairs+teaching_assistant", "teaching_assistant")
 
 

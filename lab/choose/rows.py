@@ -116,7 +116,7 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame = frame.rename(columns={"batch": "train_batch"}).merge(found, "left", on="weights_sha256")
     frame["file_mb"] = frame[["file_mb", "timed_file_mb"]].astype(float).min(axis=1)
     by_run = frame.drop_duplicates("run").set_index("run")
-    frame["timed_as"] = frame["timed_as"].map(by_run["name"]).fillna(frame["timed_as"])
+    frame["timed_as"] = [by_run["name"].get(run, run) for run in frame["timed_as"]]
     teacher = frame["teacher"].map(_teacher_ids(frame))
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher

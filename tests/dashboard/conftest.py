@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from lab import sheets
 from lab.config import DiTConfig, Recipe, UNetConfig, Use, config_to_json
+from lab.counts import of_dit
 from lab.results import Run, Store, write_json, write_whole
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -182,9 +183,11 @@ def _files(run: Run, *, params: int, macs: int, evaluations: int, fd: float, kid
     )
     file_mb = round(2 * params / 1e6 + 0.01, 3)
     deployed = {}
-    if students_only:  # a student ships less than it was trained with
-        deployed = {"params_deployed": params, "macs_deployed": macs, "file_mb_deployed": file_mb}
-        params, macs, file_mb = round(1.45 * params), round(1.01 * macs), round(1.45 * file_mb, 3)
+    if counts := of_dit(recipe.student):  # a student ships less than it was trained with
+        params, macs = counts["params"], counts["macs"]
+        deployed = {name: counts[name] for name in ("params_deployed", "macs_deployed")}
+        file_mb = round(2 * params / 1e6 + 0.01, 3)
+        deployed["file_mb_deployed"] = round(2 * deployed["params_deployed"] / 1e6 + 0.01, 3)
     run.write(
         "student",
         {
