@@ -139,6 +139,8 @@ def _lent(found: pd.DataFrame, forms: Mapping[str, int]) -> pd.DataFrame:
     without = [(weights, form) for weights, form in forms.items() if weights not in timed]
     lending = found[real & found["timed_dtype"].isin(EXACT)]
     lending = lending.assign(form=lending["weights_sha256"].map(forms), timed_as=lending["of"])
+    if lending.empty or not without:
+        return found
     lent = lending.drop(columns="weights_sha256").merge(pd.DataFrame(without, columns=["weights_sha256", "form"]))
     return pd.concat([found, lent.drop(columns="form")], ignore_index=True) if len(lent) else found
 
