@@ -44,6 +44,7 @@ _HOVERED = (
     "beside",
 )  # fmt: skip
 OVER, BEATEN = "over the budget", "other methods, beaten"
+LONG = 20  # letters of a name beside a point; the box that it opens has it whole
 RING = 12  # pixels by which the mark of the pick is larger than its point
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
@@ -121,8 +122,13 @@ def recommended(answer: choose.Recommendation, *, baseline: Mapping[str, object]
         rows = rows.assign(beside=choose.beside(rows, baseline, [metric, *choose.COSTS]))
     marked = {"pick": answer.pick, "runner_up": answer.runner_up, "knee": answer.knee, "baseline": baseline}
     return tradeoff(rows, choose.against(rows), metric, teacher=answer.teachers, limits=answer.budget.limits,
-                    log_x=True, methods=methods, winners=True,
+                    log_x=True, log_y=_of_ratios(rows, metric), methods=methods, winners=True,
                     **{what: (row or {}).get("run") for what, row in marked.items()})  # fmt: skip
+
+
+def _of_ratios(rows: pd.DataFrame, metric: str) -> bool:
+    """Whether values of a metric are compared by their ratios, as distances are: one bad run hides no good ones."""
+    return not choose.METRICS[metric].more_is_better and bool(rows[metric].dropna().gt(0).all())
 
 
 def tradeoff_3d(frame: pd.DataFrame, x: str, y: str, z: str, *, pick: str | None = None, log: Sequence[str] = (),
@@ -246,7 +252,8 @@ def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, s
 
 def _labels(rows: pd.DataFrame, guess: pd.Series) -> dict[str, str]:
     """Run -> its name as a chart shows it."""
-    said = [safe(name) + (f", {GUESS}" if g else "") for name, g in zip(rows["name"], guess)]
+    short = [name if len(name) <= LONG else f"{name[: LONG - 1].rstrip(' ,')}…" for name in rows["name"]]
+    said = [safe(name) + (f", {GUESS}" if g else "") for name, g in zip(short, guess)]
     return dict(zip(rows["run"], said))
 
 

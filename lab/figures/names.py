@@ -14,6 +14,7 @@ NARROW_PX = 270  # the width of a plot on a phone, where a name must not be cut 
 # A chart's size on the screen is not known here: names are kept apart as on a narrow one, in pixels.
 PLOT_PX, LETTER_PX, LINE_PX = (400, 320), 7.0, 16.0
 CLASH = 1000  # what one name on another costs, more than all that a name may cover
+CUT = 100  # what a name without its end costs: rather it lies on a few points
 
 
 def places_of_names(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, first: Sequence[str | None],
@@ -48,7 +49,7 @@ def places_of_names(shown: pd.DataFrame, line: pd.DataFrame, x: str, y: str, *, 
         hits = {
             place: CLASH * _overlaps(box, texts)
             + 2 * _overlaps(box, marks)
-            + 4 * _cut_off(at[0], box)
+            + CUT * _cut_off(at[0], box)
             + (wall is not None and _overlaps(box, wall))
             for place, box in boxes.items()
         }
