@@ -104,6 +104,12 @@ def test_its_own_timing_comes_before_a_lent_one_and_a_lent_one_before_an_estimat
     assert lent(timed("small", 0.5), timed("other", 0.9))[["latency_ms", "timed_as"]].tolist() == [0.9, ""]
     assert lent(timed("small", 0.5), guess)[["latency_ms", "timed_as"]].tolist() == [0.5, "toy-small"]
     assert lent(guess)["latency_ms"] == 0.1
+    second = pd.concat([TWINS, TWINS.iloc[[-1]].assign(run="toy-second", label="second", weights_sha256="hash-second")])
+    both = [guess, timed("second", 0.1, provenance="estimated", grade="F")]
+    budget = Budget(device="bench", threads=2, estimated=True)
+    found = choose.candidates(second, reports_of([timed("small", 0.5), *both]), budget)
+    assert found.set_index("run")["latency_ms"].dropna().to_dict() == dict.fromkeys(
+        ["toy-small-pairs-00000000", "toy-other", "toy-second"], 0.5)  # fmt: skip
     # nor is a guess of another network lent
     assert math.isnan(lent(timed("small", 0.1, provenance="estimated", grade="F"), timed("large", 2.0))["latency_ms"])
 

@@ -110,9 +110,13 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
         "memory_method": here["memory.method"], "timed_file_mb": here["artefact.bytes"] / 1e6, "quick": quick(here),
         "timed_as": "", "of": here["model.model_id"].fillna(""),
     })  # fmt: skip
-    found = _lent(found.join(off(here)), forms)
+    found = found.join(off(here))
+    real = found["weights_sha256"][found["provenance"] != "estimated"]
+    untimed = pd.Series(forms, name="form", dtype=object).drop(real.unique(), errors="ignore")
+    found = _lent(found, forms, untimed)
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
+    timed |= {*untimed.index[untimed.isin(untimed.reindex([*timed]).dropna())]}  # for each of them one stands
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     form = ["weights_sha256", "runtime", "timed_dtype", "gpu"]
     alike = found.groupby([*form, "grade"])
@@ -125,24 +129,28 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
     if budget.file_mb is not None:
         weights = found["weights_sha256"].map(file_mb or {})
         found["over"] |= ~(weights.le(budget.file_mb) | found["timed_file_mb"].le(budget.file_mb))
-    return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
+    found = found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
+    lent = found["timed_as"] != ""
+    return pd.concat([found[~lent], _of_all(found[lent], untimed)[TIMED]]) if lent.any() else found
 
 
-def _lent(found: pd.DataFrame, forms: Mapping[str, int]) -> pd.DataFrame:
-    """Timings, and once more those in float32 for every network of an equal form that has none of its own.
+def _lent(found: pd.DataFrame, forms: Mapping[str, int], untimed: pd.Series) -> pd.DataFrame:
+    """Timings, and those in float32 once more for the first `untimed` network of their form, which stands for all.
 
     The time of float32 arithmetic does not turn on its numbers. What rounds a network loses as its weights are, so
     those timings stay with their own.
     """
-    real = found["provenance"] != "estimated"
-    timed = set(found["weights_sha256"][real])
-    without = [(weights, form) for weights, form in forms.items() if weights not in timed]
-    lending = found[real & found["timed_dtype"].isin(EXACT)]
-    lending = lending.assign(form=lending["weights_sha256"].map(forms), timed_as=lending["of"])
-    if lending.empty or not without:
-        return found
-    lent = lending.drop(columns="weights_sha256").merge(pd.DataFrame(without, columns=["weights_sha256", "form"]))
-    return pd.concat([found, lent.drop(columns="form")], ignore_index=True) if len(lent) else found
+    first = {form: weights for weights, form in untimed[::-1].items()}
+    lending = found[(found["provenance"] != "estimated") & found["timed_dtype"].isin(EXACT)]
+    to = lending["weights_sha256"].map(forms).map(first)
+    lent = lending.assign(weights_sha256=to, timed_as=lending["of"])[to.notna()]
+    return pd.concat([found, lent], ignore_index=True) if len(lent) else found
+
+
+def _of_all(lent: pd.DataFrame, untimed: pd.Series) -> pd.DataFrame:
+    """A row for every untimed network of the form of each that stands for them."""
+    lent = lent.assign(form=lent["weights_sha256"].map(untimed)).drop(columns="weights_sha256")
+    return lent.merge(untimed.rename_axis("weights_sha256").reset_index(), on="form")
 
 
 def _memory_of_form(found: pd.DataFrame, form: list[str]) -> pd.DataFrame:
