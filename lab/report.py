@@ -26,7 +26,7 @@ from lab import arms, choose, claims, figures, sheets
 from lab.choose import COSTS, METRICS, Recommendation, number
 from lab.config import JSON
 from lab.results import Run, Store, faults_said, now
-from lab.verdicts import counted
+from lab.verdicts import ENOUGH, counted
 
 TEMPLATE = Path(__file__).parent / "assets" / "report.html"
 ACROSS, DOWN = 5, 4  # images of each network
@@ -159,19 +159,27 @@ def _answer(answer: Recommendation) -> Iterator[str]:
 
 
 def _verdicts(store: Store, table: pd.DataFrame) -> Iterator[str]:
-    """Every method that has a plain twin, with its interval."""
+    """Every method that has a plain twin, with its interval; those of too few seeds to decide behind a fold."""
     found = arms.verdicts(table, arms.calibration(store))
     found = found[found["seeds"].gt(0)].sort_values(["compute", "ratio"])
     if found.empty:
         return
     yield "<h2>Does a method help?</h2>"
-    yield _table(["Method", "times plain's distance", "verdict"], [
-        ((row.method, f"{row.size} on {row.images:,.0f} images, {row.compute}"),
-         _within(row.ratio, row.low, row.high),
-         (row.word, counted(row.seeds, row.trained)))
-        for row in found.itertuples()
-    ])  # fmt: skip
+    decided = found["seeds"].ge(ENOUGH)
+    if decided.any():
+        yield _verdict_table(found[decided])
+    if few := int((~decided).sum()):
+        yield f"<details><summary>{few} compared by fewer than {ENOUGH} seeds: a direction, no verdict</summary>"
+        yield f"{_verdict_table(found[~decided])}</details>"
     yield _lines([f"Below 1 is better; the small figures are the 95 % interval. {claims.RULE}"])
+
+
+def _verdict_table(rows: pd.DataFrame) -> str:
+    return _table(["Method", "times plain's distance", "verdict"], [
+        ((row.method, f"{row.size} on {row.images:,.0f} images, {row.compute}"),
+         _within(row.ratio, row.low, row.high), (row.word, counted(row.seeds, row.trained)))
+        for row in rows.itertuples()
+    ])  # fmt: skip
 
 
 def _claims(store: Store, table: pd.DataFrame, reports: pd.DataFrame) -> Iterator[str]:
