@@ -116,7 +116,8 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame = frame.rename(columns={"batch": "train_batch"}).merge(found, "left", on="weights_sha256")
     frame["file_mb"] = frame[["file_mb", "timed_file_mb"]].astype(float).min(axis=1)
     by_run = frame.drop_duplicates("run").set_index("run")
-    frame["timed_as"] = [by_run["name"].get(run, run) for run in frame["timed_as"]]
+    named = dict(zip(frame["run"], frame["name"]))
+    frame["timed_as"] = [named.get(run, run) for run in frame["timed_as"]]
     teacher = frame["teacher"].map(_teacher_ids(frame))
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher
