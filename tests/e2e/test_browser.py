@@ -45,10 +45,10 @@ def test_a_tighter_budget_gives_another_student_whose_images_the_gallery_shows_a
         settled(page)
         before = answer(page)
         limit = page.locator(".st-key-params_m input")
-        limit.fill("0.096")
+        limit.fill("0.112")
         limit.press("Enter")
         chosen = another_answer(page, before)
-        assert parse_qs(urlsplit(page.url).query)["params_m"] == ["0.096"]
+        assert parse_qs(urlsplit(page.url).query)["params_m"] == ["0.112"]
         page.get_by_role("link", name="Gallery").click()
         page.get_by_role("heading", name="The same noise").wait_for()
         settled(page)
@@ -68,7 +68,7 @@ def test_a_student_is_chosen_and_its_images_compared_blind_by_keyboard_alone(bro
         before = answer(page)
         tab_to(page, ".st-key-params_m input")
         page.keyboard.press("ControlOrMeta+a")
-        page.keyboard.type("0.096")
+        page.keyboard.type("0.112")
         page.keyboard.press("Enter")
         another_answer(page, before)
         tab_to(page, "[data-testid=stSidebarNavLink][href$=gallery]", 160)
