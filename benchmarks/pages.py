@@ -42,6 +42,14 @@ limit = st.number_input("Max parameters", value=1.0, format="%g")
 st.plotly_chart(px.scatter(x=[1, 2, limit], y=[3, 1, 2]))
 """
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# A page of one chart may run for less than a frame, which nobody sees who looks at every frame.
+WATCH = """() => {
+  const app = document.querySelector('[data-testid=stApp]');
+  window.hasRun = false;
+  new MutationObserver((_, watch) => {
+    if (app.getAttribute('data-test-script-state') === 'running') { window.hasRun = true; watch.disconnect(); }
+  }).observe(app, {attributes: true, attributeFilter: ['data-test-script-state']});
+}"""
 HEADLINE = "[data-testid=stHeading]"
 CHART = ".js-plotly-plot .scatterlayer .trace"  # not one of nothing
 PATIENCE_MS = 120_000
@@ -155,11 +163,10 @@ def redraw(page: Page, value: str) -> float:
     field = page.locator(f"input[aria-label^='{LIMIT}']").first
     field.fill(value)
 
+    page.evaluate(WATCH)
+
     def begun_and_settled() -> None:
-        page.wait_for_function(
-            "document.querySelector('[data-testid=stApp]').getAttribute('data-test-script-state') === 'running'",
-            timeout=PATIENCE_MS, polling="raf",
-        )  # fmt: skip
+        page.wait_for_function("window.hasRun", timeout=PATIENCE_MS, polling="raf")
         settled(page)
 
     return timed(lambda: field.press("Enter"), begun_and_settled)
