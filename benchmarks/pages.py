@@ -162,7 +162,6 @@ def redraw(page: Page, value: str) -> float:
     page.wait_for_timeout(REST_MS)
     field = page.locator(f"input[aria-label^='{LIMIT}']").first
     field.fill(value)
-
     page.evaluate(WATCH)
 
     def begun_and_settled() -> None:

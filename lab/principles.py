@@ -160,7 +160,7 @@ def fit(rows: pd.DataFrame, what: str = "fd", *, terms: Sequence[str] | None = N
     for name in terms or ():
         if name not in known:
             raise ValueError(unknown("term", name, known))
-    own = rows["timed_as"].fillna("").eq("") if what == "latency_ms" and "timed_as" in rows else True
+    own = rows["timed_as"].eq("") if what == "latency_ms" and "timed_as" in rows else True
     rows = rows[rows[what].gt(0) & own].reset_index(drop=True)  # what was lent says nothing that its owner doesn't
     if "unfinished" not in rows:
         rows = rows.assign(unfinished=False)

@@ -112,12 +112,17 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     frame = complete(table)
     frame = frame.assign(**shipped(frame))
     frame = frame.drop(columns=[c for c in TIMED[1:] if c in frame and c != "batch"])
-    found = timings(reports, budget, dict(zip(frame["weights_sha256"], frame["file_mb"])), forms(frame))
-    frame = frame.rename(columns={"batch": "train_batch"}).merge(found, "left", on="weights_sha256")
+    own, form_of = frame["weights_sha256"], forms(frame)
+    form = own.map(form_of)
+    sizes = {who: mb for who, mb in zip([*own, *form], [*frame["file_mb"]] * 2) if isinstance(who, str)}
+    found = timings(reports, budget, sizes, form_of).rename(columns={"weights_sha256": "timed_by"})
+    measured = found["timed_by"][found["provenance"] != "estimated"]
+    frame["timed_by"] = own.where(own.isin(measured) | ~form.isin(measured), form)
+    frame = frame.rename(columns={"batch": "train_batch"}).merge(found, "left", on="timed_by").drop(columns="timed_by")
     frame["file_mb"] = frame[["file_mb", "timed_file_mb"]].astype(float).min(axis=1)
     by_run = frame.drop_duplicates("run").set_index("run")
     named = dict(zip(frame["run"], frame["name"]))
-    frame["timed_as"] = [named.get(run, run) for run in frame["timed_as"]]
+    frame["timed_as"] = [named.get(run, run) for run in frame["timed_as"].fillna("")]
     teacher = frame["teacher"].map(_teacher_ids(frame))
     same = protocols(by_run, budget.metric) == (budget.protocol or None)
     frame["teacher_run"] = teacher
@@ -132,10 +137,11 @@ def with_latency(table: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> 
     return frame
 
 
-def forms(table: pd.DataFrame) -> dict[str, int]:
-    """The weights of `Store.table()` -> a number of the form that they fill: one where two differ in weights alone."""
+def forms(table: pd.DataFrame) -> dict[str, str]:
+    """The weights of `Store.table()` -> a name for the form that they fill: one where two differ in weights alone."""
     known = table.dropna(subset="weights_sha256")
-    return dict(zip(known["weights_sha256"], known.groupby(list(_FORM), dropna=False, sort=False).ngroup()))
+    numbers = known.groupby(list(_FORM), dropna=False, sort=False).ngroup()
+    return dict(zip(known["weights_sha256"], "form " + numbers.astype(str)))
 
 
 def shipped(table: pd.DataFrame) -> pd.DataFrame:

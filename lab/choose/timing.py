@@ -77,7 +77,7 @@ def devices_by_trust(reports: pd.DataFrame) -> list[str]:
 
 
 def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] | None = None,
-            forms: Mapping[str, int] = MappingProxyType({})) -> pd.DataFrame:  # fmt: skip
+            forms: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:  # fmt: skip
     """One latency per network under the budget's conditions, with the memory that it took: per runtime, precision and
     processor (CPU or GPU) the best graded, of those the publishable one, of those the newest; then the fastest of those
     within the budget's memory and file, if any is. `timings` is how many there are of that form and grade, and
@@ -86,8 +86,8 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
     same form does.
 
     An estimate stands only for a network that was not timed. `file_mb` says the size of each network's weights, which
-    may be shipped in the place of the file that was timed (timed_file_mb). `forms` says of each network's weights which
-    form they fill: one that was not timed has the timings of the others of its form, `timed_as` says of which.
+    may be shipped in the place of the file that was timed (timed_file_mb). `forms` names the form that each network's
+    weights fill: a form has a row, too, by its name among the hashes, and there `timed_as` says whose timing it is.
     """
     here = reports[under(reports, budget) & sound(reports, budget)]
     called = devices(here)
@@ -110,13 +110,9 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
         "memory_method": here["memory.method"], "timed_file_mb": here["artefact.bytes"] / 1e6, "quick": quick(here),
         "timed_as": "", "of": here["model.model_id"].fillna(""),
     })  # fmt: skip
-    found = found.join(off(here))
-    real = found["weights_sha256"][found["provenance"] != "estimated"]
-    untimed = pd.Series(forms, name="form", dtype=object).drop(real.unique(), errors="ignore")
-    found = _lent(found, forms, untimed)
+    found = _with_forms(found.join(off(here)), forms)
     found = found.dropna(subset=["weights_sha256", "latency_ms"]).sort_values("when", ascending=False, kind="stable")
     timed = set(found["weights_sha256"][found["provenance"] != "estimated"])
-    timed |= {*untimed.index[untimed.isin(untimed.reindex([*timed]).dropna())]}  # for each of them one stands
     found = found[(found["provenance"] != "estimated") | ~found["weights_sha256"].isin(timed)]
     form = ["weights_sha256", "runtime", "timed_dtype", "gpu"]
     alike = found.groupby([*form, "grade"])
@@ -129,28 +125,18 @@ def timings(reports: pd.DataFrame, budget: Budget, file_mb: Mapping[str, float] 
     if budget.file_mb is not None:
         weights = found["weights_sha256"].map(file_mb or {})
         found["over"] |= ~(weights.le(budget.file_mb) | found["timed_file_mb"].le(budget.file_mb))
-    found = found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
-    lent = found["timed_as"] != ""
-    return pd.concat([found[~lent], _of_all(found[lent], untimed)[TIMED]]) if lent.any() else found
+    return found.sort_values(["over", "latency_ms"], kind="stable").drop_duplicates("weights_sha256")[TIMED]
 
 
-def _lent(found: pd.DataFrame, forms: Mapping[str, int], untimed: pd.Series) -> pd.DataFrame:
-    """Timings, and those in float32 once more for the first `untimed` network of their form, which stands for all.
+def _with_forms(found: pd.DataFrame, forms: Mapping[str, str]) -> pd.DataFrame:
+    """Timings, and those in float32 once more as their form's.
 
     The time of float32 arithmetic does not turn on its numbers. What rounds a network loses as its weights are, so
     those timings stay with their own.
     """
-    first = {form: weights for weights, form in untimed[::-1].items()}
-    lending = found[(found["provenance"] != "estimated") & found["timed_dtype"].isin(EXACT)]
-    to = lending["weights_sha256"].map(forms).map(first)
-    lent = lending.assign(weights_sha256=to, timed_as=lending["of"])[to.notna()]
-    return pd.concat([found, lent], ignore_index=True) if len(lent) else found
-
-
-def _of_all(lent: pd.DataFrame, untimed: pd.Series) -> pd.DataFrame:
-    """A row for every untimed network of the form of each that stands for them."""
-    lent = lent.assign(form=lent["weights_sha256"].map(untimed)).drop(columns="weights_sha256")
-    return lent.merge(untimed.rename_axis("weights_sha256").reset_index(), on="form")
+    exact = found[(found["provenance"] != "estimated") & found["timed_dtype"].isin(EXACT)]
+    lent = exact.assign(weights_sha256=exact["weights_sha256"].map(forms), timed_as=exact["of"])
+    return pd.concat([found, lent[lent["weights_sha256"].notna()]], ignore_index=True)
 
 
 def _memory_of_form(found: pd.DataFrame, form: list[str]) -> pd.DataFrame:

@@ -40,8 +40,7 @@ from lab.figures.words import axis_title, hover, upright
 _HOVERED = (
     "name", "shape", "method", "fd", "fd_low", "fd_high", "class_accuracy", "class_accuracy_low", "class_accuracy_high",
     *choose.AS_TRAINED, *choose.AS_TRAINED.values(), "latency_ms", "latency_low", "latency_high", "percentile",
-    "runtime", "timed_dtype", "grade", "provenance", "speed_up", "timed_as", "why_not", "teacher_value",
-    "beside",
+    "runtime", "timed_dtype", "grade", "provenance", "speed_up", "timed_as", "why_not", "teacher_value", "beside",
 )  # fmt: skip
 OVER, BEATEN = "over the budget", "other methods, beaten"
 LONG = 20  # letters of a name beside a point; the box that it opens has it whole

@@ -47,7 +47,7 @@ def conditions(frame: pd.DataFrame, left_out: Sequence[str] = (), metric: str = 
         parts = [_counts(timed["device"]), _counts(timed["runtime"]), _counts(timed["timed_dtype"]),
                  _counts(timed["batch"].map("batch {:.0f}".format)), threads, _counts(timed["scope"]), graded,
                  _counts(timed["provenance"])]  # fmt: skip
-        lent = timed["timed_as"].fillna("").ne("").sum() if "timed_as" in timed else 0
+        lent = timed["timed_as"].ne("").sum() if "timed_as" in timed else 0
         parts += [f"{lent} lent by a network of the same form"] * bool(lent)
         spanned = "latency_low" in timed and (timed["latency_low"].notna() & timed["provenance"].ne(GUESS)).any()
         spans = "; intervals of measured ones span those of all timings of that form and grade" if spanned else ""
@@ -75,7 +75,7 @@ def hover(row: dict[str, object]) -> str:
         said = GUESS if choose.is_estimate(row) else row["runtime"]
         form = f" {row['timed_dtype']}" if row["timed_dtype"] not in choose.EXACT else ""
         span = f" ({number(row['latency_low'])} to {number(row['latency_high'])})" if _known(row, "latency_low") else ""
-        lent = ", of a network of the same form" if _known(row, "timed_as") and row["timed_as"] else ""
+        lent = ", of a network of the same form" if row.get("timed_as") else ""
         lines.append(f"{number(row['latency_ms'])} ms {row['percentile']}{span}, {said}{form}{grade}{lent}")
     if _known(row, "speed_up"):
         lines.append(f"{number(row['speed_up'])} times as fast as its teacher")
