@@ -113,12 +113,13 @@ with places:
     x, y, *z = axes(rows, "xyz" if shape == "3-D" else "xy")
 with switches:
     log_x = st.toggle("Logarithmic x", value=True, key="log_x", bind="query-params")
-    log_y = st.toggle("Logarithmic y", key="log_y", bind="query-params")
+    log_y = st.toggle("Logarithmic y", value=True, key="log_y", bind="query-params")
     frame.method_control(view)
 
 out = choose.left_out_of(view.runs, view.reports, budget, rows)
 found, rows = len(rows), split(rows, [x, y, *z])
 apart = found - len(rows)
+log_x, log_y = (on and bool(rows[c].dropna().gt(0).all()) for c, on in [(x, log_x), (y, log_y)])  # 0 has no place there
 rows["on_front"] = choose.front_of(rows, x, y)
 measured = view.measured
 methods = measured.loc[measured["role"] == "student", "method"].unique()

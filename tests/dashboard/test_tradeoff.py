@@ -56,6 +56,20 @@ def test_the_axes_can_be_changed(demo: Store) -> None:
     assert at.selectbox(key="x").value == "params_m" and len(at.get("plotly_chart")) == 1
 
 
+def test_an_axis_is_logarithmic_unless_a_value_has_no_place_there(demo: Store) -> None:
+    def kinds() -> tuple[str | None, str | None]:
+        (chart,) = [json.loads(c.proto.spec) for c in page(y="recall").get("plotly_chart")]
+        return tuple(chart["layout"][axis].get("type") for axis in ("xaxis", "yaxis"))
+
+    assert kinds() == ("log", "log")
+    run = demo.get("fashion-mnist-d4w64h4p4-pairs")
+    metrics = run.read("metrics")
+    metrics["values"]["recall"]["value"] = 0.0
+    run.write("metrics", metrics)
+    x, y = kinds()
+    assert x == "log" and y != "log"
+
+
 @pytest.mark.parametrize(("x", "title"), [
     ("params_m", "Parameters (M, as deployed)"), ("params_trained_m", "Parameters as trained (M)"),
     ("file_trained_mb", "File as trained (MB)"), ("macs_m", "MACs per image (M, as deployed)"),

@@ -83,7 +83,7 @@ LINKS = {  # page and view -> control -> what the URL says of it, in the words t
     }),
     "tradeoff": ("tradeoff", {
         "view": "3-D", "x": QUANTITIES["params_m"].title, "y": QUANTITIES["kid"].title,
-        "z": QUANTITIES["file_mb"].title, "log_x": "false", "log_y": "true",
+        "z": QUANTITIES["file_mb"].title, "log_x": "false", "log_y": "false",
     }),
     "gallery": ("gallery", {
         "models": [LABEL, "d4w44h4p4", "d2w64h4p4"], "gallery": "Difference", "zoom": "6", "class": "4",
