@@ -652,7 +652,12 @@ class Store:
         `model.weights_sha256`.
         """
         aliases = self.teachers()
-        return table_of([_row(run, aliases) for run in self.runs()])
+        rows = [_row(run, aliases) for run in self.runs()]
+        taught_by = {row.get("teacher") for row in rows}
+        for row in rows:  # also where teachers.json can't be read: no student is chosen that is everybody's teacher
+            if not row.get("teacher") and f"run:{row['run']}" in taught_by:
+                row["role"] = "teacher"
+        return table_of(rows)
 
     def faults(self) -> dict[str, str]:
         """Every file of the folder that does not hold, by its path in it -> what is wrong with it.

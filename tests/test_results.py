@@ -410,6 +410,17 @@ def test_aliases_that_can_not_be_read_are_never_written_over(taught):
     assert taught.teachers() == {} and (taught.root / "teachers.json").read_text() == "<<<<<<< HEAD"
 
 
+def test_a_run_that_taught_another_is_its_teacher_whatever_its_aliases_say(taught):
+    def roles() -> dict[str, str]:
+        return dict(taught.table()[["shape", "role"]].itertuples(index=False))
+
+    taught.open(dataclasses.replace(TINY_STUDENT, teacher=f"run:{taught.runs()[0].id}"))
+    before = roles()
+    assert sorted(before.values()) == ["student", "teacher"]
+    write_whole(taught.root / "teachers.json", "<<<<<<< HEAD")
+    assert roles() == before
+
+
 def test_a_run_is_found_by_its_shape_where_only_one_has_it(store: Store):
     four, six = (store.open(Recipe(student=DiTConfig(image_size=8, depth=depth))) for depth in (4, 6))
     assert store.get(six.recipe.student.shape).id == six.id
