@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 COMMAND = "python benchmarks/findings.py --write"
 BEGIN, END = f"<!-- findings: {COMMAND} -->", "<!-- /findings -->"
 
+SAME = 0.02  # of a ratio by the second extractor of one seed, which confirms nothing
+
 # --- the README's sentences: each with a link to its table, "" where the results do not say it ---
 
 
@@ -41,24 +43,28 @@ def deep_and_thin(store: Store) -> str:
     one = groups[len(groups) // 2]
     deep, wide = one.loc[one["depth"].idxmax()], one.loc[one["depth"].idxmin()]
     timed = found["latency_ms"].notna().all()
-    said = [f"{_blocks(row)} reach distance {row['fd']:.2f}" + f" in {row['latency_ms']:.2f} ms" * int(timed)
+    said = [f"{_blocks(row)} reach distance {row['fd']:.2f}"
+            + f" in {row['latency_ms']:.2f} ms{' (unsteady)' * bool(row['unsteady'])}" * int(timed)
             for row in (deep, wide)]  # fmt: skip
     return (f"**Deep and thin beats shallow and wide**: of {deep['size']:.1f} M trained parameters, {', '.join(said)} "
             f"({_link('all shapes', 'Shapes')}).")  # fmt: skip
 
 
 def too_deep(store: Store) -> str:
-    """The sizes of which shapes on both sides of the best one are worse, as they were measured."""
+    """The sizes of which shapes on both sides of the best one are worse, and which of them seeds don't tell apart."""
     fit, best = depths(store)
     found = {size: one for size, one in best.items() if one.inside}
     if not found:
         return ""
-    sizes = paper.budgets(fit.rows)
-    said = [f"of {size:.1f} M {re.match('[0-9]+x[0-9]+', one.best)[0]} is the best of shapes up to "
-            f"{fit.rows['depth'][sizes.eq(size)].max():.0f} deep" for size, one in found.items()]  # fmt: skip
-    seeds = "" if math.isnan(fit.within) else f"; seeds of one shape spread by {math.sqrt(fit.within):.1%}"
+    said = [f"of {size:.1f} M {_size(one.best)} is the best measured"
+            + f", and {_size(one.level[0])} to {_size(one.level[-1])} are not told apart" * (len(one.level) > 1)
+            for size, one in found.items()]  # fmt: skip
+    seeds = "" if math.isnan(fit.within) else f"seeds of one shape spread by {math.sqrt(fit.within):.1%}"
+    one = next((one for one in found.values() if one.bracketed and math.isfinite(one.high)), None)
+    fitted = "" if one is None else (f"; a fit to all sizes together has its best at a depth/width of {one.aspect:.2f} "
+                                     f"({one.low:.2f} to {one.high:.2f})")  # fmt: skip
     return (f"**Depth stops paying**: after {fit.rows['images'].iloc[0]:,.0f} images, at an equal number of heads, "
-            f"{_and(said)}{seeds} ({_link('every shape', 'Depth')}).")  # fmt: skip
+            f"{'; '.join(said)}. {seeds.capitalize()}{fitted} ({_link('every shape', 'Depth')}).")  # fmt: skip
 
 
 def lost_and_gained(store: Store) -> str:
@@ -97,13 +103,16 @@ def finish(store: Store) -> str:
     more = [recall[mine] - recall[twin] for row in found.itertuples() for mine, twin in zip(row.runs, row.twin_runs)]
     if found.empty or found["ratio"].max() >= 1 or min(more) <= 0:
         return ""
-    second = [by_second(store, row.runs, row.twin_runs) for row in found.itertuples()]
-    seen = _and([f"{ratio:.2f} at {size}" for ratio, size in zip(second, found["size"]) if ratio])
-    return (f"**A loss between distributions sharpens a finished student**: {found['images'].iloc[0]:,.0f} more images "
-            f"with drifting bring {_and(list(found['size']))} to {_between(list(found['ratio']), '.2f')} of the "
-            f"distance that as many of plain training reach, and they draw more variety (recall rises by "
-            f"{_between(more, '.2f')})" + (f"; a second extractor sees {seen}" if seen else "")
-            + f" ({_link('every method', 'Methods')}).")  # fmt: skip
+    said = [f"{row['ratio']:.2f} at {row['size']}{spread_said(row)}" for row in found.to_dict("records")]
+    second = {row.size: statistics.geometric_mean(pairs) for row in found.itertuples()
+              if (pairs := by_second(store, row.runs, row.twin_runs))}  # fmt: skip
+    kept = [size for size, ratio in second.items() if ratio < 1 - SAME]
+    seen = (f"; a second extractor sees {_and([f'{ratio:.2f} at {size}' for size, ratio in second.items()])}"
+            + f", so it confirms {_and(kept)} alone" * (0 < len(kept) < len(second))) * bool(second)  # fmt: skip
+    return (f"**A loss between distributions sharpens a finished student**: of the distance that "
+            f"{found['images'].iloc[0]:,.0f} more images of plain training reach, as many with drifting have "
+            f"{_and(said)}; they draw more variety (recall rises by {_between(more, '.2f')}){seen} "
+            f"({_link('every method', 'Methods')}).")  # fmt: skip
 
 
 def guidance(store: Store) -> str:
@@ -123,6 +132,11 @@ def guidance(store: Store) -> str:
     whole = "".join(f" With the time of the assistant's answers charged, the first has {row['ratio']:.2f} of it"
                     f"{spread_said(row)}."
                     for _, row in charged.iterrows())  # fmt: skip
+    work = table.set_index("run")["images"] * table.set_index("run")["macs"]
+    own = table.set_index("run")["guide"][best["runs"][0]].removeprefix("run:")
+    if own in work:
+        whole += (f" The assistant's own training took {work[own] / work[best['runs'][0]]:.0f} times the student's "
+                  "multiply-adds, and is charged nowhere.")  # fmt: skip
     said = "; ".join(
         f"at {row['size']} `{row['method']}` has {row['ratio']:.2f} of its distance ({row['low']:.2f} to "
         f"{row['high']:.2f}, {row['seeds']} seeds: {row['word']})"
@@ -209,11 +223,10 @@ def scales(store: Store) -> list[tuple[dict, dict]]:
             for mine in by_run.values()]  # fmt: skip
 
 
-def by_second(store: Store, runs: Sequence[str], twins: Sequence[str]) -> float | None:
-    """The geometric mean of the ratios of distances by the second extractor, of what it measured; None for nothing."""
+def by_second(store: Store, runs: Sequence[str], twins: Sequence[str]) -> list[float]:
+    """The ratios of distances by the second extractor, of the pairs that it measured."""
     pairs = [[_second(store, run) for run in pair] for pair in zip(runs, twins)]
-    found = [math.log(mine / theirs) for mine, theirs in pairs if mine and theirs]
-    return math.exp(statistics.mean(found)) if found else None
+    return [mine / theirs for mine, theirs in pairs if mine and theirs]
 
 
 def _second(store: Store, run: str) -> float | None:
@@ -243,7 +256,8 @@ def deep(store: Store) -> list[str]:
                 + f" ({count} trainings)" * (count > 1)
                 for (depth, width, heads), mean, count in shapes.itertuples(name=None)]  # fmt: skip
         sure = f" ({one.low:.2f} to {one.high:.2f})" if math.isfinite(one.high) else ""
-        rows.append([f"{size:.1f}", "; ".join(said), f"{one.aspect:.2f}{sure}", "yes" if one.bracketed else "no"])
+        fitted = f"{one.aspect:.2f}{sure}" if one.bracketed else "not between those"
+        rows.append([f"{size:.1f}", "; ".join(said), fitted, "yes" if one.inside else "no"])
     what = (
         f"Plain students after {fit.rows['images'].iloc[0]:,.0f} images, of {fit.heads:.0f} heads where no other "
         "number is said, and the depth/width of the least distance by a fit to all of them, at an equal number of "
@@ -295,9 +309,11 @@ def methods(store: Store) -> list[str]:
         timed = [f"{row[name]:{form}}" if pd.notna(row[name]) else "not timed"
                  for name, form in (("update_ratio", ".2f"), ("guide_seconds", ".0f"))]  # fmt: skip
         second = by_second(store, row["runs"], row["twin_runs"])
+        seen = "not measured" if not second else f"{statistics.geometric_mean(second):.2f}" + (
+            f" (of {len(second)})" * (len(second) < row["seeds"]))  # fmt: skip
+        of = f" of {row['trained']} training" * (row["trained"] < row["seeds"])
         rows.append([f"{row['size']} {row['method']}", row["twin"], f"{row['images']:,.0f}", row["compute"],
-                     f"{row['ratio']:.2f}{within}", f"{second:.2f}" if second else "not measured", f"{row['seeds']}",
-                     row["word"], *timed])  # fmt: skip
+                     f"{row['ratio']:.2f}{within}", seen, f"{row['seeds']}{of}", row["word"], *timed])  # fmt: skip
     if not rows:
         return []
     head = ["student", "beside", "images", "at", "distance over its (95 %)", "by the second extractor", "seeds",
@@ -568,6 +584,11 @@ def _times(best: dict | None) -> str:
 
 def _blocks(row: pd.Series) -> str:
     return f"{row['depth']:.0f} blocks of width {row['width']:.0f}"
+
+
+def _size(name: str) -> str:
+    """4x40 of `4x40 plain 400k`."""
+    return re.match("[0-9]+x[0-9]+", name)[0]
 
 
 def _link(said: str, heading: str) -> str:

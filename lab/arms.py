@@ -55,8 +55,9 @@ COLUMNS = ("method", "size", "shape", "params", "images", "compute", "twin", "up
 def calibration(store: Store) -> JSON:
     """The rows of all that benchmarks/arms.py left in a results folder (arms*.json); None where it was not run."""
     found = [read_json(path) for path in sorted((store.root / "benchmarks").glob("arms*.json"))]
-    rows = [one["rows"] for one in found if isinstance(one, dict) and isinstance(one.get("rows"), list)]
-    return {"rows": [row for some in rows for row in some]} if rows else None
+    found = [one for one in found if isinstance(one, dict) and isinstance(one.get("rows"), list)]
+    rows = [row | {"threads": one.get("threads")} for one in found for row in one["rows"] if isinstance(row, dict)]
+    return {"rows": rows} if found else None
 
 
 def arms(table: pd.DataFrame, calibration: JSON = None) -> pd.DataFrame:
@@ -171,14 +172,18 @@ def clock(rows: pd.DataFrame, calibration: JSON) -> Clock:
 
     Milliseconds are those of the plain arm of the student times the ratio to it, which was taken within each round. A
     guide's seconds are brought to the same clock: its row may come from another day or machine than the plain one.
+    What was timed by other threads than that is left out: threads help a large guide more than a small student.
     """
     by_run = rows.set_index("run")
     known = [(by_run.loc[row["run"]], row) for row in _rows(calibration) if row["run"] in by_run.index]
     students = [_student(row, one) for row, one in known]
-    plain = {student: one["ms"] for student, (_, one) in zip(students, known) if one["over_plain"] == 1}
+    plain = {student: one for student, (_, one) in zip(students, known) if one["over_plain"] == 1}
     found = {}
     for student, (row, one) in zip(students, known):
-        ms = plain[student] * one["over_plain"] if student in plain else one["ms"]
+        base = plain.get(student)
+        if base is not None and base.get("threads") != one.get("threads"):
+            continue
+        ms = one["ms"] if base is None else base["ms"] * one["over_plain"]
         found[row["arm"], row["work"]] = ms, one["guide_seconds"] * ms / one["ms"]
     return found
 
@@ -221,14 +226,16 @@ class Pairing:
 
     mine: pd.DataFrame
     twin: pd.DataFrame
-    rest: pd.DataFrame  # all of the twin's size and images, whose spread over seeds sets the margin
+    rest: pd.DataFrame  # all of the twin's size, whose spread over seeds sets the margin
 
     def verdict(self, p_t: float | None = None) -> Verdict:
-        """`p_t`: as of verdicts.compare."""
-        arms, own = self.rest["arm"].value_counts(), self.twin["arm"].iloc[0]
-        of = own if arms.get(own, 0) > 1 else arms.index[0]  # else that of the most seeds
-        own = spread(self.rest.loc[self.rest["arm"].eq(of), "fd"].tolist())
-        return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=own, p_t=p_t, trained=self._trained())
+        """`p_t`: as of verdicts.compare. The margin is one for all of a size: the spread of the arm of the most seeds,
+        of several the one of the fewest images, whatever a comparison is made at.
+        """
+        groups = [some for _, some in self.rest.groupby(["images", "arm"])]
+        most = max(groups, key=len)
+        return compare(self.mine["fd"].to_dict(), self.twin["fd"].to_dict(), cov=spread(most["fd"].tolist()), p_t=p_t,
+                       trained=self._trained())  # fmt: skip
 
     def _trained(self) -> int:
         """How many trainings the pairs are of: seeds of a finish are one where all go on from one run."""
@@ -251,6 +258,8 @@ def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
     places: dict[str, list[int]] = {}  # of each other arm
     for place, arm in enumerate(others["arm"]):
         places.setdefault(arm, []).append(place)
+    fresh = others[others["begun"].eq("")]
+    rest = (others if fresh.empty else fresh).drop_duplicates(["arm", "images", "seed"])
     own, theirs, found = _runs(mine, compute, clock), _runs(others, compute, clock), []
     images = mine["images"].tolist()
     for count in sorted({*images}):
@@ -262,7 +271,7 @@ def pairings(mine: pd.DataFrame, others: pd.DataFrame, compute: str, clock: Cloc
             best = max(tried, key=lambda pairs: (len(pairs), -others["fd"].iloc[[j for _, j in pairs.values()]].mean()))
             a, b = (rows.iloc[[*places]].set_axis([*best])
                     for rows, places in zip((mine, others), zip(*best.values())))  # fmt: skip
-            found.append(Pairing(a, b, others[others["images"].isin(b["images"])].drop_duplicates(["arm", "seed"])))
+            found.append(Pairing(a, b, rest))
     return found
 
 

@@ -5,9 +5,11 @@
     print(effects(distance), leave_one_out(distance), optimum(distance, 300_000).sentence)
 
 y = log distance (or log latency), P parameters, L depth, D width, h heads; aspect is L / D:
-    y = b0 + b1 log P + b2 log L/D + b3 (log L/D)^2 [+ b4 log P log L/D + b5 log h + b6 unfinished] + shape + seed
-Both logs are centred. Where shapes were trained with several seeds, `shape` is a random effect and `seed` what seeds
-add (REML); else both are one residual, and it is said that the seeds' spread is not measured. No torch here.
+    y = b0 + b1 log P + b2 log L/D + b3 (log L/D)^2 [+ b4 log P log L/D + b5 log h + b6 (log h)^2 + b7 log h log L/D
+        + b8 unfinished] + shape + seed
+Logs of P and L/D are centred, those of h are over the heads of most. Where shapes were trained with several seeds,
+`shape` is a random effect and `seed` what seeds add (REML); else both are one residual, and it is said that the seeds'
+spread is not measured. No torch here.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ from lab.results import METRIC_NAMES, Run, Store, same_conditions
 # leaving one out are a little flattered by that.
 DISTANCE = ("size", "aspect", "aspect^2")
 LATENCY = ("size", "aspect", "size x aspect")
+HEADS = ("heads", "heads^2", "heads x aspect")
 LEVEL = 0.95
+LEVEL_SDS = 2.0  # of the difference of two trainings, within which shapes are not told apart
 SPARE = 3  # shapes beyond the terms, below which an interval says nothing
 FEW = 2  # shapes with other heads than most, below which their effect is not theirs
+MANY = 6  # and from which it may bend, and differ with the aspect: more heads help a wide network more than a thin one
 NEAR = 0.05  # shapes of one budget lie so near it: sweep.TOLERANCE either way
 STEP = 1.25  # of a limit, for the marginal prices
 MULTIPLE = 8  # of a suggested width, as in sweep.iso
@@ -97,6 +102,10 @@ def alike(rows: pd.DataFrame, method: str = "plain") -> tuple[pd.DataFrame, list
         others = kept[values != most]
         said.append(f"Left out: {len(others)} of another {name} than {most} ({', '.join(others['name'][:3])}).")
         kept = kept[values == most]
+    if "unfinished" in kept:  # a checkpoint on the way is no second training of its seed
+        trained = pd.Series([*zip(kept["shape"], kept["seed"])], index=kept.index, dtype=object)
+        on_the_way = kept["unfinished"].astype(bool)
+        kept = kept[~(on_the_way & trained.isin({*trained[~on_the_way]}))]
     return kept, said
 
 
@@ -152,11 +161,12 @@ def fit(rows: pd.DataFrame, what: str = "fd", *, terms: Sequence[str] | None = N
         ) -> Fit:  # fmt: skip
     """Fit the logarithm of `fd`, another distance, or `latency_ms` over shapes; rows as of `alike`.
 
-    `terms` beside the constant: some of size, aspect, aspect^2, size x aspect, heads, unfinished; by default DISTANCE
-    or LATENCY, with heads and unfinished where the rows can tell their effect. `differ`: settings of TRAINING that may.
+    `terms` beside the constant: some of size, aspect, aspect^2, size x aspect, heads, heads^2, heads x aspect,
+    unfinished; by default DISTANCE or LATENCY, with those of heads and unfinished where the rows can tell their effect.
+    `differ`: settings of TRAINING that may.
     Raises ValueError where rows can't be compared, or are too few.
     """
-    known = ("size", "aspect", "aspect^2", "size x aspect", "heads", "unfinished")
+    known = ("size", "aspect", "aspect^2", "size x aspect", *HEADS, "unfinished")
     for name in terms or ():
         if name not in known:
             raise ValueError(unknown("term", name, known))
@@ -185,7 +195,9 @@ def _told(rows: pd.DataFrame, what: str, notes: list[str]) -> list[str]:
     """Which of heads and unfinished have an effect that these rows can tell; `notes` says why one that varies can't."""
     shapes, terms = rows.drop_duplicates("shape"), []
     odd = shapes[shapes["heads"] != shapes["heads"].mode().iloc[0]] if len(shapes) else shapes
-    if len(odd) >= FEW:
+    if len(odd) >= MANY and shapes["heads"].nunique() > 2 and what != "latency_ms":
+        terms += HEADS
+    elif len(odd) >= FEW:
         terms.append("heads")
     elif len(odd):
         notes.append(f"Heads are not held fixed: {odd['name'].iloc[0]} has {odd['heads'].iloc[0]:.0f}, the others "
@@ -221,8 +233,9 @@ def _matrix(rows: pd.DataFrame, terms: Sequence[str], centre: tuple[float, float
     size = np.log(rows["params"].to_numpy(float)) - centre[0]
     aspect = np.log(rows["depth"].to_numpy(float) / rows["width"].to_numpy(float)) - centre[1]
     unfinished = rows["unfinished"].to_numpy(float) if "unfinished" in rows else np.zeros(len(rows))
+    more = np.log(rows["heads"].to_numpy(float) / heads)
     columns = {"constant": np.ones(len(rows)), "size": size, "aspect": aspect, "aspect^2": aspect**2,
-               "size x aspect": size * aspect, "heads": np.log(rows["heads"].to_numpy(float) / heads),
+               "size x aspect": size * aspect, "heads": more, "heads^2": more**2, "heads x aspect": more * aspect,
                "unfinished": unfinished}  # fmt: skip
     return np.stack([columns[name] for name in terms], 1)
 
@@ -265,8 +278,12 @@ def effects(fit: Fit) -> pd.DataFrame:
                "depth x2, same size (width / 1.41)": {"aspect": 1.5 * double},
                "width x2, same size (depth / 4)": {"aspect": -3 * double},
                "heads x2, same shape": {"heads": double},
+               f"heads x2 to {fit.heads:.0f}, same shape": {"heads": double, "heads^2": -(double**2)},
+               f"heads x2 to {2 * fit.heads:.0f}, same shape": {"heads": double, "heads^2": double**2},
                "stopped on the way, not finished": {"unfinished": 1.0}}  # fmt: skip
     rows = []
+    if "heads^2" in fit.terms:  # then the next doubling does not do what the last one did
+        del changes["heads x2, same shape"]
     for change, steps in changes.items():
         if not set(steps) <= set(fit.terms):
             continue
@@ -364,6 +381,7 @@ class Optimum:
     best: str  # the shape of this size with the least value
     inside: bool  # shapes on both sides of the best one are worse
     bracketed: bool  # that, and the fitted one lies between tried shapes, too
+    level: tuple[str, ...]  # the best shape and those that a training of other seeds may put before it, by aspect
     sentence: str
 
 
@@ -376,7 +394,7 @@ def optimum(fit: Fit, params: float) -> Optimum:
     aspect, low, high = (math.exp(min(end + fit.centre[1], 700)) for end in (mid, low, high))
     here = fit.rows[(np.log(fit.rows["params"] / params)).abs() <= math.log1p(NEAR)]
     # Of the heads that most have, and finished: the aspect alone is to be told.
-    rest = [k for k, name in enumerate(fit.terms) if name in ("heads", "unfinished")]
+    rest = [k for k, name in enumerate(fit.terms) if name in (*HEADS, "unfinished")]
     other = _matrix(here, fit.terms, fit.centre, fit.heads)[:, rest] @ fit.b[rest]
     here = here.assign(aspect=_aspect(here), log=np.log(here[fit.what]) - other)
     shapes = here.groupby(["depth", "width"]).agg(
@@ -388,8 +406,10 @@ def optimum(fit: Fit, params: float) -> Optimum:
     inside = 0 < best < len(shapes) - 1
     bracketed = inside and ends[0] < aspect < ends[1]
     name = str(shapes["name"].iloc[best]) if len(shapes) else ""
+    apart = LEVEL_SDS * math.sqrt(2 * fit.within) if fit.within > 0 else 0.0  # of two trainings
+    level = tuple(shapes.loc[shapes["log"] <= shapes["log"].min() + apart, "name"])
     edge = "" if not len(shapes) else "thinnest" if best == len(shapes) - 1 else "widest" if best == 0 else ""
-    return Optimum(params, aspect, low, high, ends, name, inside, bracketed,
+    return Optimum(params, aspect, low, high, ends, name, inside, bracketed, level,
                    _optimum_said(params, aspect, low, high, ends, name, edge, bracketed))  # fmt: skip
 
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lab import arms
-from lab.arms import COMPUTE, UNTESTED, verdicts
+from lab.arms import COMPUTE, UNTESTED, calibration, verdicts
 from lab.config import DiTConfig, Recipe, Use
 from lab.results import Store, columns_of, table_of, write_json
 from lab.verdicts import compare, spread
@@ -81,6 +82,21 @@ def test_a_guide_that_was_timed_beside_a_slower_plain_arm_costs_as_many_of_its_u
     found = verdicts(table_of(table), known).set_index("compute")
     assert found["ratio"].to_dict() == pytest.approx({IMAGES: 1.0, WALL: 1 / 0.8, GUIDED: 1 / 0.7})
     assert found.loc[GUIDED, "guide_seconds"] == pytest.approx(40.0)
+
+
+def test_what_was_timed_by_other_threads_than_plain_is_not_brought_to_its_clock(tmp_path: Path):
+    plain, ta = run(), run("teaching_assistant")
+    (tmp_path / "benchmarks").mkdir()
+    write_json(tmp_path / "benchmarks" / "arms-a.json", timed((plain, 1.0, 0.0), (ta, 2.0, 80.0)) | {"threads": 2})
+    write_json(tmp_path / "benchmarks" / "arms-b.json", timed((plain, 1.0, 0.0)) | {"threads": 1})
+    known = calibration(Store(tmp_path))
+    table = table_of([plain, ta, run(steps=12500, factor=0.8)])
+    found = verdicts(table, known).set_index("compute")
+    assert found["seeds"].to_dict() == {IMAGES: 1, WALL: 0, GUIDED: 0}
+    assert found.loc[WALL, "why_not"].startswith("its updates are not timed")
+    for row in known["rows"]:
+        row["threads"] = 1
+    assert verdicts(table, known).set_index("compute").loc[WALL, "seeds"] == 1
 
 
 @pytest.mark.parametrize("rest", [{"iterations": 1}, {"tied": 2}])
@@ -263,9 +279,10 @@ def test_without_seeds_of_the_plain_arm_no_margin_is_known():
 
 
 def test_what_was_timed_stands_in_one_file_or_several(tmp_path):
-    for name, rows in [("arms", [1]), ("arms-neighbours", [2, 3]), ("arms-broken", {"no": "list"})]:
-        write_json(tmp_path / "benchmarks" / f"{name}.json", {"rows": rows})
-    assert arms.calibration(Store(tmp_path)) == {"rows": [2, 3, 1]}
+    one, two, three = ({"run": name} for name in "abc")
+    for name, rows in [("arms", [one]), ("arms-neighbours", [two, 3, three]), ("arms-broken", {"no": "list"})]:
+        write_json(tmp_path / "benchmarks" / f"{name}.json", {"rows": rows, "threads": 2})
+    assert arms.calibration(Store(tmp_path)) == {"rows": [row | {"threads": 2} for row in (two, three, one)]}
 
 
 def test_an_objective_of_its_own_is_no_plain_training():

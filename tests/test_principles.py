@@ -70,7 +70,10 @@ def committed() -> Store:
 
 
 def committed_rows(store: Store, images: int) -> pd.DataFrame:
-    return alike(candidates(at_images(store.table(), store, images), store.reports(), Budget(method="plain")))[0]
+    """The committed twelve, whatever is trained meanwhile."""
+    table = store.table()
+    table = table[~table["label"].str.contains("400k|time")]
+    return alike(candidates(at_images(table, store, images), store.reports(), Budget(method="plain")))[0]
 
 
 # --- the fit ---
@@ -78,7 +81,7 @@ def committed_rows(store: Store, images: int) -> pd.DataFrame:
 
 def test_known_effects_are_recovered_where_there_is_no_noise(rng: np.random.Generator):
     found = fit(study(rng, between=1e-9, heads=-0.1, unfinished=0.15))
-    assert found.terms == (*B, "heads", "unfinished")
+    assert found.terms == (*B, "heads", "unfinished")  # two numbers of heads tell no bend
     assert np.allclose(found.b, [*B.values(), -0.1, 0.15], atol=1e-6)
     said = effects(found).set_index("change")["factor"]
     assert said.iloc[0] == pytest.approx(2**-0.35) and said.iloc[1] == pytest.approx(2 ** (1.5 * -0.2))
@@ -159,6 +162,29 @@ def test_alike_keeps_the_most_common_training_and_names_what_it_left_out(rng: np
     kept, said = alike(rows)
     assert len(kept) == 13 and len(said) == 1 and "3 of another lr than 0.01" in said[0]
     assert alike(rows.iloc[:0])[0].empty
+
+
+def test_a_checkpoint_on_the_way_is_no_second_training_of_its_seed(rng: np.random.Generator):
+    rows = study(rng)
+    early = rows.assign(fd=rows["fd"] * 1.1, unfinished=True)
+    early.loc[0, "seed"] = 1.0
+    kept, _ = alike(pd.concat([rows, early], ignore_index=True))
+    assert len(kept) == len(rows) + 1 and kept[kept["unfinished"]]["shape"].tolist() == [rows["shape"][0]]
+
+
+def test_the_effect_of_heads_may_bend_and_differ_with_the_aspect(rng: np.random.Generator):
+    rows = study(rng, between=1e-9)
+    rows["heads"] = [(4.0, 1.0, 8.0, 4.0, 2.0, 4.0)[k % 6] for k in range(len(rows))]
+    more = np.log(rows["heads"] / 4)
+    aspect = np.log(rows["depth"] / rows["width"])
+    rows["fd"] *= np.exp(-0.07 * more + 0.06 * more**2 + 0.05 * more * (aspect - aspect.mean()))
+    found = fit(rows)
+    assert found.terms == (*B, "heads", "heads^2", "heads x aspect")
+    assert np.allclose(found.b, [*B.values(), -0.07, 0.06, 0.05], atol=1e-6)
+    said, double = effects(found).set_index("change")["factor"], math.log(2)
+    assert said["heads x2 to 4, same shape"] == pytest.approx(math.exp(-0.07 * double - 0.06 * double**2))
+    assert said["heads x2 to 8, same shape"] == pytest.approx(math.exp(-0.07 * double + 0.06 * double**2))
+    assert optimum(found, 1e5).aspect == pytest.approx(optimum(fit(study(rng, between=1e-9)), 1e5).aspect, rel=1e-6)
 
 
 def test_heads_of_one_shape_alone_have_no_effect_that_could_be_told(rng: np.random.Generator):
@@ -286,7 +312,6 @@ def test_untried_shapes_lie_between_those_tried_and_are_none_of_them(rng: np.ran
 @pytest.mark.parametrize("images", [400_000, 800_000])
 def test_shapes_that_were_left_out_are_predicted(committed: Store, images: int, capsys: pytest.CaptureFixture):
     rows = committed_rows(committed, images)
-    rows = rows[~rows["label"].str.contains("400k|time")]  # the committed twelve, whatever is trained meanwhile
     assert rows["shape"].nunique() >= 12
     for what, most in [("fd", 0.06), ("latency_ms", 0.25)]:
         errors = leave_one_out(fit(rows, what))

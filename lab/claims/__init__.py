@@ -24,8 +24,9 @@ CLAIMS = (*paper.CLAIMS, *neighbours.CLAIMS)
 RULE = (
     f"One paired seed tells a direction alone, two to {ENOUGH - 1} a direction and an interval. From {ENOUGH} on there "
     f"is a verdict: it helps or hurts where the paired t test (after Holm) and the sign-flip test both fall under "
-    f"{LEVEL:g}; it makes no difference where the whole change is surely within {MARGIN_COVS:g} times the seeds' own "
-    "spread; else it is open. Seeds that go on from one and the same run count as one training."
+    f"{LEVEL:g}; else it makes no difference where the whole change is surely within {MARGIN_COVS:g} times the "
+    "spread of plain seeds of its size; else it is open. Seeds that go on from one and the same run count as one "
+    "training."
 )
 COLUMNS = ("name", "paper", "claim", "source", "reading", "published", "status", "ours", "value", "low", "high", "runs",
            "why", "command", "details")  # fmt: skip

@@ -1,7 +1,7 @@
 """The headline of each neighbour of arXiv 2502.14226, and what the lab's own runs of the same idea give.
 
-The published figures are of other networks, data and machines: a claim holds where ours reaches the published ratio,
-partly where it goes the same way and less far.
+The published figures are of other networks, data and machines: a claim holds where ours reach the published ratios,
+partly where one of them goes the same way, less far or alone.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def ternary(evidence: Evidence) -> Finding:
     ratio = (FLOAT32 / 1e6 * rows["params_deployed"] / packed).fillna(FLOAT32 / 1e6 * rows["params"] / rows["file_mb"])
     row, best = rows.loc[ratio.idxmax()], ratio.max()
     plain = _beside_plain(evidence, "ternary")
-    beside = "" if plain is None else f"; {plain['ratio']:.2f} times plain's distance{within(plain)}"
+    beside = "" if plain is None else (f"; at {plain['size']} {plain['ratio']:.2f} times plain's distance"
+                                       f"{within(plain)}")  # fmt: skip
     why = "what is not in the blocks is kept in half precision, which is more of a small network" if best < 14 else ""
     return Finding(_reached((best, 14.0)), f"file {best:.1f} times smaller than in float32 ({row['name']}){beside}",
                    best, runs=(row["run"],), why=why)  # fmt: skip
@@ -162,7 +163,7 @@ def reparam(evidence: Evidence) -> Finding:
 
 
 def time_attention(evidence: Evidence) -> Finding:
-    """Parameters over the plain block's, in training and shipped, with the distance: fewer must be better."""
+    """Parameters over the plain block's, with the distance: fewer, in training and shipped, must be better."""
     plain = _beside_plain(evidence, "time blocks")
     if plain is None:
         return _none("time blocks beside their plain twin")
@@ -170,7 +171,7 @@ def time_attention(evidence: Evidence) -> Finding:
     fewer, shipped = (mine[name] / twin[name] for name in ("params", "params_deployed"))
     ours = (f"{fewer:.2f} times plain's parameters" + (f" ({shipped:.2f} as shipped)" if shipped > 0 else "")
             + f" at {plain['ratio']:.2f} times its distance{within(plain)}")  # fmt: skip
-    return _judged(plain, fewer < 1, ours)
+    return _judged(plain, fewer < 1 and not shipped > 1, ours)
 
 
 def manifold(evidence: Evidence) -> Finding:

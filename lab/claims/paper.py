@@ -75,16 +75,18 @@ def depth_and_width(evidence: Evidence) -> Finding:
 
 
 def heads(evidence: Evidence) -> Finding:
-    """Holds where the number of heads surely matters at a fixed shape."""
+    """Holds where a doubling of the heads surely matters at a fixed shape."""
     fit, why = fitted(evidence)
     if fit is None or "heads" not in fit.terms:
         return Finding(why=why or " ".join(fit.notes) or "no two plain shapes differ from the others in heads")
-    row = _effect(fit, "heads x2")
-    sure = not row["low"] <= 1 <= row["high"]
-    return Finding(HOLDS if sure else UNTESTED,
-                   f"heads x2 at equal shape: {row['factor']:.2f} times the distance ({row['low']:.2f} to "
-                   f"{row['high']:.2f})", row["factor"], row["low"], row["high"], tuple(fit.rows["run"]),
-                   fit.seeds if sure else f"the interval holds 1. {fit.seeds}")  # fmt: skip
+    found = principles.effects(fit)
+    rows = found[found["change"].str.startswith("heads x2")].to_dict("records")
+    row = rows[0]
+    sure = any(not one["low"] <= 1 <= one["high"] for one in rows)
+    ours = "; ".join(f"{one['change']}: {one['factor']:.2f} times the distance ({one['low']:.2f} to {one['high']:.2f})"
+                     for one in rows)  # fmt: skip
+    return Finding(HOLDS if sure else UNTESTED, ours, row["factor"], row["low"], row["high"], tuple(fit.rows["run"]),
+                   fit.seeds if sure else f"the interval holds 1. {fit.seeds}", tuple(rows))  # fmt: skip
 
 
 def budgets(rows: pd.DataFrame) -> pd.Series:

@@ -12,8 +12,10 @@ net's, never those of the net that measures. Drifting (arXiv 2602.04770), after 
     L = mean (g~ - sg(g~ + F))^2,  summed over maps
 
 A batch of all classes has few samples of each, and the repulsion of so few is noise: so a batch has few classes. L is
-about 20 whatever the student draws, F being of unit size, while the pairs' loss is 0.1: of weights that let it decide,
-images take a grid that these features do not see.
+about 20 whatever the student draws, F being of unit size even where the drawn are the positives' equals, while the
+pairs' loss is 0.1: of weights that let it decide, images take a grid that these features do not see.
+
+Ours: scales c by class (the published code takes one of the whole batch), and the features, of which it has more.
 
 G generated samples, P positives, S dimensions of a map's feature, B batch, K classes.
 """
@@ -139,6 +141,12 @@ class Drift:
     scale: Tensor  # (G,)
 
 
+def force(A: Tensor, positive: Tensor, points: Tensor, g: Tensor) -> Tensor:
+    """Where the positives among points (J, S) draw g (G, S) to and the others drive it from, by affinities A (G, J)."""
+    C = torch.where(positive, A * (A * ~positive).sum(1, keepdim=True), -A * (A * positive).sum(1, keepdim=True))
+    return C @ points - C.sum(1, keepdim=True) * g
+
+
 @torch.no_grad()
 def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...]) -> Drift:
     """The drift of features g (G, S) of classes y (G,) among positives (P, S)."""
@@ -161,7 +169,6 @@ def drift(g: Tensor, y: Tensor, positives: Featured, radii: tuple[float, ...]) -
         logits = -near / radius
         rows, columns = logits.softmax(1), logits.softmax(0).nan_to_num(0.0)  # a positive of a class that is not drawn
         A = (rows * columns).clamp_min(SHARE).sqrt() * same
-        C = torch.where(positive, A * (A * ~positive).sum(1, keepdim=True), -A * (A * positive).sum(1, keepdim=True))
-        F = (C @ everything - C.sum(1, keepdim=True) * g) / q[:, None]
+        F = force(A, positive, everything, g) / q[:, None]
         moved += F / F.square().mean().clamp_min(1e-8).sqrt()
     return Drift(moved, q)

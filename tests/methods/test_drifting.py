@@ -7,7 +7,7 @@ from methods import test_contract as contract
 
 from lab.config import Recipe, Use
 from lab.methods import create
-from lab.methods.drifting import Ring, drift
+from lab.methods.drifting import Ring, drift, force
 
 RADII = (0.02, 0.05, 0.2)
 
@@ -22,6 +22,16 @@ def test_the_drift_points_from_the_drawn_to_the_positives():
     found = drift(g, y, (p, y), (0.2,))
     there = torch.nn.functional.cosine_similarity(found.moved.mean(0), torch.ones(5), dim=0)
     assert there > 0.9
+
+
+def test_the_force_is_none_where_both_sets_are_one_and_turns_where_they_change_places():
+    g, p = some(24, 0), some(16, 1)
+    near = (-torch.cdist(g, torch.cat([g, g]))).exp()
+    positive = torch.arange(48) >= 24
+    assert force(near, positive, torch.cat([g, g]), g).abs().max() < 1e-4
+    A, positive = (-torch.cdist(g, torch.cat([g, p]))).exp(), torch.arange(40) >= 24
+    there = force(A, positive, torch.cat([g, p]), g)
+    assert there.abs().max() > 0.1 and torch.equal(force(A, ~positive, torch.cat([g, p]), g), -there)
 
 
 def test_moving_along_it_brings_one_set_over_the_other():
@@ -63,7 +73,7 @@ def test_the_ring_keeps_the_last_of_each_class_and_is_state():
     assert torch.equal(again.kept()[0][0], first)
 
 
-def test_its_gradient_is_the_drift(monkeypatch):
+def test_it_moves_the_student():
     nets, _ = contract.prepared("drifting")
     step = contract.look(nets)
     nets.losses(step)["drifting/drift"].backward()

@@ -85,8 +85,8 @@ def test_a_student_learns_64_pairs_by_heart():
     rng = torch.Generator().manual_seed(0)
     noise, y = torch.randn(64, 1, 8, 8, generator=rng), torch.randint(10, (64,), generator=rng)
     image = torch.tanh(noise.flip(2) + noise.roll(1, 3))
-    loss = trained(noise, image, y, 500, DiTConfig(image_size=8, patch=2, depth=2, width=32, heads=2))
-    assert loss < 0.05
+    loss = trained(noise, image, y, 1000, DiTConfig(image_size=8, patch=2, depth=2, width=32, heads=2))
+    assert loss < 0.02
 
 
 @pytest.mark.slow
