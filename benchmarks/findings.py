@@ -98,7 +98,7 @@ def finish(store: Store) -> str:
     found = found[found["method"].eq("drifting") & found["compute"].eq(arms.COMPUTE[0]) & found["seeds"].gt(0)
                   & found["twin"].str.endswith("plain")]  # fmt: skip
     surest = found.assign(sure=found["word"].eq("helps")).sort_values(["sure", "seeds"], ascending=False, kind="stable")
-    found = surest.drop_duplicates("size").sort_index()  # of two kinds of start at a size
+    found = surest.drop_duplicates("size")  # of two kinds of start at a size
     recall = table.set_index("run")["recall"]
     more = [recall[mine] - recall[twin] for row in found.itertuples() for mine, twin in zip(row.runs, row.twin_runs)]
     if found.empty or found["ratio"].max() >= 1 or min(more) <= 0:
@@ -311,7 +311,7 @@ def methods(store: Store) -> list[str]:
         second = by_second(store, row["runs"], row["twin_runs"])
         seen = "not measured" if not second else f"{statistics.geometric_mean(second):.2f}" + (
             f" (of {len(second)})" * (len(second) < row["seeds"]))  # fmt: skip
-        of = f" of {row['trained']} training" * (row["trained"] < row["seeds"])
+        of = f" of {row['trained']:.0f} training" * (row["trained"] < row["seeds"])
         rows.append([f"{row['size']} {row['method']}", row["twin"], f"{row['images']:,.0f}", row["compute"],
                      f"{row['ratio']:.2f}{within}", seen, f"{row['seeds']}{of}", row["word"], *timed])  # fmt: skip
     if not rows:
