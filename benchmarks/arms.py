@@ -1,11 +1,13 @@
 """How long an update of every arm of a comparison takes, and so how many updates are equal wall-clock.
 
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json
-    python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --seconds 20 --rounds 5
+    python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --seconds 5 --rounds 20
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --guides  # in the file that is there, those alone
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
-back: a round is so many seconds of each, and a ratio is taken within a round. `steps` are those of the plain arm's
+back: a round is so many seconds of each, and a ratio is taken within a round. Rounds are short, for
+others' load comes and goes in bursts, and go on until the median ratio of every arm is known within lab.arms.CLOSE, or
+there are --most. `steps` are those of the plain arm's
 wall-clock: with the recipe of each shape that has the objective alone as the measure, how many updates every other arm
 has in the same time.
 A guide's answers are made before; beside stand the seconds of one pass that makes all that an arm reads of them, from
@@ -25,6 +27,7 @@ import torch
 from networks import commit, machine
 
 from lab import guides, sweep
+from lab.arms import CLOSE
 from lab.data import Batch
 from lab.experiment import Assembled, assemble, plan
 from lab.models.taps import Taps
@@ -96,19 +99,36 @@ class Arm:
         return round(statistics.median(self.passes), 1) if self.asks else 0.0
 
 
+def ratios(arm: Arm, arms: list[Arm]) -> tuple[Arm, list[float]]:
+    """An arm's plain one, itself where there is none, and its updates' times over that one's, by round, sorted."""
+    recipe = arm.job.recipe
+    plain = next((a for a in arms if a.job.recipe.student == recipe.student and not a.job.recipe.guide
+                  and len(a.job.recipe.methods) == 1), arm)  # fmt: skip
+    return plain, sorted(mine / theirs for mine, theirs in zip(arm.ms, plain.ms))
+
+
+def sure(arms: list[Arm]) -> bool:
+    """Whether the median of every arm's ratios is known within CLOSE: by the notch of a box plot, 1.57 times the middle
+    half's width over the root of the rounds, which is about its 95 % interval (McGill, Tukey and Larsen, 1978).
+    """
+    for arm in arms:
+        low, middle, high = statistics.quantiles(found := ratios(arm, arms)[1], n=4)
+        if 1.57 * (high - low) / len(found) ** 0.5 > CLOSE * middle:
+            return False
+    return True
+
+
 def rows_of(arms: list[Arm]) -> list[dict]:
     """Of every arm its median update, and the updates that fit into its plain twin's time."""
     rows = []
     for arm in arms:
         recipe = arm.job.recipe
-        plain = next((a for a in arms if a.job.recipe.student == recipe.student and not a.job.recipe.guide
-                      and len(a.job.recipe.methods) == 1), arm)  # fmt: skip
-        ratios = sorted(mine / theirs for mine, theirs in zip(arm.ms, plain.ms))
-        ratio = statistics.median(ratios)
+        plain, found = ratios(arm, arms)
+        ratio = statistics.median(found)
         rows.append({
             "label": arm.label, "run": recipe.id, "ms": round(statistics.median(arm.ms), 3),
             "over_plain": round(ratio, 4),
-            "over_plain_spread": [round(ratios[0], 4), round(ratios[-1], 4)], "updates": recipe.steps,
+            "over_plain_spread": [round(found[0], 4), round(found[-1], 4)], "updates": recipe.steps,
             "updates_in_the_plain_time": round(plain.job.recipe.steps / ratio),
             "guide_seconds": arm.guide_seconds, "recipe": json.loads(recipe.to_json()),
         })  # fmt: skip
@@ -119,8 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--results", type=Path, default=None)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each arm in a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each arm in a round")
+    parser.add_argument("--rounds", type=int, default=12, help="at least, from 2 on")
+    parser.add_argument("--most", type=int, default=60, help="rounds, however far apart the ratios are")
     parser.add_argument("--guides", action="store_true", help="keep the updates' times of --out, time the guides alone")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/arms.json"))
     args = parser.parse_args()
@@ -133,7 +154,9 @@ def main() -> None:
         arms.append(Arm(job, entry.label, store))
         if not args.guides:
             arms[-1].warm()
-    for number in range(args.rounds):
+    for number in range(args.most):
+        if number >= max(args.rounds, 2) and (args.guides or sure(arms)):
+            break
         for arm in arms[:: 1 if number % 2 == 0 else -1]:
             arm.ask(args.seconds)
             if not args.guides:
@@ -146,7 +169,7 @@ def main() -> None:
     rows = rows_of(arms)
     for row in rows:
         print(row)
-    write_json(args.out, {"machine": machine(), "seconds": args.seconds, "rounds": args.rounds, "rows": rows,
+    write_json(args.out, {"machine": machine(), "seconds": args.seconds, "rounds": len(arms[0].ms), "rows": rows,
                           "threads": torch.get_num_threads(), "commit": commit()})  # fmt: skip
 
 
