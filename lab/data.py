@@ -242,17 +242,18 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
     all is an error, and so is one to train on whose pictures are all of one colour.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
+    root = _at(path)
+    if not path or not root.is_dir():  # "" would be the folder that the lab was started in
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
     splits, names = _own_splits(root), folder_classes(root)
     base = splits.get(split, root) if splits else root
     mine = {_printed(d): d for d in _folders(base)}
     files = [(f, i) for i, name in enumerate(names) if name in mine for f in _below(mine[name])]
+    beside = [f for name, d in mine.items() if name not in names for f in _below(d)]
     if names:
-        beside = [*_files(base.iterdir()), *(f for name, d in mine.items() if name not in names for f in _below(d))]
+        beside = [*_files(base.iterdir()), *beside]
     else:
-        files, beside = [(f, 0) for f in _files(base.iterdir())], []
+        files = [(f, 0) for f in _files(base.iterdir())]
     if splits:
         beside += _files(root.iterdir())
         beside += [f for d in _folders(root) if d not in splits.values() for f in _below(d)]
@@ -287,9 +288,10 @@ def _below(folder: Path) -> list[Path]:
     """All files of a folder and of those in it, through links too; a folder that can't be opened stands for its own."""
     closed: list[Path] = []
     found: list[Path] = []
-    seen: set[str] = set()
+    # A link to a folder that it lies in would bring all of it, of other classes too.
+    seen = {os.path.realpath(above) for above in (*folder.absolute().parents, *Path(os.path.realpath(folder)).parents)}
     for at, inner, names in os.walk(folder, followlinks=True, onerror=lambda e: closed.append(Path(e.filename))):
-        if (real := os.path.realpath(at)) in seen:  # a link to a folder that it lies in
+        if (real := os.path.realpath(at)) in seen:
             inner.clear()
             continue
         seen.add(real)
@@ -335,7 +337,12 @@ def lasting(name: str) -> str:
     """A data set's name that means the same wherever it is read: a folder's path is absolute."""
     if not name.startswith("folder:"):
         return name
-    return f"folder:{Path(name.removeprefix('folder:')).expanduser().absolute()}"
+    return f"folder:{_at(name.removeprefix('folder:')).absolute()}"
+
+
+def _at(path: str) -> Path:
+    """A path that may begin with ~; the home of nobody stays as it is told, which is no folder."""
+    return Path(os.path.expanduser(path))
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -346,7 +353,7 @@ def folder_classes(root: Path) -> tuple[str, ...]:
 
 def class_names(name: str) -> tuple[str, ...]:
     """Names of a data set's classes, of which no picture but a folder's first ones is read; () where none are known."""
-    root = Path(name.removeprefix("folder:")).expanduser()
+    root = _at(name.removeprefix("folder:"))
     if name.startswith("folder:"):
         return folder_classes(root) if root.is_dir() else ()
     return CLASS_NAMES.get(name, ())

@@ -529,6 +529,26 @@ def test_links_are_followed_once_and_those_to_nothing_are_named(plain, tmp_path)
         assert len(data.load(f"folder:{plain}", size=8).images) == 3
 
 
+def test_a_link_to_a_folder_above_brings_no_picture_of_another_class(plain):
+    tree(plain, "a/0.png", "b/1.png", "b/2.png")
+    (plain / "a" / "up").symlink_to(plain)
+    assert data.load(f"folder:{plain}", size=8).labels.tolist() == [0, 1, 1]
+
+
+def test_folders_beside_pictures_without_classes_are_named(plain):
+    tree(plain, "train/0.png", "train/1.png", "test/2.png", "test/cat/3.png")
+    with pytest.warns(UserWarning, match="1 file left out.*test/cat/3.png"):
+        assert len(data.load(f"folder:{plain}", "test", size=8).images) == 1
+
+
+@pytest.mark.parametrize("path", ["", "~nobody_of_this_name/pictures"])
+def test_a_folder_that_nobody_has_is_missing_and_named(path):
+    with pytest.raises(data.MissingData, match=f"image folder '{path}' does not exist"):
+        data.load(f"folder:{path}")
+    assert data.class_names("folder:~nobody_of_this_name") == ()
+    assert data.lasting(f"folder:{path}").startswith("folder:/")
+
+
 def test_a_cache_that_cannot_be_written_or_read_is_no_error(plain, tmp_path, monkeypatch):
     tree(plain, "a/0.png")
     (tmp_path / "file").touch()
