@@ -25,8 +25,9 @@ from typing import Any, ClassVar, Literal
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
-# Sizes are gone through block by block and patch by patch, and no page is to wait for that.
-LARGEST_NET = {"image_size": 65_536, "depth": 1_000, "iterations": 1_000, "tied": 1_000, "layers": 100}
+# Sizes are gone through block by block, patch by patch and class by class, and no page is to wait for that.
+LARGEST_NET = {"image_size": 65_536, "depth": 1_000, "iterations": 1_000, "tied": 1_000, "layers": 100,
+               "num_classes": 100_000, "experts": 100}  # fmt: skip
 # A field added after the defaults froze stands here with the value that means "as before it
 # existed"; while it holds that value it stays out of the id, so that old ids stay true.
 ADDED_LATER: dict[tuple[str, str], JSON] = {

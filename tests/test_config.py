@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import ADDED_LATER, DiTConfig, Recipe, UNetConfig, Use, check_fields, config_from_json, config_to_json
+from lab.config import (
+    ADDED_LATER,
+    DiTConfig,
+    Recipe,
+    RoutedConfig,
+    UNetConfig,
+    Use,
+    check_fields,
+    config_from_json,
+    config_to_json,
+)
 from lab.methods import METHODS, create, options_of
 from lab.results import ID
 
@@ -91,6 +101,9 @@ def test_check_lists_everything_that_is_wrong_at_once():
         ({"student__out_channels": 3}, "out_channels must be channels (1), or twice that"),
         ({"student__out_channels": -1}, "out_channels must be channels (1)"),
         ({"student__out_channels": 2}, "student.out_channels is 2, but no method learns a variance"),
+        ({"student__num_classes": 10**9}, "num_classes must be at most 100,000, got 1,000,000,000"),
+        ({"student": RoutedConfig(experts=10**9)}, "experts must be at most 100, got 1,000,000,000"),
+        ({"student": RoutedConfig(num_classes=10**9)}, "num_classes must be at most 100,000, got 1,000,000,000"),
         ({"classes": (0, 10)}, "classes must be some of 0 to 9, got [0, 10]"),
         ({"classes": (3, 3, 5)}, "classes must name each class once, got [3, 3, 5] with 3 repeated"),
         ({"classes": ()}, "classes must be some of 0 to 9, got []"),
