@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from lab import deploy, diffusion, perceptual
 from lab.config import JSON, NetConfig, config_from_json, config_to_json
 from lab.data import ImageSpec
-from lab.results import Run, now, read_json, write_json
+from lab.results import Run, look, now, read_json, write_json
 from lab.weights import load_student, sha256, spec_of_run
 
 FORMAT = 3  # raised when the same weights give other files
@@ -83,8 +83,8 @@ def folder_of(run: Run, runtime: str, precision: str) -> Path:
 def fresh(run: Run, runtime: str, precision: str, solver: str = diffusion.SOLVER) -> bool:
     """Whether the files there are of the run's weights, and of a denoiser's solver, unchanged."""
     folder, student = folder_of(run, runtime, precision), run.read("student")
-    facts = read_json(folder / FACTS)
-    if not isinstance(facts, dict) or not isinstance(student, dict) or facts.get("format") != FORMAT:
+    facts = look(folder / FACTS, "artefact")[0]  # one that does not hold is made anew
+    if facts is None or student is None or facts.get("format") != FORMAT:
         return False
     if facts.get("weights_sha256") != student["weights_sha256"] or facts.get("solver", solver) != solver:
         return False

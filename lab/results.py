@@ -116,7 +116,11 @@ class Busy(RuntimeError):
 
 def default_root() -> Path:
     """LAB_RESULTS, or the results folder beside the package."""
-    return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results").expanduser()
+    told = Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
+    try:
+        return told.expanduser()
+    except RuntimeError:  # ~ without a home, ~name of nobody
+        raise ValueError(f"LAB_RESULTS is {str(told)!r}, and no such home is known; give the whole path") from None
 
 
 def now() -> str:
@@ -153,7 +157,9 @@ def _read(path: Path, parse: Callable[[str], JSON] = parse_json) -> tuple[JSON, 
         return parse(path.read_text()), None
     except Loose as error:
         return None, str(error)
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        return None, f"it can't be opened ({error.strerror})" if path.exists() else None
+    except (ValueError, RecursionError):
         return None, "it is no JSON object" if path.exists() else None
 
 

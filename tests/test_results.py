@@ -345,6 +345,18 @@ def test_notes_that_can_not_be_read_are_never_written_over(taught):
     assert not run.notes["pin"] and (run.path / "notes.json").read_text() == "<<<<<<< HEAD"
 
 
+def test_a_file_that_can_not_be_opened_is_said_to_be_so(taught):
+    (taught.open(TINY_STUDENT).path / "notes.json").mkdir()
+    with pytest.raises(ValueError, match=r"notes\.json can't be read, it can't be opened \(Is a directory\); mend it"):
+        taught.open(TINY_STUDENT).set_notes(pin=True)
+
+
+def test_a_results_folder_in_the_home_of_nobody_is_named(monkeypatch):
+    monkeypatch.setenv("LAB_RESULTS", "~nobody_of_this_name/results")
+    with pytest.raises(ValueError, match="LAB_RESULTS is '~nobody_of_this_name/results', and no such home is known"):
+        Store()
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ('{"pin": true, "pin": false}', "pin stands there more than once"),
     ('{"a": {"\\ud800": 1, "\\ud800": 2}}', r"\ud800 stands there more than once"),

@@ -470,6 +470,10 @@ def test_files_are_made_once_and_again_for_other_weights_or_when_they_were_chang
     largest = max(json.loads(first)["files"], key=lambda n: json.loads(first)["files"][n]["bytes"])
     (run.path / "export" / f"{name}-{runtime.precisions[0]}" / largest).write_bytes(b"")
     assert json.loads(made())["files"][largest]["bytes"] > 0
+    facts = run.path / "export" / f"{name}-{runtime.precisions[0]}" / "artefact.json"
+    for files in (["x"], {largest: None}):
+        facts.write_text(json.dumps(json.loads(first) | {"files": files}))
+        assert json.loads(made())["files"].keys() == json.loads(first)["files"].keys()
     give_weight(run, seed=1)
     if name == "packed":
         make_ternary(run)
