@@ -188,12 +188,22 @@ def test_a_line_of_tegrastats_is_read(line: str, told: dict[str, float]) -> None
 
 
 def test_a_dummy_thermometer_is_none(root: Path) -> None:
-    zones = {"PLL-therm": 38000, "CPU-therm": 41000, "PMIC-Die": 100000, "pmic_tz": 99000, "cv": -256000, "off": 0}
+    zones = {"PLL-therm": 38000, "CPU-therm": 41000, "PMIC-Die": 100000, "pmic_tz": 99000, "cv": -256000, "off": 0,
+             "failed": 2147483647, "endless": "inf", "none": "nan"}  # fmt: skip
     files = {f"sys/class/thermal/thermal_zone{i}/{name}": str(text) for i, zone in enumerate(zones.items())
              for name, text in zip(("type", "temp"), zone)}  # fmt: skip
     assert put(root, files).temp_c() == 41.0
     (root / "sys/class/thermal/thermal_zone1/temp").unlink()  # one that can't be read
     assert Machine(root).temp_c() == 38.0
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '"x"'])
+def test_a_manifest_of_nothing_is_a_sentence(root: Path, text: str, capsys: pytest.CaptureFixture) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "manifest.json").write_text(text)
+    assert runner.main(["--runtime", "onnxruntime"], folder=root) != 0
+    said = capsys.readouterr()
+    assert "manifest.json is none of a pack's; unpack it again" in said.out + said.err
 
 
 ARM = "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {}\n\n"

@@ -20,6 +20,7 @@ from lab.devices.runner.jetson import DUMMY, module_rails
 from lab.devices.runner.texts import hexadecimal, plain
 
 LOOK_S, BUSIEST, LONGEST_NAME = 0.2, 5, 63  # how long processes are watched, how many are named; no name is longer
+HOTTEST = 200_000  # thousandths of a degree; no chip lives to tell more
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 LIVE_BITS, PAST_BITS = 0xF, 0xF0000  # of a Raspberry Pi's word: what holds it back now, and what has since boot
 CGROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")  # of version 2, and of version 1
@@ -275,9 +276,9 @@ class Machine:
         return statistics.fmean(mhz) if mhz else None
 
     def temp_c(self) -> float | None:
-        """The hottest thermal zone that is a thermometer."""
+        """The hottest thermal zone that is a thermometer; one that failed may tell the largest number that there is."""
         zones = [z for z in self.find("sys/class/thermal/thermal_zone*") if not DUMMY.search(self.text(f"{z}/type"))]
-        return max((t / 1000 for z in zones if (t := self.number(f"{z}/temp") or 0) > 0), default=None)
+        return max((t / 1000 for z in zones if 0 < (t := self.number(f"{z}/temp") or 0) < HOTTEST), default=None)
 
     def throttles(self) -> float | None:
         """How often the machine was slowed for heat or want of power since boot; None where it is not counted."""

@@ -30,8 +30,10 @@ class Pack:
         except (OSError, ValueError) as error:
             raise Missing(f"no readable manifest.json beside {Path(__file__).name}: {error}. Run it where a pack was "
                           "unpacked; `python -m lab pack` makes one") from None  # fmt: skip
-        if facts.get("format") != PACK_FORMAT:
-            raise Broken(f"manifest.json is of format {facts.get('format')!r}, this runner reads {PACK_FORMAT!r}")
+        if not isinstance(facts, dict) or "format" not in facts:
+            raise Broken("manifest.json is none of a pack's; unpack it again")
+        if facts["format"] != PACK_FORMAT:
+            raise Broken(f"manifest.json is of format {facts['format']!r}, this runner reads {PACK_FORMAT!r}")
         return cls(folder, facts)
 
     def verify(self) -> None:
