@@ -269,6 +269,9 @@ def load_pipeline(source: str, *, solver: str = "dpmpp2m-8", device: str | torch
             f"pipeline {source!r} has scheduler {type(scheduler).__name__} with prediction {prediction!r}; "
             "an ODE teacher needs a discrete schedule (alphas_cumprod) and epsilon, v_prediction or sample"
         )
+    if len(schedule) < 2:
+        raise ValueError(f"pipeline {source!r} has a schedule of {len(schedule)} noise levels (num_train_timesteps or "
+                         "trained_betas); an ODE teacher needs at least 2 to lie between")  # fmt: skip
     if not (schedule.double().diff() <= 0).all() or not 0 <= schedule[-1] <= schedule[0] <= 1:
         raise ValueError(f"pipeline {source!r} has a schedule whose alphas_cumprod don't fall from at most 1 to at "
                          f"least 0; it begins with {schedule[0]:g} and ends with {schedule[-1]:g}")  # fmt: skip
@@ -313,6 +316,7 @@ def _network(source: str) -> nn.Module:
     name, kinds = str((parts.get(part) or [None])[-1]), {"UNet2DModel", "DiTTransformer2DModel"}
     if name not in kinds:
         raise ValueError(unknown(f"kind of network in pipeline {source!r}", name, kinds))
+    said = _said(folder / part / "config.json")
     told, loud = diffusers.utils.logging, diffusers.utils.logging.get_verbosity()
     told.set_verbosity_error()  # pages of the keys that are refused below in a sentence
     try:
@@ -324,8 +328,7 @@ def _network(source: str) -> nn.Module:
         told.set_verbosity(loud)
     if keys["missing_keys"] or keys["unexpected_keys"]:
         _load_renamed(net, source, folder / part)
-    said = read_json(folder / part / "config.json", json.loads)
-    if isinstance(said, dict) and "sample_size" not in said:  # diffusers would put its own default there
+    if said and "sample_size" not in said:  # diffusers would put its own default there
         raise ValueError(f"pipeline {source!r} has no sample_size in {part}/config.json; a teacher's images are "
                          "square, of a size that is told")  # fmt: skip
     kind, takes, gives = net.config.get("class_embed_type"), net.config.in_channels, net.config.out_channels
@@ -336,6 +339,16 @@ def _network(source: str) -> nn.Module:
         raise ValueError(f"pipeline {source!r} takes {takes} channels and gives {gives}; a teacher gives as many as "
                          "it takes, or twice that for a variance, and isn't conditioned by more channels")  # fmt: skip
     return net
+
+
+def _said(file: Path) -> dict[str, JSON] | None:
+    """What a part's configuration says; None where diffusers has a sentence of its own. Raises ValueError for JSON that
+    is no object, which diffusers would look for on the hub.
+    """
+    said = read_json(file, json.loads)  # some hold -Infinity
+    if said is not None and not isinstance(said, dict):
+        raise ValueError(f"{file} holds no JSON object, and so no configuration; restore it")
+    return said
 
 
 def _load_renamed(net: nn.Module, source: str, folder: Path) -> None:
@@ -377,6 +390,7 @@ def _scheduler(source: str) -> object | None:
     kind = getattr(diffusers, str(name), None)
     if name is None or kind is None:
         return None
+    _said(_folder(source) / "scheduler" / "scheduler_config.json")
     try:
         return kind.from_pretrained(_folder(source) / "scheduler")
     except Exception as error:
@@ -432,6 +446,10 @@ def _parts(source: str) -> dict[str, JSON]:
         parts = dict(diffusers.DiffusionPipeline.load_config(source))
     except (OSError, ValueError) as error:
         raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
+    for name in ("unet", "transformer", "scheduler", "vae", "vqvae", "movq"):
+        if not isinstance(told := parts.get(name), (list, tuple, type(None))):
+            raise ValueError(f"model_index.json of pipeline {source!r} says {told!r} of its {name}; a part is told by "
+                             "library and class, as in [\"diffusers\", \"UNet2DModel\"]")  # fmt: skip
     for name in ("vae", "vqvae", "movq"):
         if kind := (parts.get(name) or [None])[-1]:
             raise ValueError(f"pipeline {source!r} draws latents of its {name} ({kind}), and pairs are kept as 8-bit "

@@ -415,7 +415,9 @@ def saved(folder, scheduler=None, change=None, **shape):
                 norm_num_groups=4, attention_head_dim=4, down_block_types=("DownBlock2D",) * 2,
                 up_block_types=("UpBlock2D",) * 2)  # fmt: skip
     net = diffusers.UNet2DModel(**tiny | shape)
-    diffusers.DDPMPipeline(unet=net, scheduler=scheduler or diffusers.DDPMScheduler()).save_pretrained(folder)
+    diffusers.DDPMPipeline(
+        unet=net, scheduler=diffusers.DDPMScheduler() if scheduler is None else scheduler
+    ).save_pretrained(folder)
     if change:
         file = folder / "unet" / "diffusion_pytorch_model.safetensors"
         save_file(change(load_file(file)), file)
@@ -463,6 +465,34 @@ def test_a_schedule_that_does_not_fall_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="alphas_cumprod"):
         images_of(saved(tmp_path / "p", diffusers.DDPMScheduler(trained_betas=[0.1, -0.1, 0.2])))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_schedule_without_two_noise_levels_is_refused(tmp_path, steps):
+    import diffusers
+
+    source = saved(tmp_path / "p", diffusers.DDPMScheduler(num_train_timesteps=steps))
+    with pytest.raises(ValueError, match=f"has a schedule of {steps} noise levels .*needs at least 2"):
+        teachers.load_pipeline(source)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_configuration_that_is_no_object_is_not_looked_for_on_the_hub(tmp_path, file):
+    import diffusers
+
+    source = saved(tmp_path / "p", diffusers.DDPMScheduler())
+    Path(source, file).write_text("[]")
+    with pytest.raises(ValueError, match=f"{file} holds no JSON object"):
+        teachers.load_pipeline(source)
+
+
+@pytest.mark.parametrize(("part", "told"), [("unet", "UNet2DModel"), ("unet", 5), ("scheduler", {"a": 1}), ("vae", 5)])
+def test_a_part_that_is_not_told_by_library_and_class_is_named(tmp_path, part, told):
+    index = Path(saved(tmp_path / "p"), "model_index.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | {part: told}))
+    for read in (teachers.load_pipeline, teachers.pipeline_sha256):
+        with pytest.raises(ValueError, match=f"model_index.json of pipeline .* says {told!r} of its {part}; a part"):
+            read(str(index.parent))
 
 
 def test_a_schedule_that_ends_far_below_our_highest_noise_is_warned_of(tmp_path, recwarn):
