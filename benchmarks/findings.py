@@ -51,20 +51,19 @@ def deep_and_thin(store: Store) -> str:
 
 
 def too_deep(store: Store) -> str:
-    """The sizes of which shapes on both sides of the best one are worse, and which of them seeds don't tell apart."""
+    """Where deeper is no longer better: of every size the shapes that seeds don't tell from the best measured."""
     fit, best = depths(store)
-    found = {size: one for size, one in best.items() if one.inside}
-    if not found:
+    if not any(one.inside for one in best.values()):
         return ""
-    said = [f"of {size:.1f} M {_size(one.best)} is the best measured"
+    said = [f"of {size:.1f} M {_size(one.best)} is the best measured" + ", at the edge of those tried" * (not one.inside)
             + f", and {_size(one.level[0])} to {_size(one.level[-1])} are not told apart" * (len(one.level) > 1)
-            for size, one in found.items()]  # fmt: skip
-    seeds = "" if math.isnan(fit.within) else f"seeds of one shape spread by {math.sqrt(fit.within):.1%}"
-    one = next((one for one in found.values() if one.bracketed and math.isfinite(one.high)), None)
-    fitted = "" if one is None else (f"; a fit to all sizes together has its best at a depth/width of {one.aspect:.2f} "
-                                     f"({one.low:.2f} to {one.high:.2f})")  # fmt: skip
+            for size, one in best.items()]  # fmt: skip
+    seeds = "" if math.isnan(fit.within) else f"Seeds of one shape spread by {math.sqrt(fit.within):.1%}. "
+    one = next((one for one in best.values() if one.bracketed and math.isfinite(one.high)), None)
+    fitted = "" if one is None else (f"A fit to all sizes together has its best at a depth/width of {one.aspect:.2f} "
+                                     f"({one.low:.2f} to {one.high:.2f}) ")  # fmt: skip
     return (f"**Depth stops paying**: after {fit.rows['images'].iloc[0]:,.0f} images, at an equal number of heads, "
-            f"{'; '.join(said)}. {seeds.capitalize()}{fitted} ({_link('every shape', 'Depth')}).")  # fmt: skip
+            f"{'; '.join(said)}. {seeds}{fitted}({_link('every shape', 'Depth')}).")  # fmt: skip
 
 
 def lost_and_gained(store: Store) -> str:
