@@ -55,7 +55,8 @@ def too_deep(store: Store) -> str:
     fit, best = depths(store)
     if not any(one.inside for one in best.values()):
         return ""
-    said = [f"of {size:.1f} M {_size(one.best)} is the best measured" + ", at the edge of those tried" * (not one.inside)
+    said = [f"of {size:.1f} M {_size(one.best)} is the best measured"
+            + ", at the edge of those tried" * (not one.inside)
             + f", and {_size(one.level[0])} to {_size(one.level[-1])} are not told apart" * (len(one.level) > 1)
             for size, one in best.items()]  # fmt: skip
     seeds = "" if math.isnan(fit.within) else f"Seeds of one shape spread by {math.sqrt(fit.within):.1%}. "
