@@ -5,11 +5,10 @@
     python benchmarks/arms.py recipes/sweeps/teaching-assistant.json --guides  # in the file that is there, those alone
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
-back: a round is so many seconds of each, and a ratio is taken within a round. Rounds are short, for
-others' load comes and goes in bursts, and go on until the median ratio of every arm is known within lab.arms.CLOSE, or
-there are --most. `steps` are those of the plain arm's
-wall-clock: with the recipe of each shape that has the objective alone as the measure, how many updates every other arm
-has in the same time.
+back: a round is so many seconds of each, and a ratio is taken within a round. Rounds are short, for others' load comes
+and goes in bursts, and go on until the median ratio of every arm is known within KNOWN, or there are
+--most. `steps` are those of the plain arm's wall-clock: with the recipe of each shape that has the objective alone as
+the measure, how many updates every other arm has in the same time.
 A guide's answers are made before; beside stand the seconds of one pass that makes all that an arm reads of them, from
 what a batch takes in the same rounds.
 """
@@ -27,7 +26,6 @@ import torch
 from networks import commit, machine
 
 from lab import guides, sweep
-from lab.arms import CLOSE
 from lab.data import Batch
 from lab.experiment import Assembled, assemble, plan
 from lab.models.taps import Taps
@@ -35,6 +33,7 @@ from lab.plan import Job
 from lab.results import Store, read_json, write_json
 from lab.train import update
 
+KNOWN = 0.03  # of a ratio: how far its median may lie off
 WARM = 20  # updates: compilation, allocator, caches
 STRIDE = 0.381966  # of a run between two updates that are timed, so that they spread over all of it
 
@@ -108,12 +107,12 @@ def ratios(arm: Arm, arms: list[Arm]) -> tuple[Arm, list[float]]:
 
 
 def sure(arms: list[Arm]) -> bool:
-    """Whether the median of every arm's ratios is known within CLOSE: by the notch of a box plot, 1.57 times the middle
+    """Whether the median of every arm's ratios is known within KNOWN: by the notch of a box plot, 1.57 times the middle
     half's width over the root of the rounds, which is about its 95 % interval (McGill, Tukey and Larsen, 1978).
     """
     for arm in arms:
         low, middle, high = statistics.quantiles(found := ratios(arm, arms)[1], n=4)
-        if 1.57 * (high - low) / len(found) ** 0.5 > CLOSE * middle:
+        if 1.57 * (high - low) / len(found) ** 0.5 > KNOWN * middle:
             return False
     return True
 
