@@ -344,8 +344,8 @@ def combined(store: Store) -> list[str]:
             "smallest file at no more distance", "fastest at no more distance"]  # fmt: skip
     by = "the classifier's Fréchet distance" + ", in brackets by the second extractor" * bool(second)
     return ["## Sizes", "", f"Distances over the teacher's, {by}; then file, milliseconds of one image and distance. "
-            "Smallest and fastest are of all sizes; a name with a seed is the best of several. (`python -m lab sweep` on finishes.json, many-step.json and "
-            "combinations.json of recipes/sweeps)", "",
+            "Smallest and fastest are of all sizes; a name with a seed is the best of several. (`python -m lab sweep` "
+            "on finishes.json, many-step.json and combinations.json of recipes/sweeps)", "",
             *markdown(head, rows)]  # fmt: skip
 
 
