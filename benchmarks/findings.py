@@ -39,12 +39,13 @@ def deep_and_thin(store: Store) -> str:
     found, _ = shapes(store)
     if found.empty or not deepest_best(found):
         return ""
+    found = found.assign(unsteady=found["unsteady"].eq(True))
     groups = [group for _, group in found.groupby("size")]
     one = groups[len(groups) // 2]
     deep, wide = one.loc[one["depth"].idxmax()], one.loc[one["depth"].idxmin()]
     timed = found["latency_ms"].notna().all()
     said = [f"{_blocks(row)} reach distance {row['fd']:.2f}"
-            + f" in {row['latency_ms']:.2f} ms{' (unsteady)' * bool(row['unsteady'])}" * int(timed)
+            + f" in {row['latency_ms']:.2f} ms{' (unsteady)' * int(row['unsteady'])}" * int(timed)
             for row in (deep, wide)]  # fmt: skip
     return (f"**Deep and thin beats shallow and wide**: of {deep['size']:.1f} M trained parameters, {', '.join(said)} "
             f"({_link('all shapes', 'Shapes')}).")  # fmt: skip

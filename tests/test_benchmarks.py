@@ -202,8 +202,9 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
 ) -> None:
     findings = benchmark("findings")
     rows = pd.DataFrame({"size": 0.3, "depth": [2, 12], "width": [88, 40], "fd": [1.58, 0.9], "latency_ms": [0.3, 0.6],
-                         "speed_up": [200.0, 100.0]})  # fmt: skip
+                         "speed_up": [200.0, 100.0], "unsteady": [None, True]})  # fmt: skip
     monkeypatch.setattr(findings, "shapes", lambda store: (rows, pd.Series({"fd": 0.2})))
+    assert "0.60 ms (unsteady)" in findings.deep_and_thin(store) and "0.30 ms (u" not in findings.deep_and_thin(store)
     assert {"0.90", "1.58", "12", "88"} <= set(findings.deep_and_thin(store).split())
     assert {"100", "4.5", "200", "7.9"} <= set(findings.lost_and_gained(store).split())
     rows["fd"] = [0.9, 1.58]
@@ -231,17 +232,19 @@ def test_depth_stops_paying_where_shapes_on_both_sides_of_the_best_are_worse(ben
     rows = pd.DataFrame({"params": [1e5, 1e5, 1e6], "depth": [16.0, 24.0, 12.0], "width": [20.0, 16.0, 64.0],
                          "heads": [4.0, 2.0, 4.0], "fd": [1.5, 1.6, 0.7], "images": 4e5})  # fmt: skip
     fit = SimpleNamespace(rows=rows, within=0.0009, heads=4.0)
-    best = {size: SimpleNamespace(best=name, inside=size < 1, bracketed=size < 1, aspect=0.94, low=0.6,
-                                  high=1.7)
-            for size, name in [(0.1, "16x20 plain 400k"), (1.0, "12x64")]}  # fmt: skip
+    best = {size: SimpleNamespace(best=level[-1], level=level, inside=size < 1, bracketed=size < 1, aspect=0.94,
+                                  low=0.6, high=1.7)
+            for size, level in [(0.1, ["8x24 plain 400k", "16x20 plain 400k"]), (1.0, ["12x64"])]}  # fmt: skip
     monkeypatch.setattr(findings, "depths", lambda store: (fit, best))
     said = findings.too_deep(store)
-    assert "of 0.1 M 16x20 is the best of shapes up to 24 deep; seeds of one shape spread by 3.0%" in said
-    assert "1.0 M" not in said
+    assert "of 0.1 M 16x20 is the best measured, and 8x24 to 16x20 are not told apart; of 1.0 M 12x64" in said
+    assert "12x64 is the best measured, at the edge of those tried. Seeds of one shape spread by 3.0%" in said
+    assert "0.94 (0.60 to 1.70)" in said
     assert findings.deep(store)[-2:] == ["| 0.1 | 16x20 1.50; 24x16 1.60 of 2 heads | 0.94 (0.60 to 1.70) | yes |",
-                                         "| 1.0 | 12x64 0.70 | 0.94 (0.60 to 1.70) | no |"]  # fmt: skip
+                                         "| 1.0 | 12x64 0.70 | not between those | no |"]  # fmt: skip
     best[0.1].bracketed = False
     assert "of 0.1 M" in findings.too_deep(store), "what was measured, wherever the fit has its best"
+    assert "0.94" not in findings.too_deep(store)
     best[0.1].inside = False
     assert findings.too_deep(store) == ""
 
