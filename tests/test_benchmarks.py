@@ -211,7 +211,8 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
     assert findings.deep_and_thin(store) == ""
 
     pair = {"method": "drifting", "compute": "equal images", "seeds": 1, "twin": "4x40 plain", "images": 96000.0,
-            "size": "4x40", "runs": ("mine",), "twin_runs": ("plain",), "word": "helps"}  # fmt: skip
+            "size": "4x40", "runs": ("mine",), "twin_runs": ("plain",), "word": "helps", "trained": 1,
+            "low": float("nan")}  # fmt: skip
     weaker = pair | {"ratio": 0.99, "word": "better in direction"}  # of another kind of start, and left out
     for run, fd in [("mine", 0.3), ("plain", 0.4)]:
         write_json(store.root / "runs" / run / "metrics-second.json", {"values": {"fd": {"value": fd}}})
