@@ -6,9 +6,9 @@
 
 The arms are the recipes of a sweep file. They take turns, compiled, on the same machine, in the order of the file and
 back: a round is so many seconds of each, and a ratio is taken within a round. Rounds are short, for others' load comes
-and goes in bursts, and go on until the median ratio of every arm is known within KNOWN, or there are
---most. `steps` are those of the plain arm's wall-clock: with the recipe of each shape that has the objective alone as
-the measure, how many updates every other arm has in the same time.
+and goes in bursts, and go on until the median ratio of every arm is known within KNOWN, or there are --most.
+`steps` are those of the plain arm's wall-clock: with the recipe of each shape that has the objective alone as the
+measure, how many updates every other arm has in the same time.
 A guide's answers are made before; beside stand the seconds of one pass that makes all that an arm reads of them, from
 what a batch takes in the same rounds.
 """

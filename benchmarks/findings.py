@@ -133,11 +133,11 @@ def guidance(store: Store) -> str:
     whole = "".join(f" With the time of the assistant's answers charged, the first has {row['ratio']:.2f} of it"
                     f"{spread_said(row)}."
                     for _, row in charged.iterrows())  # fmt: skip
-    work = table.set_index("run")["images"] * table.set_index("run")["macs"]
-    own = table.set_index("run")["guide"][best["runs"][0]].removeprefix("run:")
+    by_run, one = table.set_index("run"), best["runs"][0]
+    work, own = by_run["images"] * by_run["macs"], by_run["guide"][one].removeprefix("run:")
     if own in work:
-        whole += (f" The assistant's own training took {work[own] / work[best['runs'][0]]:.0f} times the student's "
-                  "multiply-adds, and is charged nowhere.")  # fmt: skip
+        whole += (f" The assistant's own training took {work[own] / work[one]:.0f} times the student's multiply-adds, "
+                  "and is charged nowhere.")  # fmt: skip
     said = "; ".join(
         f"at {row['size']} `{row['method']}` has {row['ratio']:.2f} of its distance ({row['low']:.2f} to "
         f"{row['high']:.2f}, {row['seeds']} seeds: {row['word']})"
@@ -320,7 +320,8 @@ def methods(store: Store) -> list[str]:
     head = ["student", "beside", "images", "at", "distance over its (95 %)", "by the second extractor", "seeds",
             "verdict", "update over its", "guide, s"]  # fmt: skip
     return ["## Methods", "", "Students beside the plain ones that share the rest of their recipe, paired by seed. "
-            f"{claims.RULE} Updates are timed in turns (`benchmarks/arms.py`). (`python -m lab verdicts`)", "",
+            f"{claims.RULE} Updates are timed in turns (`benchmarks/arms.py`); "
+            f"equal wall-clock is within {arms.CLOSE:.0%}. (`python -m lab verdicts`)", "",
             *markdown(head, rows)]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from lab.results import OBJECTIVES, Store, columns_of, read_json, table_of
 from lab.verdicts import ENOUGH, Verdict, compare, holm, spread
 
 COMPUTE = ("equal images", "wall-clock", "with the guide")
-CLOSE = 0.05  # of the seconds: a ratio differs by as much between processors, and 5 % more training brings 1 %
+CLOSE = 0.05  # of the seconds: two timings of one arm differ by 3 % and more, and 5 % more training brings 1 %
 NEAR = 0.05  # of the parameters: networks of one size, as in principles
 TIMES = (1e-6, 1e12)  # milliseconds, seconds and ratios beyond are of no clock, and their products of no float
 UNTESTED = "not tested"

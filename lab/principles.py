@@ -34,7 +34,7 @@ DISTANCE = ("size", "aspect", "aspect^2")
 LATENCY = ("size", "aspect", "size x aspect")
 HEADS = ("heads", "heads^2", "heads x aspect")
 LEVEL = 0.95
-LEVEL_SDS = 2.0  # of the difference of two trainings, within which shapes are not told apart
+APART = 2.0  # of the difference of two trainings, within which shapes are not told apart
 SPARE = 3  # shapes beyond the terms, below which an interval says nothing
 FEW = 2  # shapes with other heads than most, below which their effect is not theirs
 MANY = 6  # and from which it may bend, and differ with the aspect: more heads help a wide network more than a thin one
@@ -274,16 +274,15 @@ def effects(fit: Fit) -> pd.DataFrame:
 
     double = math.log(2)
     # P is about 18 L D^2: at a fixed size a depth x2 is a width / 1.41, so an aspect x2.83.
+    bent = "heads^2" in fit.terms  # then the next doubling does not do what the last one did
+    doublings = {f"heads x2 to {fit.heads:.0f}, same shape": {"heads": double, "heads^2": -(double**2)},
+                 f"heads x2 to {2 * fit.heads:.0f}, same shape": {"heads": double, "heads^2": double**2}}  # fmt: skip
     changes = {"size x2, same depth/width": {"size": double},
                "depth x2, same size (width / 1.41)": {"aspect": 1.5 * double},
                "width x2, same size (depth / 4)": {"aspect": -3 * double},
-               "heads x2, same shape": {"heads": double},
-               f"heads x2 to {fit.heads:.0f}, same shape": {"heads": double, "heads^2": -(double**2)},
-               f"heads x2 to {2 * fit.heads:.0f}, same shape": {"heads": double, "heads^2": double**2},
+               **(doublings if bent else {"heads x2, same shape": {"heads": double}}),
                "stopped on the way, not finished": {"unfinished": 1.0}}  # fmt: skip
     rows = []
-    if "heads^2" in fit.terms:  # then the next doubling does not do what the last one did
-        del changes["heads x2, same shape"]
     for change, steps in changes.items():
         if not set(steps) <= set(fit.terms):
             continue
@@ -406,7 +405,7 @@ def optimum(fit: Fit, params: float) -> Optimum:
     inside = 0 < best < len(shapes) - 1
     bracketed = inside and ends[0] < aspect < ends[1]
     name = str(shapes["name"].iloc[best]) if len(shapes) else ""
-    apart = LEVEL_SDS * math.sqrt(2 * fit.within) if fit.within > 0 else 0.0  # of two trainings
+    apart = APART * math.sqrt(2 * fit.within) if fit.within > 0 else 0.0  # of two trainings
     level = tuple(shapes.loc[shapes["log"] <= shapes["log"].min() + apart, "name"])
     edge = "" if not len(shapes) else "thinnest" if best == len(shapes) - 1 else "widest" if best == 0 else ""
     return Optimum(params, aspect, low, high, ends, name, inside, bracketed, level,
