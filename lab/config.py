@@ -627,8 +627,18 @@ def cast(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint and not (hint is int and abs(value) >= 2**63):
         return value
-    wanted = "a finite number" if type(value) is float and hint is float else getattr(hint, "__name__", str(hint))
-    raise ValueError(f"{where} must be {wanted}, got {value!r}")
+    if hint is int and type(value) is int:
+        raise ValueError(f"{where} must lie below 2^63, got {value}")
+    raise ValueError(f"{where} must be {_wanted(hint)}, got {value!r}")
+
+
+def _wanted(hint: Any) -> str:
+    """A type in the words of a recipe's writer, who may know no Python."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return "a list" if args[-1] is Ellipsis else f"a list of {len(args)}"
+    words = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    return words.get(hint, "a JSON object")
 
 
 def _slug(text: str) -> str:

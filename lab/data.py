@@ -413,8 +413,10 @@ def _decode(files: list[tuple[Path, int]], size: int, channels: int, *, title: s
         key.update(os.fsencode(file) + f"|{label}|{_content(file)}\n".encode())
     cached = cache_dir() / "folders" / f"{key.hexdigest()[:24]}.npz"
     with contextlib.suppress(*UNREADABLE), np.load(cached) as kept:
-        return Images(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), (),
-                      [str(s) for s in kept["skipped"]])  # fmt: skip
+        pixels, labels, skipped = kept["images"], kept["labels"], [str(s) for s in kept["skipped"]]
+        whole = pixels.dtype == np.uint8 and pixels.shape == (len(files) - len(skipped), channels, size, size)
+        if whole and labels.shape == pixels.shape[:1]:  # and no file of other arrays
+            return Images(torch.from_numpy(pixels), torch.from_numpy(labels), (), skipped)
     images, labels, skipped = [], [], []
     for file, label in tqdm(files, desc=f"reading {title}", unit="files", disable=len(files) < 2000):
         picture = _picture(file, size, channels)

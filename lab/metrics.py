@@ -268,14 +268,17 @@ def class_accuracy(images: Tensor, classes: Tensor, name: str, *, batch: int = 5
 # --- what a run is measured against -------------------------------------------------------------
 
 
-def _kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a cache file, made and written on first use, and again where the file is deleted or spoilt."""
+def _kept(path: Path, name: str, count: int, make: Callable[[], Tensor]) -> Tensor:
+    """The array of a cache file, `count` long, made and written on first use, and again where the file is deleted,
+    spoilt or another's.
+    """
     with contextlib.suppress(*UNREADABLE), np.load(path) as file:
-        return dict(file)
-    arrays, buffer = make(), io.BytesIO()
-    np.savez(buffer, **arrays)
+        if file[name].shape[:1] == (count,):
+            return torch.from_numpy(file[name])
+    made, buffer = make(), io.BytesIO()
+    np.savez(buffer, **{name: made.numpy()})
     write_whole(path, buffer.getvalue())
-    return arrays
+    return made
 
 
 def _cache(store: Store, *key: object) -> Path:
@@ -297,14 +300,13 @@ def real_features(recipe: Recipe, store: Store, extractor: str, *, batch: int = 
     digest = data.digest(chosen)
     path = _cache(store, "real", extractor, tuple(images.shape), digest)
 
-    def make() -> dict[str, np.ndarray]:
-        title = f"features of {recipe.data}"
-        return {"features": extract(images, extractor, batch=batch, device=device, title=title).float().numpy()}
+    def make() -> Tensor:
+        return extract(images, extractor, batch=batch, device=device, title=f"features of {recipe.data}").float()
 
     name = f"train split of {recipe.data}{_some_classes(recipe)}, {len(images):,} images"
     if recipe.data.startswith("folder:"):  # whose pictures may be others tomorrow
         name += f" ({digest[:8]})"
-    return torch.from_numpy(_kept(path, make)["features"]).double(), name
+    return _kept(path, "features", len(images), make).double(), name
 
 
 def _some_classes(recipe: Recipe) -> str:
@@ -326,15 +328,15 @@ def teacher_images(recipe: Recipe, store: Store, seeds: range, *, batch: int = 2
     what = pairs.pair_set(store, recipe.teacher, recipe.solver)
     what = replace(what, first_seed=seeds.start, classes=recipe.classes)
 
-    def make() -> dict[str, np.ndarray]:
+    def make() -> Tensor:
         teacher = teachers.load(
             what.teacher, store, solver=what.solver, dtype=what.dtype, device=device, thousands=True
         )
         y = labels(recipe, teacher.spec, seeds)
         images, _ = draw(teacher, seeds, y=y, batch=batch, device=device, title="images of the teacher")
-        return {"images": images.numpy()}
+        return images
 
-    return torch.from_numpy(_kept(_cache(store, "teacher", what.id, len(seeds)), make)["images"])
+    return _kept(_cache(store, "teacher", what.id, len(seeds)), "images", len(seeds), make)
 
 
 # --- a run --------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def test_a_run_can_be_named_as_a_teacher(distilled: Store, capsys: pytest.Captur
         (["--teacher", "tiny"], "set pairs to how many"),
         (["--teacher", "tinny", "--pairs", "3"], "did you mean 'tiny'"),
         (["--teacher", "pipeline:x", "--pairs", "3"], "pipeline:x does not say which images it was trained on"),
-        ([*TINY, "--betas", "0.9"], "recipe.betas must be tuple, got [0.9]"),
+        ([*TINY, "--betas", "0.9"], "recipe.betas must be a list of 2, got [0.9]"),
         ([*TINY, "--option", "pairs.l1=0", "--option", "pairs.perceptual_from=0.2"], "leaves no loss before it"),
         ([*TINY, "--name-teacher", "My Teacher"], "a teacher's alias must match"),
         (["absent.json"], "no recipe file 'absent.json'"),

@@ -62,6 +62,16 @@ def test_a_folder_is_read_from_the_cache_the_second_time_and_anew_when_it_change
     assert sum(left) == 19
 
 
+def test_a_cache_of_other_arrays_is_made_again(pictures, tmp_path):
+    whole = data.load(f"folder:{pictures}", size=16)
+    caches = sorted((tmp_path / "cache" / "folders").glob("*.npz"))
+    assert caches
+    for pixels, labels in [((3,), 3), ((20, 3, 8, 8), 20), ((18, 3, 16, 16), 3)]:
+        for cache in caches:
+            np.savez(cache, images=np.zeros(pixels, np.uint8), labels=np.zeros(labels, np.int64), skipped=np.zeros(0, str))
+        assert torch.equal(data.load(f"folder:{pictures}", size=16).images, whole.images)
+
+
 @pytest.mark.parametrize("replace", ["write", "rename", "link"])
 def test_a_picture_of_equal_size_and_time_in_anothers_place_is_read_anew(plain, tmp_path, replace):
     plain.mkdir()

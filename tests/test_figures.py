@@ -310,13 +310,15 @@ def test_an_estimate_is_hollow_called_estimated_and_has_its_interval() -> None:
     frame = rows(provenance=["measured", "measured", "estimated"], grade=["C", "C", "F"], latency_low=[0.1, 0.3, 0.2],
                  latency_high=[0.3, 0.5, 1.9])  # fmt: skip
     drawn = traces(figures.tradeoff(frame, "latency_ms", "fd", pick="run-2"))
-    guess = drawn["pairs, estimated"]
-    assert guess.marker.symbol == "circle-open-dot" and drawn["pairs"].marker.symbol == "circle"
+    points = drawn["pairs"]
+    assert points.marker.symbol == ("circle", "circle", "circle-open-dot")
+    assert drawn["estimated"].marker.symbol == "circle-open-dot" and drawn["estimated"].x == (None,)
     assert list(drawn["the pick"].text) == ["n2, estimated"]
-    assert list(guess.error_x.array) == pytest.approx([1.3]) and list(guess.error_x.arrayminus) == pytest.approx([0.4])
-    assert list(drawn["pairs"].error_x.array) == pytest.approx([0.1, 0.1])
-    assert list(traces(figures.tradeoff(frame, "fd", "latency_ms"))["pairs"].error_y.array) == pytest.approx([0.1, 0.1])
-    assert "(0.200 to 1.90), estimated, grade F" in guess.hovertext[0]
+    assert list(points.error_x.array) == pytest.approx([0.1, 0.1, 1.3])
+    assert list(points.error_x.arrayminus) == pytest.approx([0.1, 0.1, 0.4])
+    turned = traces(figures.tradeoff(frame, "fd", "latency_ms"))["pairs"]
+    assert list(turned.error_y.array) == pytest.approx([0.1, 0.1, 1.3])
+    assert "(0.200 to 1.90), estimated, grade F" in points.hovertext[2]
     assert "intervals of measured ones span" in figures.conditions(frame)
     over = traces(figures.tradeoff(frame.assign(fits=False), "latency_ms", "fd"))
     assert over["over the budget"].marker.symbol == ("circle-open", "circle-open", "circle-open-dot")
@@ -324,7 +326,7 @@ def test_an_estimate_is_hollow_called_estimated_and_has_its_interval() -> None:
 
 def test_an_estimate_does_not_matter_where_no_latency_is_drawn() -> None:
     drawn = traces(figures.tradeoff(rows(provenance="estimated"), "params_m", "fd"))
-    assert len(drawn["pairs"].x) == 3 and "pairs, estimated" not in drawn
+    assert len(drawn["pairs"].x) == 3 and "estimated" not in drawn
 
 
 def test_the_hover_names_a_precision_that_draws_other_images() -> None:
@@ -349,9 +351,13 @@ def test_thousands_of_points_are_one_webgl_trace_and_only_the_front_has_names_an
 def test_a_latency_that_is_not_sound_is_hollow_and_named_in_two_and_three_dimensions() -> None:
     frame = rows(4, provenance=["measured", "measured", "published", "estimated"], grade=["C", "D", "E", "F"])
     drawn = traces(figures.tradeoff(frame, "latency_ms", "fd"))
-    symbols = {name: drawn[name].marker.symbol for name in drawn if name.startswith("pairs")}
-    assert symbols == {"pairs": "circle", "pairs, graded D": "circle-open", "pairs, published": "circle-open",
-                       "pairs, estimated": "circle-open-dot"}  # fmt: skip
+    assert dict(zip(drawn["pairs"].customdata[:, 0], drawn["pairs"].marker.symbol)) == dict(
+        zip(frame["run"], ["circle", "circle-open", "circle-open", "circle-open-dot"])
+    )
+    keys = {name: trace.marker.symbol for name, trace in drawn.items() if list(trace.x) == [None]}
+    assert keys == {"graded D or published": "circle-open", "estimated": "circle-open-dot"}
+    turned = traces(figures.tradeoff(frame.iloc[::-1], "latency_ms", "fd"))["pairs"]
+    assert turned.marker.symbol[0] == "circle"  # which the legend shows
     assert len(traces(figures.tradeoff(frame, "params_m", "fd"))["pairs"].x) == 4
     solid = traces(figures.tradeoff_3d(frame, "latency_ms", "fd", "params_m"))
     assert len(solid["on the front"].x) == 1 and len(solid["on the front, not measured or graded D"].x) == 3

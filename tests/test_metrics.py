@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -284,14 +285,21 @@ def test_the_teachers_images_are_made_once(taught: Store, student: Run, monkeypa
 
 
 def test_a_spoilt_cache_is_made_again(tmp_path) -> None:
-    path, made = tmp_path / "real-0.npz", {"features": np.arange(12.0).reshape(3, 4)}
-    metrics._kept(path, lambda: made)
-    whole = path.read_bytes()
-    for content in (b"", b"PK", whole[:100], whole[:-30], whole.replace(b"\x93NUMPY", b"\x93mumpy")):
+    path, made = tmp_path / "real-0.npz", torch.arange(12.0).view(3, 4)
+
+    def kept(make=lambda: made) -> torch.Tensor:
+        return metrics._kept(path, "features", 3, make)
+
+    assert torch.equal(kept(), made)
+    whole, others = path.read_bytes(), []
+    for arrays in ({"images": np.zeros((3, 4))}, {"features": np.zeros((2, 4))}, {"features": np.zeros(())}):
+        np.savez(file := io.BytesIO(), **arrays)
+        others.append(file.getvalue())
+    for content in (b"", b"PK", whole[:100], whole[:-30], whole.replace(b"\x93NUMPY", b"\x93mumpy"), *others):
         path.write_bytes(content)
-        assert np.array_equal(metrics._kept(path, lambda: made)["features"], made["features"])
+        assert torch.equal(kept(), made)
         assert path.read_bytes() == whole
-    metrics._kept(path, lambda: pytest.fail("a whole cache was made again"))
+    kept(lambda: pytest.fail("a whole cache was made again"))
 
 
 def test_the_teachers_images_are_those_of_the_same_noise_and_class(taught: Store) -> None:

@@ -223,12 +223,12 @@ BROAD = {"base": plain(BASE), "axes": {"student.width": [16, 4 * 10**17], "stude
 
 
 @pytest.mark.parametrize(("asked", "good", "said"), [
-    ({"student.depth": ["x", 2, 3]}, 2, "dit.depth must be int, got 'x'"),
-    ({"seed": [1, "x", {"a": 1}, None]}, 1, "recipe.seed must be int, got 'x'"),
+    ({"student.depth": ["x", 2, 3]}, 2, "dit.depth must be a whole number, got 'x'"),
+    ({"seed": [1, "x", {"a": 1}, None]}, 1, "recipe.seed must be a whole number, got 'x'"),
     ({"student": [None, {"depth": 3}], "student.depth": [1, 2]}, 2, "recipe.student must be a JSON object"),
     ({"student.depth": [1, 2], "student": [{"family": "unet"}, {"width": 32}]}, 2, "unknown field 'depth'"),
     ({"methods.denoise.x": [1], "methods": [["denoise"], 5, [{"x": 1}]]}, 1, "unknown field of recipe.methods"),
-    ({"methods": ["denoise", ["denoise"]]}, 1, "recipe.methods must be tuple, got 'denoise'"),
+    ({"methods": ["denoise", ["denoise"]]}, 1, "recipe.methods must be a list, got 'denoise'"),
     (BROAD, 1, "a network of shape d2w400000000000000000h2p4time can't be counted"),
 ])  # fmt: skip
 @pytest.mark.parametrize("how", ["grid", "sample"])

@@ -160,7 +160,7 @@ FROZEN_L1 = 0.511779
     [
         ({"methods": (Use("pears"),)}, "unknown method 'pears'; did you mean 'pairs'"),
         ({"methods": (Use("pairs", {"l3": 1.0}),)}, "unknown option of method pairs 'l3'"),
-        ({"methods": (Use("pairs", {"l1": "x"}),)}, "pairs.l1 must be float"),
+        ({"methods": (Use("pairs", {"l1": "x"}),)}, "pairs.l1 must be a finite number"),
         ({"methods": (Use("pairs"), Use("denoise"))}, r"one objective \(denoise, pairs, progressive\), got 2"),
         ({"pairs": 0}, "set pairs to how many"),
         ({"teacher": None}, "learns from a teacher"),
@@ -221,7 +221,7 @@ def test_the_shape_of_a_data_set_is_the_one_that_recipes_are_held_to(name):
 def test_a_number_of_another_kind_makes_no_other_run(taught):
     whole, point = (experiment.resolve(TINY_STUDENT.with_(clip=clip), taught) for clip in (0, 0.0))
     assert whole.id == point.id == Recipe.from_json(whole.to_json()).id
-    with pytest.raises(ValueError, match=r"recipe\.start must be tuple, got 'abc'"):
+    with pytest.raises(ValueError, match=r"recipe\.start must be a list, got 'abc'"):
         experiment.resolve(TINY_STUDENT.with_(start="abc"), taught)
 
 

@@ -51,19 +51,29 @@ def split(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return rows
 
 
-def covered(rows: pd.DataFrame, columns: list[str]) -> None:
+def ends(rows: pd.DataFrame, x: str, y: str) -> str:
+    """The front of two axes in a sentence: how many students, and the first and the last of them."""
+    front = rows[rows["on_front"]].sort_values(x)
+    if len(front) < 2:
+        return ""
+    first, last = front.iloc[0], front.iloc[-1]
+    here = ", ".join(f"{QUANTITIES[c].title} {QUANTITIES[c].say(first[c])}" for c in (x, y))
+    there = ", ".join(QUANTITIES[c].say(last[c]) for c in (x, y))
+    return (f"{len(front)} of {len(rows)} students are on the front, from {first['name']} ({here}) "
+            f"to {last['name']} ({there}).")  # fmt: skip
+
+
+def covered(rows: pd.DataFrame, columns: list[str]) -> str:
     """The hypervolume of the front, and against what."""
     found = choose.covered(rows, columns)
     if found is None or len(set(columns)) < len(columns):
-        return
+        return ""
     share, corner = found
     place = ", ".join(f"{QUANTITIES[c].title} {QUANTITIES[c].say(value)}" for c, value in corner.items())
-    st.caption(
-        frame.plain(
-            f"Hypervolume of the front: {share:.3f} of the box from the best value on each axis to the "
-            f"reference {place}, a tenth of each range behind the worst student drawn (linear scales). "
-            "It compares sets of students only where the box is the same."
-        )
+    return (
+        f"Hypervolume of the front: {share:.3f} of the box from the best value on each axis to the "
+        f"reference {place}, a tenth of each range behind the worst student drawn (linear scales). "
+        "It compares sets of students only where the box is the same."
     )
 
 
@@ -130,6 +140,7 @@ base = frame.baseline(pd.concat([rows, teacher]))
 if base is not None:
     rows["beside"] = choose.beside(rows, base, comparable)
 marked = {"baseline": (base or {}).get("run"), "limits": frame.limits(), "methods": methods}
+volume = ""
 try:
     if shape == "2-D":
         chart = figures.tradeoff(rows, x, y, teacher=teacher, log_x=log_x, log_y=log_y, **marked)
@@ -144,8 +155,7 @@ try:
         if run := selected("tradeoff_chart"):
             explain(rows, run, x, y)
         else:
-            st.caption("Click a point to see which students beat it.")
-        covered(rows, [x, y])
+            st.caption(frame.plain(f"{ends(rows, x, y)} Click a point to see which students beat it."))
     elif shape == "3-D":
         log = [c for c, on in [(x, log_x), (y, log_y)] if on]
         st.plotly_chart(
@@ -169,7 +179,8 @@ try:
             explain(rows, run, x, y, z[0])
         else:
             st.caption("Two axes at a time, each with its front. Click a point to see which students beat it on all.")
-        covered(rows, [x, y, z[0]])
+    if shape != "Table":
+        volume = covered(rows, [x, y, *z])
 except ValueError as mixed:
     st.warning(frame.plain(str(mixed)), icon=":material/block:")
 table = rows.sort_values(y, ascending=not QUANTITIES[y].more_is_better)[list(COLUMNS)]
@@ -189,5 +200,8 @@ if apart:
     out = [*out, f"Left out: {apart} student{'s' if apart > 1 else ''} not of the protocol chosen above."]
 if shape == "Table" or {x, y, *z} & set(choose.AS_TRAINED):
     out = [choose.SIZES_SAID, *out]
-st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
+with st.expander("How it was measured, and what is left out", icon=":material/fact_check:"):
+    if volume:
+        st.caption(frame.plain(volume))
+    st.caption(frame.plain(figures.conditions(pd.concat([rows, teacher]), out)))
 frame.footer(table, choose.command(frame.all_runs(), view.reports, budget), "tradeoff")

@@ -34,7 +34,7 @@ from lab.figures.look import (
 )
 from lab.figures.names import places_of_names
 from lab.figures.twins import method_names
-from lab.figures.words import axis_title, hover, upright
+from lab.figures.words import axis_title, hover, shortened, upright
 
 # What a hover box says of a row; the whole row of thousands would take as long as the rest of the chart.
 _HOVERED = (
@@ -43,7 +43,6 @@ _HOVERED = (
     "runtime", "timed_dtype", "grade", "provenance", "speed_up", "timed_as", "why_not", "teacher_value", "beside",
 )  # fmt: skip
 OVER, BEATEN = "over the budget", "other methods, beaten"
-LONG = 20  # letters of a name beside a point; the box that it opens has it whole
 RING = 12  # pixels by which the mark of the pick is larger than its point
 _DEVICE = ("device", "batch", "threads", "scope", "percentile")
 
@@ -60,7 +59,11 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     the front are grey and share one line of the legend. Raises ValueError where the rows' values may not be compared.
     """
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
-    shown = frame.dropna(subset=[x, y]).copy()  # in one block, of which rows are taken for every trace
+    shown = frame.dropna(subset=[x, y])
+    doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
+    # In one block, of which rows are taken for every trace; sound ones first, for the legend shows a trace's first mark.
+    shown = shown.iloc[np.argsort(doubt.ne(""), kind="stable")].copy()
+    doubt = doubt.reindex(shown.index)
     fits = shown["fits"] if "fits" in shown else pd.Series(True, index=shown.index)
     figure = go.Figure()
     # The front is of what may be chosen: a staircase, since what lies between two points does not exist.
@@ -68,7 +71,6 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     if len(line) > 1:
         figure.add_scatter(x=line[x], y=line[y], mode="lines", name="front", hoverinfo="skip",
                            line=dict(color=GREY, width=1.5, dash="dot", shape="hv"))  # fmt: skip
-    doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
     guess = doubt == GUESS
     names = method_names(shown)
     labels, ringed = _labels(shown, guess), {baseline: RING + 20, pick: RING, knee: RING + 6}
@@ -93,9 +95,12 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     points(~fits, hollow.replace("", "-open"), name=OVER, colour=GREY)
     beaten = winners & fits & ~shown["method"].isin(shown.loc[[*line.index], "method"])
     points(beaten, hollow, name=BEATEN, colour=GREY, named=beside)
-    for (method, why), rows in shown[fits & ~beaten].groupby(["method", doubt.rename("why")]):
-        points(shown.index.isin(rows.index), hollow, name=f"{names[rows.index[0]]}{why and f', {why}'}",
-               colour=marks[method][1], named=beside)  # fmt: skip
+    for method, rows in shown[fits & ~beaten].groupby("method"):
+        points(shown.index.isin(rows.index), hollow, name=names[rows.index[0]], colour=marks[method][1], named=beside)
+    for mark in dict.fromkeys(filter(None, hollow[fits])):  # once, not for each method: a phone has no room for that
+        whose = [why for why in HOLLOW if HOLLOW[why] == mark and (doubt[fits] == why).any()]
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=" or ".join(whose), hoverinfo="skip",
+                           marker=dict(symbol=f"circle{mark}", color=GREY, size=9, line=dict(width=1.5)))  # fmt: skip
     _ring(figure, shown[shown["run"] == pick], x, y, name="the pick", shape="circle-open", colour=COLOURS[1],
           more=RING, labels=labels, named=named if pick != knee else {})  # fmt: skip
     _ring(figure, shown[shown["run"] == knee], x, y, name="the knee", shape="diamond-open", colour=COLOURS[2],
@@ -251,8 +256,7 @@ def _ring(figure: go.Figure, rows: pd.DataFrame, x: str, y: str, *, name: str, s
 
 def _labels(rows: pd.DataFrame, guess: pd.Series) -> dict[str, str]:
     """Run -> its name as a chart shows it."""
-    short = [name if len(name) <= LONG else f"{name[: LONG - 1].rstrip(' ,')}…" for name in rows["name"]]
-    said = [safe(name) + (f", {GUESS}" if g else "") for name, g in zip(short, guess)]
+    said = [safe(shortened(name)) + (f", {GUESS}" if g else "") for name, g in zip(rows["name"], guess)]
     return dict(zip(rows["run"], said))
 
 

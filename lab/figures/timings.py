@@ -31,6 +31,7 @@ from lab.figures.look import (
     only_value,
     safe,
 )
+from lab.figures.words import shortened
 
 MOST_TIMINGS = 30  # below each other
 DOUBTFUL = ("D", "E", "F")
@@ -90,7 +91,8 @@ def timing_labels(rows: pd.DataFrame) -> list[str]:
     differing = [column for column in conditions if rows[column].nunique(dropna=False) > 1]
     said = []
     for row in rows.to_dict("records"):
-        who = f"{row['name']}, {row['device']}" if rows["device"].nunique() > 1 else row["name"]
+        who = shortened(row["name"], 26)  # or a phone has no room for the marks
+        who = f"{who}, {row['device']}" if rows["device"].nunique() > 1 else who
         parts = [row["form"], *(conditions[c](row[c]) for c in differing if pd.notna(row[c]))]
         parts.append(f"{GUESS}, F" if row["grade"] == choose.ESTIMATED else row["grade"])
         said.append(f"{safe(who)}<br>{safe(', '.join(parts))}")

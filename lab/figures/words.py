@@ -29,6 +29,11 @@ def axis_title(frame: pd.DataFrame, column: str) -> str:
     return f"{quantity.title} ({', '.join(extra)})" if extra else quantity.title
 
 
+def shortened(name: str, letters: int = 20) -> str:
+    """A name for a place beside a mark; the box that the mark opens has it whole."""
+    return name if len(name) <= letters else f"{name[: letters - 1].rstrip(' ,')}…"
+
+
 def upright(title: str) -> str:
     """An axis title in two lines, name and brackets, since a vertical axis is short on a phone."""
     return title.replace(" (", "<br>(", 1)
