@@ -73,17 +73,26 @@ def commands(entry: catalogue.Entry, students: pd.DataFrame, teacher: str) -> st
     return " ".join([f"python -m lab run {base['run']} --method pairs,{entry.name}", *beside])
 
 
-def card(entry: catalogue.Entry, mine: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """One method."""
+def plainly(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those whose options are the most common ones of their method."""
+    return rows[~rows["method"].str.contains(" (", regex=False)]
+
+
+def card(entry: catalogue.Entry, mine: pd.DataFrame, runs: pd.DataFrame, *, every: bool) -> None:
+    """One method; without `every`, its variants are counted where it has more than those."""
     with st.container(border=True):
         st.markdown(f"**{frame.plain(entry.name)}** :gray[{frame.plain(entry.paper)}]")
         st.markdown(f"{frame.plain(entry.idea)}  \n:gray[{frame.plain(entry.about)}]")
         paired = mine[mine["word"] != arms.UNTESTED]
-        for row in paired.sort_values("ratio").itertuples():
+        short = plainly(paired)
+        told = paired if every or short.empty else short
+        for row in told.sort_values("ratio").itertuples():
             span = f" ({number(row.low)} to {number(row.high)})" if pd.notna(row.low) else ""
             st.markdown(f"**{row.word}**: {number(row.ratio)} times the distance of {frame.plain(row.twin)}{span}, "
                         f"{counted(row.seeds, row.trained)}, {frame.plain(row.method)}, "
                         f"{row.images:,.0f} images")  # fmt: skip
+        if more := len(paired) - len(told):
+            st.caption(f"{more} variant{'s' if more > 1 else ''} more of other options: see Variants above.")
         command = ""
         if entry.objective:
             st.caption("An objective: others are added to it, so it has no plain twin.")
@@ -92,7 +101,7 @@ def card(entry: catalogue.Entry, mine: pd.DataFrame, runs: pd.DataFrame) -> None
             st.caption(frame.plain("No pair of runs yet" + (f": {tried.iloc[0]}." if len(tried) else ".")))
             command = commands(entry, runs[runs["role"] == "student"], _teacher(runs))
         else:
-            st.caption(frame.plain(cost(paired)))
+            st.caption(frame.plain(cost(told)))
         with st.expander(f"{len(entry.options)} options" + (", and what makes a pair" if command else ""),
                          icon=":material/tune:"):  # fmt: skip
             if command:
@@ -101,7 +110,7 @@ def card(entry: catalogue.Entry, mine: pd.DataFrame, runs: pd.DataFrame) -> None
                 frame.small_table(["option", "type", "default", "meaning"],
                                   [(o.name, o.kind, o.default, o.meaning) for o in entry.options])  # fmt: skip
         if len(paired):
-            best = paired.loc[paired["ratio"].idxmin()]
+            best = told.loc[told["ratio"].idxmin()]
             samples(runs, best["runs"][0], best["twin_runs"][0], entry.name)
 
 
@@ -147,7 +156,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     )  # fmt: skip
 mine = found if name == frame.EVERY else of_method(found, name)
 mine = mine[mine["compute"] == compute]
-looked = mine if every else mine[~mine["method"].str.contains(" (", regex=False)]
+looked = mine if every else plainly(mine)
 of = f"none of {len(known)} methods has" if name == frame.EVERY else f"{name} does not have"
 st.markdown(frame.plain(answer(looked, of, compute)))
 paired = looked[looked["word"] != arms.UNTESTED]
@@ -159,5 +168,5 @@ if len(paired):
                "intervals.")  # fmt: skip
 listed = [(entry, of_method(mine, entry.name)) for entry in known.values() if name in (frame.EVERY, entry.name)]
 for entry, rows in sorted(listed, key=lambda one: one[1]["word"].eq(arms.UNTESTED).all()):  # with a verdict first
-    card(entry, rows, view.runs)
+    card(entry, rows, view.runs, every=every)
 frame.footer(mine, "python -m lab ls", "methods")

@@ -112,7 +112,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     draw_limits(figure, limits, x=x, y=y, log_x=log_x, log_y=log_y)
     figure.update_xaxes(title=axis_title(shown, x), **axis_of(shown, x, log=log_x))
     figure.update_yaxes(title=upright(axis_title(shown, y)), **axis_of(shown, y, log=log_y))
-    return figure.update_layout(template=TEMPLATE, height=480)
+    return figure.update_layout(template=TEMPLATE, height=480 if winners else 560)  # the legend of all methods is long
 
 
 def recommended(answer: choose.Recommendation, *, baseline: Mapping[str, object] | None = None,

@@ -60,6 +60,9 @@ def test_variants_of_a_method_are_drawn_where_they_are_asked_for(taught: Store) 
         return sum(len(trace["y"]) for trace in json.loads(chart.proto.spec)["data"])
 
     assert (drawn(), drawn(variants="true"), drawn(of="teaching_assistant")) == (1, 2, 2)
+    short, whole = text(page()), text(page(variants="true"))
+    assert "1 variant more of other options" in short and "1 variant" not in whole
+    assert (short.count("times the distance of"), whole.count("times the distance of")) == (1, 2)
 
 
 def test_training_cost_is_that_of_updates_timed_in_turns(taught: Store) -> None:
