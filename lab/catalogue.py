@@ -12,6 +12,8 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.options import KINDS
+
 FOLDER = Path(__file__).parent / "methods"
 
 
@@ -20,7 +22,7 @@ class Option:
     """An option of a method, as its dataclass has it."""
 
     name: str
-    kind: str  # as annotated: float, tuple[str, ...]
+    kind: str  # as annotated: tuple[str, ...]; with the range of a number: float, at least 0
     default: str  # as written
     meaning: str  # the comment beside it; "" where its name says all
 
@@ -70,7 +72,8 @@ def _entry(of: str, classes: dict[str, ast.ClassDef], files: dict[str, tuple[ast
                 said[field] = node.value
             else:
                 meaning = files[name][1].get(node.lineno, "")
-                options[field] = Option(field, kind, ast.unparse(node.value) if node.value else "", meaning)
+                default = ast.unparse(node.value) if node.value else ""
+                options[field] = Option(field, KINDS.get(kind, kind), default, meaning)
     needs = said.get("needs")
     return Entry(
         _value(said.get("name"), ""), _value(said.get("paper"), ""),

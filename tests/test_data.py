@@ -68,7 +68,7 @@ def test_a_cache_of_other_arrays_is_made_again(pictures, tmp_path):
     assert caches
     for pixels, labels in [((3,), 3), ((20, 3, 8, 8), 20), ((18, 3, 16, 16), 3)]:
         for cache in caches:
-            np.savez(cache, images=np.zeros(pixels, np.uint8), labels=np.zeros(labels, np.int64), skipped=np.zeros(0, str))
+            np.savez(cache, images=np.zeros(pixels, np.uint8), labels=np.zeros(labels, int), skipped=np.zeros(0, str))
         assert torch.equal(data.load(f"folder:{pictures}", size=16).images, whole.images)
 
 

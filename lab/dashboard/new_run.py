@@ -105,8 +105,9 @@ def fields(
     names = [f.name for f in dataclasses.fields(cls) if f.name not in leave_out]
     grid = st.grid(min_column_width=170)
     for name in names:
+        few = typing.get_args(hints[name]) if typing.get_origin(hints[name]) is typing.Literal else choices.get(name)
         with grid:
-            made[name] = field(name, hints[name], values.get(name), said.get(name), f"{key}-{name}", choices.get(name))
+            made[name] = field(name, hints[name], values.get(name), said.get(name), f"{key}-{name}", few)
     return made
 
 

@@ -61,7 +61,7 @@ def tradeoff(frame: pd.DataFrame, x: str, y: str, *, pick: str | None = None, ru
     _refuse_mixed(pd.concat([frame, teacher]) if teacher is not None else frame, (x, y))
     shown = frame.dropna(subset=[x, y])
     doubt = _doubt(shown) if "latency_ms" in (x, y) else pd.Series("", index=shown.index)
-    # In one block, of which rows are taken for every trace; sound ones first, for the legend shows a trace's first mark.
+    # In one block, of which rows are taken for every trace; sound ones first, as the legend shows the first mark.
     shown = shown.iloc[np.argsort(doubt.ne(""), kind="stable")].copy()
     doubt = doubt.reindex(shown.index)
     fits = shown["fits"] if "fits" in shown else pd.Series(True, index=shown.index)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lab.config import JSON, DiTConfig, Recipe, Use, unknown
+from lab.config import JSON, DiTConfig, Recipe, Use
 from lab.methods import features
 from lab.methods.base import METHODS, Method, Step
+from lab.options import Positive, SomeShare, Weight
 
 
 @dataclass
@@ -28,26 +29,17 @@ class Assisted(Method):
     assistant: str | None = None  # the run that assists; None = the recipe's guide, or one that is trained first
     depth: int = 12  # blocks of an assistant that is trained first, at least the student's
     width: int = 64  # of its tokens, at least the student's
-    pair: float = 1.0  # weight of the teacher's image
-    output: float = 0.5  # weight of the assistant's image
-    features: float = 1.0  # weight of its blocks, at the start
-    until: float = 1.0  # share of the run after which they have faded out
-    rate: float = 0.2  # of the projections' learning rate, over the recipe's
-    norm: str = "token"  # of features: of each token; place or centre: what differs in a batch, by channel or whole
+    pair: Weight = 1.0  # weight of the teacher's image
+    output: Weight = 0.5  # weight of the assistant's image
+    features: Weight = 1.0  # weight of its blocks, at the start
+    until: SomeShare = 1.0  # share of the run after which they have faded out
+    rate: Positive = 0.2  # of the projections' learning rate, over the recipe's
+    norm: Literal["token", "place", "centre"] = "token"  # else what differs in a batch: by channel, or whole
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pair", "output", "features"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.pair + self.output <= 0:
             raise ValueError("pair and output must not both be 0: nothing would say what the image is to be")
-        if not 0 < self.until <= 1:
-            raise ValueError(f"until must lie in (0, 1], got {self.until}")
-        if self.norm not in features.NORMS:
-            raise ValueError(unknown(f"norm of {self.name}", self.norm, features.NORMS))
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if not isinstance(recipe.student, DiTConfig):

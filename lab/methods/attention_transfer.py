@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from lab.config import JSON, NetConfig, Recipe
 from lab.methods import features
 from lab.methods.base import Method, Roles, Step
+from lab.options import Positive, Weight, Whole
 
 if TYPE_CHECKING:
     from lab.guides import Guide
@@ -41,22 +42,17 @@ class AttentionTransfer(Method):
     paper: ClassVar[str] = "arXiv 2210.15563"
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
 
-    lambda_qk: float = 0.1  # weight of the attention's distributions
-    lambda_vv: float = 0.1  # weight of the values' relations
-    temperature: float = 1.0  # of both distributions
-    relation_heads: int = 0  # heads that both widths are cut into again (MiniLMv2); 0 = those of attention, if equal
+    lambda_qk: Weight = 0.1  # weight of the attention's distributions
+    lambda_vv: Weight = 0.1  # weight of the values' relations
+    temperature: Positive = 1.0  # of both distributions
+    relation_heads: Whole = 0  # heads that both widths are cut into again (MiniLMv2); 0 = those of attention, if equal
     uncertainty: bool = False  # train the weights of task and blocks too
     reference: bool = False  # as its public code: mean over entries, logits from 1e-5 on, weights that may reach 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.lambda_qk, self.lambda_vv) < 0 or self.lambda_qk + self.lambda_vv == 0:
-            raise ValueError(f"lambda_qk and lambda_vv must not be negative nor both 0, "
-                             f"got {self.lambda_qk} and {self.lambda_vv}")  # fmt: skip
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if self.relation_heads < 0:
-            raise ValueError(f"relation_heads must not be negative, got {self.relation_heads}")
+        if self.lambda_qk + self.lambda_vv == 0:
+            raise ValueError("lambda_qk and lambda_vv must not both be 0: nothing would be transferred")
 
     def why_not(self, recipe: Recipe) -> str | None:
         why = features.why_not(recipe.student)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lab import diffusion, models
+from lab import diffusion, models, options
 from lab.config import JSON, NetConfig, Recipe, Use, cast, unknown
 from lab.data import Batch, ImageSpec
 from lab.models.layers import Linear, block_linears
@@ -110,6 +110,7 @@ class Method:
             METHODS[cls.name] = cls
 
     def __post_init__(self) -> None:
+        options.check(self)
         self.own = nn.ModuleDict()  # modules trained beside the student and thrown away after
 
     # --- before any work ---

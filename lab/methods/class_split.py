@@ -35,6 +35,7 @@ from lab.models.dit import DiT
 from lab.models.layers import Linear
 from lab.models.routed import Routed
 from lab.models.taps import Taps
+from lab.options import Share
 from lab.results import write_json, write_whole
 
 IMAGES = 256  # by which units are ranked; noises of one seed, the classes in turn
@@ -201,12 +202,7 @@ class ClassExpert(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"starts", "guide"})
 
     classes: tuple[int, ...] = ()  # by whose images units are ranked, the recipe's own; () = all
-    output: float = 0.5  # weight of the guide's images; the objective has the rest
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.output <= 1:
-            raise ValueError(f"output must lie in [0, 1], got {self.output}")
+    output: Share = 0.5  # weight of the guide's images; the objective has the rest
 
     def why_not(self, recipe: Recipe) -> str | None:
         if self.classes != (recipe.classes or ()):
@@ -274,17 +270,13 @@ class ClassSplit(Method):
     experts: int = 4
     table: tuple[int, ...] = ()  # the expert of each class; () = in turn; `similar` makes one of like classes
     prune: float = 0.5  # share of heads, and of MLP channels, that an expert loses
-    recover: float = 0.15  # updates of an expert, over the recipe's
-    output: float = 0.5  # weight of the whole network's images in them; the objective has the rest
+    recover: Share = 0.15  # updates of an expert, over the recipe's
+    output: Share = 0.5  # weight of the whole network's images in them; the objective has the rest
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.prune < 1:
             raise ValueError(f"prune must lie in [0, 1), got {self.prune}")
-        if not 0 <= self.recover <= 1:
-            raise ValueError(f"recover must lie in [0, 1], got {self.recover}")
-        if not 0 <= self.output <= 1:
-            raise ValueError(f"output must lie in [0, 1], got {self.output}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if isinstance(recipe.student, RoutedConfig):

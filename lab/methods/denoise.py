@@ -12,6 +12,7 @@ from lab.config import JSON, Recipe
 from lab.data import Batch
 from lab.diffusion import draw_sigma, loss_weight
 from lab.methods.base import Inputs, Method, Roles, Step
+from lab.options import Count
 
 
 @dataclass
@@ -25,14 +26,12 @@ class Denoise(Method):
     added_later: ClassVar[dict[str, JSON]] = {"strata": 1}
 
     label_drop: float = 0.1  # share of labels replaced by the null class, where the net has one
-    strata: int = 1  # equally likely parts of the noise levels, of which the samples of a batch take one in turn
+    strata: Count = 1  # equally likely parts of the noise levels, of which the samples of a batch take one in turn
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.label_drop < 1:
             raise ValueError(f"label_drop must lie in [0, 1), got {self.label_drop}")
-        if self.strata < 1:
-            raise ValueError(f"strata must be at least 1, got {self.strata}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if recipe.batch % self.strata:

@@ -33,6 +33,7 @@ from lab.methods import features
 from lab.methods.base import METHODS, Method, Roles, Step, beside, create
 from lab.models.layers import Condition
 from lab.models.taps import Taps
+from lab.options import Positive, Share, SomeShare, Weight
 
 if TYPE_CHECKING:
     from lab.guides import Guide
@@ -124,18 +125,14 @@ class DepthPruning(Method):
     keep: int = 1  # blocks of a group that stay
     of: int = 2  # blocks of a group
     phase: Literal["both", "search"] = "both"  # both: a plan of two runs
-    search: float = 0.2  # updates of the search, over the recipe's
-    rate: float = 0.02  # of the LoRA's learning rate, over the recipe's
-    gate_rate: float = 0.2  # of the gates' learning rate, over the recipe's
+    search: SomeShare = 0.2  # updates of the search, over the recipe's
+    rate: Positive = 0.02  # of the LoRA's learning rate, over the recipe's
+    gate_rate: Positive = 0.2  # of the gates' learning rate, over the recipe's
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.keep < self.of:
             raise ValueError(f"keep must be from 1 to {self.of - 1}, blocks of a group of {self.of}, got {self.keep}")
-        if not 0 < self.search <= 1:
-            raise ValueError(f"search must lie in (0, 1], got {self.search}")
-        if min(self.rate, self.gate_rate) <= 0:
-            raise ValueError(f"rate and gate_rate must be above 0, got {self.rate} and {self.gate_rate}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if not isinstance(recipe.student, DiTConfig):
@@ -243,16 +240,9 @@ class MaskedFeatures(Method):
     paper: ClassVar[str] = "arXiv 2412.01199, section 3.3"
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
 
-    output: float = 0.9  # weight of the guide's prediction; the objective has the rest
-    features: float = 1e-4  # weight of its blocks, at the start; with 0.01 they are a hundred times the pairs' loss
+    output: Share = 0.9  # weight of the guide's prediction; the objective has the rest
+    features: Weight = 1e-4  # weight of its blocks, at the start; with 0.01 they are a hundred times the pairs' loss
     both: bool = False  # leave out what either side masks; False: as published, each side its own
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.output <= 1:
-            raise ValueError(f"output must lie in [0, 1], got {self.output}")
-        if self.features < 0:
-            raise ValueError(f"features must not be negative, got {self.features}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if self.features and (why := features.why_not(recipe.student)):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lab import diffusion
 from lab.config import Recipe
 from lab.methods.base import Method, Roles, Step
+from lab.options import Count, Positive, Weight
 
 EPS = 1e-6  # of the mean difference by which the gradient is divided
 
@@ -36,18 +37,9 @@ class Dmd(Method):
     paper: ClassVar[str] = "arXiv 2405.14867, Eq. 1 and section 4"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs", "denoiser"})
 
-    weight: float = 0.3
-    every: int = 1  # updates of the copy between two of the student by it
-    rate: float = 0.02  # of the copy's learning rate, over the recipe's
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weight < 0:
-            raise ValueError(f"weight must not be negative, got {self.weight}")
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {self.every}")
-        if self.rate <= 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
+    weight: Weight = 0.3
+    every: Count = 1  # updates of the copy between two of the student by it
+    rate: Positive = 0.02  # of the copy's learning rate, over the recipe's
 
     def why_not(self, recipe: Recipe) -> str | None:
         return "method dmd finishes a one-step student; set student.time to false" if recipe.student.time else None

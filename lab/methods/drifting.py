@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from lab import features
 from lab.config import Recipe
 from lab.methods.base import Method, Roles, Step
+from lab.options import Count, Weight, Whole
 
 LEAST = 1e-3  # of a scale
 SHARE = 1e-6  # least product of the two softmaxes
@@ -46,20 +47,14 @@ class Drifting(Method):
     paper: ClassVar[str] = "arXiv 2602.04770"
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
-    weight: float = 0.015
-    positives: int = 32  # images of the teacher a class, of the last batches
+    weight: Weight = 0.015
+    positives: Count = 32  # images of the teacher a class, of the last batches
     radii: tuple[float, ...] = (0.02, 0.05, 0.2)  # of attraction, in mean distances
-    classes: int = 4  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
+    classes: Whole = 4  # of a batch, so that each has enough samples to repel one another; 0: as the pairs come
     first: int = 1  # the perceptual net's first stage that is looked at
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.weight >= 0:
-            raise ValueError(f"weight must not be negative, got {self.weight}")
-        if self.positives < 1:
-            raise ValueError(f"positives must be at least 1, got {self.positives}")
-        if self.classes < 0:
-            raise ValueError(f"classes must not be negative, got {self.classes}")
         if not self.radii or min(self.radii) <= 0:
             raise ValueError(f"radii must all be above 0, got {list(self.radii)}")
 

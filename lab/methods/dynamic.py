@@ -26,6 +26,7 @@ from lab import models
 from lab.config import JSON, DiTConfig, NetConfig, Recipe
 from lab.methods.base import Method, Roles, Step, beside
 from lab.models.blocks.dynamic import Block, share_of_work
+from lab.options import Positive, Share, SomeShare
 
 if TYPE_CHECKING:
     from lab.guides import Guide
@@ -56,22 +57,12 @@ class Dynamic(Method):
     name: ClassVar[str] = "dynamic"
     paper: ClassVar[str] = "arXiv 2410.03456, section 3"
 
-    target: float = 0.5  # lambda: work of the blocks over the complete ones'
-    weight: float = 2.0  # of the squared distance to it
-    warm: float = 0.1  # share of the run over which the target falls from 1; published 0.005 to 0.03 of longer runs
-    complete: float = 0.15  # share of the run in which the complete network is trained as well; as published at 0.5
+    target: SomeShare = 0.5  # lambda: work of the blocks over the complete ones'
+    weight: Positive = 2.0  # of the squared distance to it
+    warm: Share = 0.1  # share of the run over which the target falls from 1; published 0.005 to 0.03 of longer runs
+    complete: Share = 0.15  # share of the run in which the complete network is trained as well; as published at 0.5
     sort: bool = True  # first the heads and channels of the largest weights, of which the first group always acts
-    rate: float = 1.0  # of the routers' learning rate, over the recipe's
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.target <= 1:
-            raise ValueError(f"target must lie in (0, 1], got {self.target}")
-        for name in ("warm", "complete"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if min(self.weight, self.rate) <= 0:
-            raise ValueError(f"weight and rate must be above 0, got {self.weight} and {self.rate}")
+    rate: Positive = 1.0  # of the routers' learning rate, over the recipe's
 
     def why_not(self, recipe: Recipe) -> str | None:
         student = recipe.student

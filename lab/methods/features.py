@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lab.config import NetConfig
 
 EPS = 1e-6  # of the norm
-NORMS = ("token", "place", "centre")  # of `matched`
 
 
 def block_map(student: int, guide: int) -> list[int]:

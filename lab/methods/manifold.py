@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from lab.config import Recipe
 from lab.methods import features
 from lab.methods.base import Method, Roles, Step
+from lab.options import Positive, Share, Weight
 
 if TYPE_CHECKING:
     from lab.guides import Guide
@@ -37,24 +38,20 @@ class Manifold(Method):
     paper: ClassVar[str] = "arXiv 2107.01378, section 3"
     needs: ClassVar[frozenset[str]] = frozenset({"guide"})
 
-    beta: float = 0.1  # weight of the three terms together; with 1, as published, a small student is worse
-    patch: float = 4.0  # of the patches of an image; the published weights
-    sample: float = 0.1  # of one place across images
-    random: float = 0.2  # of a random draw of all patches
+    beta: Positive = 0.1  # weight of the three terms together; with 1, as published, a small student is worse
+    patch: Weight = 4.0  # of the patches of an image; the published weights
+    sample: Weight = 0.1  # of one place across images
+    random: Weight = 0.2  # of a random draw of all patches
     rows: int = 192  # patches in that draw
     center: bool = True  # without the mean over an image's tokens
-    alpha: float = 0.0  # share of the guide's image in what the student's is to be; the teacher's has the rest
+    alpha: Share = 0.0  # share of the guide's image in what the student's is to be; the teacher's has the rest
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.patch, self.sample, self.random)
-        if min(weights) < 0 or sum(weights) == 0 or not self.beta > 0:
-            raise ValueError(f"patch, sample and random must not be negative nor all 0, and beta above 0, "
-                             f"got {', '.join(map(str, weights))} and {self.beta}")  # fmt: skip
+        if self.patch + self.sample + self.random == 0:
+            raise ValueError("patch, sample and random must not all be 0: nothing would be compared")
         if self.rows < 2:
             raise ValueError(f"rows must be at least 2, for patches are compared with one another; got {self.rows}")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         why = features.why_not(recipe.student)

@@ -18,23 +18,22 @@ L_S = L_T makes `all` and `agg` the teaching assistant's loss. B batch, N tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab import diffusion
-from lab.config import JSON, DiTConfig, Recipe, unknown
+from lab.config import JSON, DiTConfig, Recipe
 from lab.methods import features
 from lab.methods.assistant import Assisted
 from lab.methods.base import Roles, Step
 from lab.models.layers import unpatchify
+from lab.options import Weight, Whole
 
 if TYPE_CHECKING:
     from lab.guides import Guide
-
-VARIANTS = ("all", "agg", "inc", "path")
 
 
 @dataclass
@@ -44,20 +43,13 @@ class MultiInOne(Assisted):
     name: ClassVar[str] = "multi_in_one"
     paper: ClassVar[str] = "arXiv 2502.14226 (our readings)"
 
-    variant: str = "all"  # all blocks of a group; agg: their mean; inc: what the group adds; path: the teacher's steps
-    mix: str = "trained"  # agg's mean: trained, or uniform, which can't turn to the easiest block
-    entropy: float = 0.01  # weight of the trained mean's entropy, which is rewarded
-    levels: int = 0  # path's steps of the teacher; 0 = one for each block. Students of equal levels share their pairs
+    variant: Literal["all", "agg", "inc", "path"] = "all"  # of a group: its blocks, mean, sum; or the teacher's path
+    mix: Literal["trained", "uniform"] = "trained"  # agg's mean; uniform can't turn to the easiest block
+    entropy: Weight = 0.01  # weight of the trained mean's entropy, which is rewarded
+    levels: Whole = 0  # path's steps of the teacher; 0 = one for each block. Students of equal levels share their pairs
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variant not in VARIANTS:
-            raise ValueError(unknown("variant of multi_in_one", self.variant, VARIANTS))
-        if self.mix not in ("trained", "uniform"):
-            raise ValueError(unknown("mix of multi_in_one", self.mix, ("trained", "uniform")))
-        for name in ("entropy", "levels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.variant == "path":
             self.needs = frozenset({"path"})  # and nobody beside the student
 

@@ -12,6 +12,7 @@ from lab import perceptual
 from lab.config import JSON, Recipe
 from lab.data import Batch, ImageSpec
 from lab.methods.base import Inputs, Method, Roles, Step
+from lab.options import Share, Weight
 
 
 @dataclass
@@ -23,18 +24,15 @@ class Pairs(Method):
     objective: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
-    l1: float = 1.0  # weight of the mean absolute difference
-    l2: float = 0.0  # weight of the mean squared difference
-    perceptual: float = 0.3  # weight of the perceptual distance
-    perceptual_from: float = 0.0  # share of the run after which the perceptual term acts
+    l1: Weight = 1.0  # weight of the mean absolute difference
+    l2: Weight = 0.0  # weight of the mean squared difference
+    perceptual: Weight = 0.3  # weight of the perceptual distance
+    perceptual_from: Share = 0.0  # share of the run after which the perceptual term acts
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.l1, self.l2, self.perceptual) < 0 or self.l1 + self.l2 + self.perceptual == 0:
-            raise ValueError(f"l1, l2 and perceptual must not be negative nor all 0, "
-                             f"got {self.l1}, {self.l2}, {self.perceptual}")  # fmt: skip
-        if not 0 <= self.perceptual_from <= 1:
-            raise ValueError(f"perceptual_from must lie in [0, 1], got {self.perceptual_from}")
+        if self.l1 + self.l2 + self.perceptual == 0:
+            raise ValueError("l1, l2 and perceptual must not all be 0: nothing would say what the image is to be")
         if self.perceptual_from and not self.l1 + self.l2:
             raise ValueError(f"perceptual_from {self.perceptual_from} leaves no loss before it: "
                              "set l1 or l2 above 0, or perceptual_from to 0")  # fmt: skip

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from lab.config import JSON, Recipe, unknown
 from lab.methods.base import Method, Roles, why_no_layers
 from lab.models.layers import Linear, block_linears
+from lab.options import Count, Positive
 
-FORMS = ("serial", "parallel")
 LAYERS = ("fc1", "fc2", "qkv", "proj", "adaln", "cond")
 RANK_TOLERANCE = 1e-6  # of the largest singular value
 
@@ -39,23 +39,17 @@ class Reparam(Method):
     edits: ClassVar[bool] = True
 
     layers: tuple[str, ...] = ("fc1",)  # of every block: some of fc1, fc2, qkv, proj, adaln (time blocks: cond)
-    form: str = "serial"  # two matrices in a row, the paper's; or parallel: a sum of branches
-    expansion: int = 2  # rho: inner width over the inputs; of the parallel form, branches beside the layer's own
+    form: Literal["serial", "parallel"] = "serial"  # two matrices in a row, the paper's; or parallel: a sum of branches
+    expansion: Count = 2  # rho: inner width over the inputs; of the parallel form, branches beside the layer's own
     preserve: bool = True  # begin as the function that the plain layer is; False: with factors drawn anew
-    rate: float = 1.0  # of the factors' learning rate, over the recipe's: it acts faster on a product
+    rate: Positive = 1.0  # of the factors' learning rate, over the recipe's: it acts faster on a product
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form not in FORMS:
-            raise ValueError(unknown("form of reparam", self.form, FORMS))
         if wrong := [name for name in self.layers if name not in LAYERS]:
             raise ValueError(unknown("layer of reparam", wrong[0], LAYERS))
         if not self.layers:
             raise ValueError(f"layers must name some of {', '.join(LAYERS)}, got none")
-        if self.expansion < 1:
-            raise ValueError(f"expansion must be at least 1, or the product would lose rank; got {self.expansion}")
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         why = why_no_layers(recipe.student, self.layers)

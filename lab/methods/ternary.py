@@ -26,6 +26,7 @@ from lab.config import JSON, NetConfig, Recipe, unknown
 from lab.methods.base import Method, Roles, Step, why_no_layers
 from lab.models.blocks.adaln import adaln_norm
 from lab.models.layers import Linear, block_linears
+from lab.options import Positive, Weight
 from lab.packing import ternary_parts
 
 LAYERS = ("qkv", "proj", "fc1", "fc2", "adaln", "cond")
@@ -43,9 +44,9 @@ class Ternary(Method):
 
     layers: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2", "adaln")  # of every block, those that are to be ternary
     norm: bool = True  # RMSNorm behind adaLN layers that are ternary
-    norm_start: float = 0.1  # of its weight; the published one begins at 1
-    rate: float = 0.1  # of the alphas' learning rate, over the recipe's
-    kd: float = 0.0  # weight of the mean squared difference to the guide's image, a full-precision twin's; 0 = no guide
+    norm_start: Positive = 0.1  # of its weight; the published one begins at 1
+    rate: Positive = 0.1  # of the alphas' learning rate, over the recipe's
+    kd: Weight = 0.0  # weight of the mean squared difference to the guide's image (a full-precision twin's); 0 = none
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,11 +55,6 @@ class Ternary(Method):
             raise ValueError(unknown("layer of ternary", wrong[0], LAYERS))
         if not self.layers:
             raise ValueError(f"layers must name some of {', '.join(LAYERS)}, got none")
-        if self.kd < 0:
-            raise ValueError(f"kd must not be negative, got {self.kd}")
-        for name in ("norm_start", "rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
     def why_not(self, recipe: Recipe) -> str | None:
         if why := why_no_layers(recipe.student, self.layers):

@@ -142,8 +142,8 @@ def test_relations_of_two_shapes_are_refused(guide, options, part):
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"lambda_qk": -1.0}, "must not be negative"), ({"lambda_qk": 0.0, "lambda_vv": 0.0}, "nor both 0"),
-    ({"temperature": 0.0}, "temperature must be above 0"), ({"relation_heads": -1}, "relation_heads must not be"),
+    ({"lambda_qk": -1.0}, "lambda_qk must be at least 0"), ({"lambda_qk": 0.0, "lambda_vv": 0.0}, "must not both be 0"),
+    ({"temperature": 0.0}, "temperature must be above 0"), ({"relation_heads": -1}, "relation_heads must be at least"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):

@@ -48,7 +48,7 @@ def test_the_student_is_moved_every_so_often_and_the_copy_always_learns():
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"weight": -1.0}, "weight must not be negative"), ({"every": 0}, "every must be at least 1"),
+    ({"weight": -1.0}, "weight must be at least 0"), ({"every": 0}, "every must be at least 1"),
     ({"rate": 0.0}, "rate must be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):

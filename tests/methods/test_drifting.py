@@ -81,8 +81,8 @@ def test_it_moves_the_student():
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"weight": -1.0}, "weight must not be negative"), ({"positives": 0}, "positives must be at least 1"),
-    ({"classes": -1}, "classes must not be negative"),
+    ({"weight": -1.0}, "weight must be at least 0"), ({"positives": 0}, "positives must be at least 1"),
+    ({"classes": -1}, "classes must be at least 0"),
     ({"radii": []}, "radii must all be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):

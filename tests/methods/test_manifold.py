@@ -139,8 +139,8 @@ def test_tokens_that_do_not_divide_and_students_without_blocks_are_refused():
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"patch": -1.0}, "must not be negative"), ({"patch": 0.0, "sample": 0.0, "random": 0.0}, "nor all 0"),
-    ({"beta": 0.0}, "beta above 0"), ({"rows": 1}, "rows must be at least 2"), ({"alpha": 1.5}, "alpha must lie in"),
+    ({"patch": -1.0}, "patch must be at least 0"), ({"patch": 0.0, "sample": 0.0, "random": 0.0}, "must not all be 0"),
+    ({"beta": 0.0}, "beta must be above"), ({"rows": 1}, "rows must be at least 2"), ({"alpha": 1.5}, "alpha must"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):

@@ -160,7 +160,7 @@ def test_a_run_trains_more_than_it_ships(taught):
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"form": "row"}, "unknown form"), ({"layers": ["fc3"]}, "unknown layer"), ({"layers": []}, "got none"),
+    ({"form": "row"}, "unknown reparam.form"), ({"layers": ["fc3"]}, "unknown layer"), ({"layers": []}, "got none"),
     ({"expansion": 0}, "expansion must be at least 1"), ({"rate": 0.0}, "rate must be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):

@@ -170,8 +170,8 @@ def test_a_named_assistant_is_the_recipe_s_guide(taught):
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"pair": -1.0}, "pair must not be negative"), ({"pair": 0.0, "output": 0.0}, "must not both be 0"),
-    ({"until": 0.0}, "until must lie in"), ({"rate": 0.0}, "rate must be above 0"),
+    ({"pair": -1.0}, "pair must be at least 0"), ({"pair": 0.0, "output": 0.0}, "must not both be 0"),
+    ({"until": 0.0}, "until must be above 0 and at most 1"), ({"rate": 0.0}, "rate must be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
     with pytest.raises(ValueError, match=part):

@@ -207,7 +207,7 @@ def test_a_run_of_it_ships_the_norm_and_packs_to_equal_images(taught, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"layers": ["fc3"]}, "unknown layer"), ({"layers": []}, "got none"), ({"kd": -1.0}, "kd must not be negative"),
+    ({"layers": ["fc3"]}, "unknown layer"), ({"layers": []}, "got none"), ({"kd": -1.0}, "kd must be at least 0"),
     ({"rate": 0.0}, "rate must be above 0"), ({"norm_start": 0.0}, "norm_start must be above 0"),
 ])  # fmt: skip
 def test_options_that_can_not_be_meant_are_refused(options, part):
