@@ -175,6 +175,8 @@ def _weights() -> list[Finding]:
 
 
 def _results(root: Path) -> Finding:
+    if root.exists() and not root.is_dir():
+        return Finding("results", "wrong", f"{root} is a file", "name a folder by --results or LAB_RESULTS")
     folder = root if root.exists() else root.absolute().parent
     if not os.access(folder, os.W_OK):
         return Finding("results", "wrong", f"{folder} can't be written", "name another folder by --results")

@@ -63,6 +63,12 @@ def test_the_results_folder_is_that_of_the_lab(tmp_path: Path, monkeypatch: pyte
     assert doctor._root(results.Store(tmp_path)) == doctor._root(tmp_path) == doctor._root(str(tmp_path)) == tmp_path
 
 
+def test_a_file_in_the_place_of_the_results_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "runs.json").write_text("{}")
+    (row,) = [row for row in doctor.examine(tmp_path / "runs.json") if row.check == "results"]
+    assert (row.state, row.found) == ("wrong", f"{tmp_path / 'runs.json'} is a file")
+
+
 def test_a_bare_python_has_all_rows(tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"LAB_RESULTS": str(tmp_path)}
     done = subprocess.run([sys.executable, "-S", "-m", "lab", "doctor", "--json"], env=env, cwd=ROOT,

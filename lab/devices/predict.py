@@ -434,7 +434,10 @@ def fitted(card: Card, reports: pd.DataFrame, *, runtime: str | None = None, pre
 
     Without a runtime on that of which most is known. Raises ValueError if there is too little of one that was named.
     """
-    names = [runtime] if runtime else sorted({*reports.get("software.runtime", [])})
+    timed = {*reports.get("software.runtime", [])}
+    if runtime and runtime not in timed | {*precisions.RUNTIMES}:
+        raise ValueError(unknown("runtime", runtime, timed | {*precisions.RUNTIMES}))
+    names = [runtime] if runtime else sorted(timed)
     known = {name: _some([t for t in measured(reports, card, name, precision) if t.config != but]) for name in names}
     best = max(known, key=lambda name: len(known[name]), default=None)
     shapes = len({t.config for t in known[best]}) if best else 0

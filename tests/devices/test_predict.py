@@ -187,6 +187,8 @@ def test_few_timings_or_few_shapes_fit_nothing_for_their_interval_would_be_false
         predict.fitted(CARD, told(many[:9]), runtime="eager")
     with pytest.raises(ValueError, match="no other shape was timed with openvino"):
         predict.fitted(CARD, told(many), runtime="openvino")
+    with pytest.raises(ValueError, match="unknown runtime 'onnx'. Known: compiled, eager"):
+        predict.fitted(CARD, told(many), runtime="onnx")
 
 
 def test_a_fit_on_one_precision_says_nothing_about_another() -> None:
