@@ -187,7 +187,7 @@ def test_few_timings_or_few_shapes_fit_nothing_for_their_interval_would_be_false
         predict.fitted(CARD, told(many[:9]), runtime="eager")
     with pytest.raises(ValueError, match="no other shape was timed with openvino"):
         predict.fitted(CARD, told(many), runtime="openvino")
-    with pytest.raises(ValueError, match="unknown runtime 'onnx'. Known: compiled, eager"):
+    with pytest.raises(ValueError, match=r"unknown runtime 'onnx'\. Known: compiled, eager"):
         predict.fitted(CARD, told(many), runtime="onnx")
 
 
