@@ -746,7 +746,10 @@ def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
     from lab.devices.report import is_formula
 
     def plain(cell: object) -> object:
-        return f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell
+        if not isinstance(cell, str):
+            return cell
+        cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # which alone would begin a line, unquoted
+        return f"'{cell}" if is_formula(cell) else cell
 
     text = table.select_dtypes(["object", "string"])
     return table.assign(**{name: text[name].map(plain) for name in text}).rename(columns=plain)

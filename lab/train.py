@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import threading
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,12 @@ class State:
         """Raises ValueError where the file is not a state of this network."""
         path = run.path / "state.pt"
         try:
+            with zipfile.ZipFile(path) as file:
+                if spoilt := file.testzip():  # torch.load takes a tensor of which a bit has turned
+                    raise zipfile.BadZipFile(f"{spoilt} is spoilt")
             saved = torch.load(path, map_location=device, weights_only=True)
+            if type(saved["step"]) is not int or not 0 <= saved["step"] <= run.recipe.steps:
+                raise ValueError(f"step is {saved['step']!r}, of {run.recipe.steps}")
             for k in ("student", "ema", "optimizer"):
                 getattr(self, k).load_state_dict(saved[k])
             self.own.load_state_dict(saved["own"], strict=False)

@@ -63,6 +63,15 @@ def student(store: Store):
 # --- help and start-up ---
 
 
+def test_a_home_is_meant_by_a_tilde_in_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert main(["ls", "--results", "~/mine"]) == 0
+    assert str(tmp_path / "mine") in capsys.readouterr().out
+    assert main(["ls", "--results=~/none"]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as left:

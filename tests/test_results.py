@@ -562,3 +562,9 @@ def test_what_people_typed_leaves_as_text_in_a_csv(store: Store, typed: str):
     assert (row["label"], row["notes"]) == (f"'{typed}", f"'{typed}") and row["lr"] == row["fd"] == ""
     assert as_csv(pd.DataFrame({"ms": [-1.5], "name": ["a"]})) == "ms,name\n-1.5,a\n"
     assert store.table()["label"].tolist() == [typed]  # nowhere else is it another text
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_a_line_within_a_cell_of_a_csv_begins_no_row(end: str):
+    text = as_csv(pd.DataFrame({"label": [f"a{end}=1+1"], "n": [1]}))
+    assert text == 'label,n\n"a\n=1+1",1\n'

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -476,7 +478,15 @@ def test_a_state_that_is_broken_is_named_with_the_way_on(taught, monkeypatch):
     monkeypatch.setattr(train.State, "save", original)
     run = next(r for r in taught.runs() if (r.path / "state.pt").exists())
     whole = saved[0]
-    for content in (b"", whole[: len(whole) // 2], bytes(len(whole)), b"\x80\x04N.", whole[:-1]):
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        largest = max(file.infolist(), key=lambda entry: entry.file_size)
+        place = whole.index(file.read(largest)) + largest.file_size // 2
+    turned = whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :]  # one bit of a tensor
+    steps = []
+    for step in (-1, 10**6, "3"):
+        torch.save(torch.load(io.BytesIO(whole), weights_only=True) | {"step": step}, file := io.BytesIO())
+        steps.append(file.getvalue())
+    for content in (b"", whole[: len(whole) // 2], bytes(len(whole)), b"\x80\x04N.", whole[:-1], turned, *steps):
         (run.path / "state.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"state.pt is no state .*delete it"):
             experiment.run(TINY_STUDENT, taught, measure=False)

@@ -50,6 +50,9 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     args = parser().parse_args(argv)
+    for name, given in vars(args).items():  # which a shell leaves as it is in --out=~/a.png
+        if isinstance(given, str) and given.startswith("~"):
+            setattr(args, name, os.path.expanduser(given))
     try:
         with contextlib.redirect_stdout(sys.stderr), _notices():  # libraries print; stdout is for the answer alone
             answer = args.function(args)

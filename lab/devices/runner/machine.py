@@ -308,7 +308,7 @@ class Machine:
         for group in self._groups:
             limit = self.text(f"{group}/cpu.max").split() or [self.text(f"{group}/cpu.cfs_{end}_us")
                                                               for end in ("quota", "period")]  # fmt: skip
-            with suppress(ValueError, ZeroDivisionError):  # "max", or no file
+            with suppress(ValueError, ZeroDivisionError, IndexError):  # "max", or no file
                 told.append(float(limit[0]) / float(limit[1]))
         return min((share for share in told if share > 0), default=None)  # -1 is none in version 1
 
