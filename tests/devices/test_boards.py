@@ -197,6 +197,19 @@ def test_a_dummy_thermometer_is_none(root: Path) -> None:
     assert Machine(root).temp_c() == 38.0
 
 
+BARE = {"format": runner.PACK_FORMAT}
+
+
+@pytest.mark.parametrize("lacking", [{}, {"files": None}, {"files": []}, {"files": {"a": {}}, "networks": []},
+                                     {"files": {}, "networks": [{"kind": "onnx"}], "reference": {}}])  # fmt: skip
+def test_a_manifest_that_lacks_something_is_a_sentence(root: Path, lacking, capsys: pytest.CaptureFixture) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "manifest.json").write_text(json.dumps(BARE | lacking))
+    assert runner.main(["--runtime", "onnxruntime"], folder=root) != 0
+    said = capsys.readouterr()
+    assert "manifest.json lacks what a pack's has; unpack it again" in said.out + said.err
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '"x"'])
 def test_a_manifest_of_nothing_is_a_sentence(root: Path, text: str, capsys: pytest.CaptureFixture) -> None:
     root.mkdir(parents=True, exist_ok=True)
@@ -233,9 +246,10 @@ def test_processors_without_a_name_are_told_apart(root: Path) -> None:
         ({"proc/self/cgroup": "0::/a.slice/b.scope", "sys/fs/cgroup/a.slice/cpu.max": "50000 100000",
           "sys/fs/cgroup/a.slice/b.scope/cpu.max": "200000 100000", "sys/fs/cgroup/a.slice/cpu.stat": "nr_throttled 9"},
          0.5, 9),
+        ({"sys/fs/cgroup/cpu.max": "30000"}, None, None),
         ({}, None, None),
     ],
-    ids=["version 2", "no limit", "version 1", "no limit of version 1", "of the group around", "no groups"],
+    ids=["version 2", "no limit", "version 1", "no limit of version 1", "group around", "one number", "no groups"],
 )  # fmt: skip
 def test_a_share_of_the_cpus_is_all_that_threads_get(root: Path, files, quota, throttles) -> None:
     root.mkdir()

@@ -34,6 +34,8 @@ class Pack:
             raise Broken("manifest.json is none of a pack's; unpack it again")
         if facts["format"] != PACK_FORMAT:
             raise Broken(f"manifest.json is of format {facts['format']!r}, this runner reads {PACK_FORMAT!r}")
+        if not _is_whole(facts):
+            raise Broken("manifest.json lacks what a pack's has; unpack it again")
         return cls(folder, facts)
 
     def verify(self) -> None:
@@ -76,3 +78,18 @@ class Pack:
             start = row % kept["shape"][0] * size
             found.extend(values[start : start + size])
         return found
+
+
+def _is_whole(facts: dict[str, Any]) -> bool:
+    """Whether a manifest has what the runner asks of it, in the kinds that it takes."""
+    try:
+        files, shapes = facts["files"], [facts["reference"][name]["shape"] for name in ("z", "image")]
+        return (
+            all(isinstance(file["sha256"], str) and file["bytes"] > 0 for file in files.values())
+            and all(n["file"] in files and isinstance(n["kind"], str) and n["precisions"] for n in facts["networks"])
+            and all(len(shape) == 4 for shape in shapes)
+            and isinstance(facts["model"], dict)
+            and isinstance(facts["tolerances"], dict)
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
