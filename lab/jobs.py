@@ -88,12 +88,12 @@ def sweep_command(record: Path) -> str:
     return on(record.parent.parent, f"python -m lab sweep {shlex.quote(_shown(record))}")
 
 
-def sample_command(run: Run, name: str = "samples.npz") -> str:
-    """What makes a run's file of samples (samples.npz, or samples.png as a picture) where pages and figures look for
-    it; what goes on with the run where its weights are not here."""
+def sample_command(run: Run) -> str:
+    """What makes a run's samples.npz where pages and figures look for it; what goes on with the run where its weights
+    are not here."""
     if not (run.path / "student.safetensors").exists():
         return command(run)
-    out = shlex.quote(_shown(run.path / name))
+    out = shlex.quote(_shown(run.path / "samples.npz"))
     return on(run.path.parent.parent, f"python -m lab sample {run.id} --out {out}")
 
 

@@ -276,7 +276,7 @@ def _kept(path: Path, name: str, count: int, make: Callable[[], Tensor]) -> Tens
         if file[name].shape[:1] == (count,):
             return torch.from_numpy(file[name])
     made, buffer = make(), io.BytesIO()
-    np.savez(buffer, **{name: made.numpy()})
+    np.savez_compressed(buffer, **{name: made.numpy()})
     write_whole(path, buffer.getvalue())
     return made
 

@@ -220,7 +220,6 @@ def test_the_command_of_samples_names_the_file_that_is_looked_for(run: Run):
     root = run.path.parent.parent
     said = f"LAB_RESULTS={root} python -m lab sample {run.id} --out {run.path}"
     assert jobs.sample_command(run) == f"{said}/samples.npz"
-    assert jobs.sample_command(run, "samples.png") == f"{said}/samples.png"
 
 
 # --- other commands -----------------------------------------------------------------------------

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import streamlit as st
-from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from lab import choose, figures, jobs
+from lab import choose, figures, jobs, sheets
 from lab.choose import COSTS, METRICS, Budget, Recommendation, number, short
 from lab.dashboard import frame, meaning
-from lab.results import Run, Stamp, stamp
+from lab.dashboard import pictures as kept
+from lab.results import Run
 
 TITLE = "Choose"
 ORDER = 10
@@ -22,7 +21,6 @@ ICON = ":material/target:"
 URL = "/"
 
 ACROSS, DOWN = 4, 2  # images shown of each model
-SHEET = 8  # columns of a run's samples.png
 CHART_PX = 400  # high, so that it ends where a screen of 900 pixels does
 
 
@@ -171,26 +169,21 @@ def pictures(answer: Recommendation) -> None:
     for what, row in [(f"{pick['name']}, the pick", pick), ("Its teacher, the same noise and class", teacher)]:
         if not row:
             continue
-        path = view.store.root / "runs" / row["run"] / "samples.png"
-        picture = _first_images(str(path), stamp(path)) if path.exists() else None
-        st.caption(frame.plain(what + (": no sheet yet." if picture is None else "")))
-        if picture is None:
-            st.code(jobs.sample_command(Run(path.parent), path.name), language="bash", wrap_lines=True)
+        run = Run(view.store.root / "runs" / row["run"])
+        sheet = kept.samples(run)
+        st.caption(frame.plain(what + (": no sheet yet." if sheet is None else "")))
+        if sheet is None:
+            st.code(jobs.sample_command(run), language="bash", wrap_lines=True)
         else:
-            st.image(picture, width="stretch", output_format="PNG", alt=f"{ACROSS * DOWN} images: {what}")
+            st.image(_first_images(sheet.images), width="stretch", output_format="PNG",
+                     alt=f"{ACROSS * DOWN} images: {what}")  # fmt: skip
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _first_images(path: str, stamp: Stamp) -> Image.Image | None:
-    """The first images of a sheet, enlarged without smoothing; None for a broken file."""
-    try:
-        sheet = np.asarray(Image.open(Path(path)))
-    except OSError:
-        return None
-    size = sheet.shape[1] // SHEET
-    lines = [sheet[:size, ACROSS * size * k : ACROSS * size * (k + 1)] for k in range(DOWN)]
-    zoom = max(1, 128 // size)
-    return Image.fromarray(np.concatenate(lines).repeat(zoom, 0).repeat(zoom, 1))
+def _first_images(images: np.ndarray) -> np.ndarray:
+    """The first images of a sheet (N, C, H, W), tiled and enlarged without smoothing."""
+    tiled = sheets.tile(images[: ACROSS * DOWN], ACROSS)
+    zoom = max(1, 128 // images.shape[-1])
+    return tiled.repeat(zoom, 0).repeat(zoom, 1)
 
 
 LIMITS = {"params_m": ("Max parameters (M)", 0.05), "latency_ms": ("Max latency (ms)", 0.1),

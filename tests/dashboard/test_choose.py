@@ -67,12 +67,12 @@ def test_the_browser_is_told_of_a_chart_while_the_answer_is_worked_out(
 def test_a_cut_sheet_is_left_out(tmp_path: Path, make_store, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path, students=2)
     monkeypatch.setenv("LAB_RESULTS", str(store.root))
-    for path in store.root.glob("runs/*/samples.png"):
+    for path in store.root.glob("runs/*/samples.npz"):
         path.write_bytes(path.read_bytes()[:200])
         (path.parent / "student.safetensors").touch()
     at = page()
     assert not at.get("image") and "no sheet yet" in text(at)
-    assert any("LAB_RESULTS=" in c.value and c.value.endswith("samples.png") for c in at.code)
+    assert any("LAB_RESULTS=" in c.value and c.value.endswith("samples.npz") for c in at.code)
 
 
 def test_sentence_images_controls_and_chart_follow_each_other_and_the_rest_is_folded(demo: Store) -> None:
