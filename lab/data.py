@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lab.config import unknown
+from lab.config import at_home, unknown
 from lab.diffusion import from_uint8
 from lab.results import UNREADABLE, write_whole
 
@@ -40,12 +40,13 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")  # fmt: skip
 SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("train", "training", "trains", "trn"), "train"),
+    **dict.fromkeys(("test", "testing", "tests", "tst", "holdout", "heldout"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval", "evaluation"), "val"),
 }
 # What else stands in the names of splits: train_set, testset, training-data, val2017.
 BESIDE_SPLITS = re.compile(r"[^a-z]+|(dataset|set|data|images?|imgs?|pictures?|photos?|split)(?![a-z])")
+DIM = 80  # of 255; 14 bits in 16 are at most 63, and photographs of the night have lamps
 FEW = 0.01  # of a folder's pictures may be of one colour, such as a tile of the sea, without a word
 DECODING = 3  # of pictures; another number where the same file gives other pixels than before
 TRANSPOSED = (None, None, 0, 3, 1, 5, 4, 6, 2)  # PIL's Transpose of each orientation that EXIF knows, 1 to 8
@@ -103,8 +104,10 @@ class Batch:
 
 def cache_dir() -> Path:
     """Where downloads and decoded folders lie: LAB_DATA, or ~/.cache/edge-dit-lab, or among temporary files."""
+    if told := os.environ.get("LAB_DATA"):
+        return at_home(told, "LAB_DATA")
     try:
-        return Path(os.environ.get("LAB_DATA") or "~/.cache/edge-dit-lab").expanduser()
+        return Path.home() / ".cache" / "edge-dit-lab"
     except RuntimeError:  # no HOME, and a user without a name, as in many containers
         return Path(tempfile.gettempdir()) / "edge-dit-lab"
 
@@ -246,6 +249,8 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     if not path or not root.is_dir():  # "" would be the folder that the lab was started in
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
     splits, names = _own_splits(root), folder_classes(root)
+    if not splits:
+        _tell_split_like(root, names)
     base = splits.get(split, root) if splits else root
     mine = {_printed(d): d for d in _folders(base)}
     files = [(f, i) for i, name in enumerate(names) if name in mine for f in _below(mine[name])]
@@ -262,6 +267,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
         raise MissingData(f"image folder {str(base)!r} holds no readable picture; looked at {len(files)} files")
     loaded.class_names = names
     _tell_single_colours(root, files, loaded, training=split == "train")
+    _tell_dim(root, loaded.images)
     loaded.skipped += map(str, beside)
     if loaded.skipped:
         warnings.warn(left_out(root, loaded.skipped), stacklevel=2)
@@ -387,6 +393,30 @@ def _inside(root: Path, file: Path | str) -> str:
     return os.fsencode(os.path.relpath(file, root)).decode(errors="backslashreplace")
 
 
+def _tell_split_like(root: Path, names: Sequence[str]) -> None:
+    """Warn where the folders that are taken as classes may be splits of which no name says so.
+
+    Raises ValueError where the only one holds splits, as an archive that was unpacked into a folder of its own does.
+    """
+    classes = [d for d in _folders(root) if _printed(d) in names]
+    if len(classes) == 1 and (inner := _own_splits(classes[0])):
+        found = ", ".join(map(_printed, inner.values()))
+        raise ValueError(f"folder:{root}: {names[0]} is all in it and holds splits ({found}); read folder:{classes[0]}")
+    inside = [frozenset(map(_printed, _folders(d))) for d in classes]
+    if len(classes) > 1 and len(shared := frozenset.intersection(*inside)) > 1:
+        warnings.warn(f"folder:{root}: {', '.join(names)} are taken as classes, and each holds "
+                      f"{', '.join(sorted(shared))}; where these are the classes and those are splits, call them train "
+                      "and test", stacklevel=3)  # fmt: skip
+
+
+def _tell_dim(root: Path, images: Tensor) -> None:
+    """Warn where no picture of several has a bright pixel: 12 or 14 bits that stand in 16 are read so."""
+    if len(images) > 1 and (brightest := int(images.max())) < DIM:
+        warnings.warn(f"folder:{root}: no pixel of {len(images):,} pictures is brighter than {brightest} of 255; if "
+                      "they hold fewer bits than their files say, such as 12 in 16, write them anew",
+                      stacklevel=3)  # fmt: skip
+
+
 def _tell_single_colours(root: Path, files: Sequence[tuple[Path, int]], found: Images, *, training: bool) -> None:
     """Warn of pictures that are one colour all over, as broken exports are, where they are more than a few or a class.
 
@@ -486,12 +516,13 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     """A grey picture of more than 8 bits in 8. Raises ValueError where its values don't say what is white."""
     from PIL import Image
 
+    tags = getattr(picture, "tag_v2", {})
+    if 2 in tags.get(339, ()) and max(tags.get(258, (8,))) <= 16:
+        raise ValueError("values with a sign")
     if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
         return picture
-    values, tags = np.asarray(picture, np.float64), getattr(picture, "tag_v2", {})
+    values = np.asarray(picture, np.float64)
     low, high = values.min(), values.max()
-    if (tags.get(258), tags.get(339)) == ((16,), (2,)):  # 16 bits with a sign
-        raise ValueError("signed grey values")
     if picture.mode == "F" and 0 <= low <= high <= 1:
         white = 1
     elif picture.mode != "F" and low >= 0 and (high == 0 or 4096 <= high < 2**16):  # below: 10 or 12 bits in 16

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import compiler, locks
+from lab.config import at_home
 from lab.devices.runner import HERE
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def examine(results: Store | Path | str | None = None) -> list[Finding]:
 def _root(results: Store | Path | str | None) -> Path:
     """The results folder; by default that of lab.results.default_root, which can't be imported without pandas."""
     if results is None:
-        return Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results").expanduser()
-    return Path(results).expanduser() if isinstance(results, (str, Path)) else results.root
+        return at_home(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results", "LAB_RESULTS")
+    return at_home(results, "the results folder") if isinstance(results, (str, Path)) else results.root
 
 
 def _why(error: BaseException) -> str:
@@ -163,7 +164,10 @@ def _weights() -> list[Finding]:
         from lab import metrics, perceptual
     except BROKEN as error:
         return [_unusable(f"{name} weights", "lab.metrics", error) for name in ("lpips", "inception")]
-    folder, lpips = perceptual.weights_dir(), perceptual.backbone()
+    try:
+        folder, lpips = perceptual.weights_dir(), perceptual.backbone()
+    except ValueError as error:  # no home
+        return [Finding("lpips and inception weights", "note", str(error), "export TORCH_HOME=FOLDER")]
     return [
         Finding("lpips weights", "fine", perceptual.BACKBONES[lpips]) if lpips else
         Finding("lpips weights", "note", f"not in {folder}; images without a net of their own borrow that of "

@@ -134,12 +134,13 @@ def create(extractor: str, device: torch.device | str) -> FeatureExtractorBase:
     """A ready extractor. Raises MissingData where Inception's weights can't be had."""
     register(extractor)
     layers = [LAYER.get(extractor, "features")]
+    folder = perceptual.weights_dir() if extractor == INCEPTION else None
     try:
         return utils.create_feature_extractor(extractor, layers, cuda=_cuda(device), verbose=False)
     except OSError as error:  # urllib's errors too
         raise MissingData(
             f"extractor {extractor} needs {INCEPTION_FILE} (torch-fidelity, release v0.2.0) and its download failed "
-            f"({error}). Either give a network connection, or put the file into {torch.hub.get_dir()}/checkpoints"
+            f"({error}). Either give a network connection, or put the file into {folder}"
         ) from error
 
 

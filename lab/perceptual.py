@@ -8,6 +8,7 @@ for the conditions of a training or a measurement: values by different names are
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab import features
+from lab.config import at_home
 from lab.data import ImageSpec, MissingData
 from lab.features import FeatureNet
 
@@ -99,13 +101,18 @@ class Distance:
 
 
 def weights_dir() -> Path:
-    """Where torch keeps the weights that it downloads, those of LPIPS and Inception too."""
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    """Where torch keeps the weights that it downloads, those of LPIPS and Inception too.
+
+    Raises ValueError where that is below a home and none is known.
+    """
+    return at_home(torch.hub.get_dir(), "torch's folder of weights (TORCH_HOME)") / "checkpoints"
 
 
 def backbone() -> str | None:
     """The LPIPS backbone whose weights lie in torch's cache, or None."""
-    return next((name for name, file in BACKBONES.items() if (weights_dir() / file).exists()), None)
+    with contextlib.suppress(ValueError):
+        return next((name for name, file in BACKBONES.items() if (weights_dir() / file).exists()), None)
+    return None
 
 
 def fetch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +168,7 @@ class _Planner:
 
     def _of_data(self, recipe: Recipe) -> ImageSpec | None:
         if recipe.data.startswith("folder:"):  # its pictures are made to fit
-            root = Path(recipe.data.removeprefix("folder:")).expanduser()
+            root = Path(os.path.expanduser(recipe.data.removeprefix("folder:")))
             if not root.is_dir():
                 return None
             shape = recipe.student.channels, recipe.student.image_size, len(data.folder_classes(root))

@@ -47,6 +47,7 @@ from lab.config import (
     Loose,
     NetConfig,
     Recipe,
+    at_home,
     check_fields,
     config_from_json,
     config_to_json,
@@ -116,11 +117,7 @@ class Busy(RuntimeError):
 
 def default_root() -> Path:
     """LAB_RESULTS, or the results folder beside the package."""
-    told = Path(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results")
-    try:
-        return told.expanduser()
-    except RuntimeError:  # ~ without a home, ~name of nobody
-        raise ValueError(f"LAB_RESULTS is {str(told)!r}, and no such home is known; give the whole path") from None
+    return at_home(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results", "LAB_RESULTS")
 
 
 def now() -> str:
@@ -487,7 +484,7 @@ class Store:
     """The results folder."""
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root).expanduser() if root is not None else default_root()
+        self.root = at_home(root, "the results folder") if root is not None else default_root()
 
     def open(self, recipe: Recipe) -> Run:
         """The run of a resolved recipe: makes the folder, or returns the one that is there."""

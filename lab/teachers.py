@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -240,7 +241,7 @@ def source_of(named: TeacherName) -> str:
 
     Raises ValueError where what lies there now is not what a lasting name was given to.
     """
-    folder = Path(named.source).expanduser()
+    folder = Path(os.path.expanduser(named.source))
     source = str(folder.absolute()) if folder.is_dir() else named.source
     if named.mark and (here := pipeline_sha256(source)[:8]) != named.mark:
         raise ValueError(f"pipeline {source!r} was {named.mark} when this name was given to it and is {here} now; "

@@ -449,6 +449,42 @@ def test_what_lies_beside_splits_is_told_and_makes_no_classes_of_them(plain):
         assert data.load(f"folder:{plain}", size=8).class_names == ("a", "b")
 
 
+@pytest.mark.parametrize("names", [("TRAIN", "TESTS"), ("trains", "tests"), ("trn", "tst")])
+def test_splits_in_the_plural_and_in_short_are_splits(plain, names):
+    tree(plain, *(f"{name}/{c}/0.png" for name in names for c in ("cat", "dog")))
+    assert data.load(f"folder:{plain}", "test", size=8).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [("learn", "proof"), ("Prüfung", "Übung"), ("te", "tr"), ("cat", "dog", "fox")])
+def test_folders_that_hold_the_same_folders_are_classes_with_a_word(plain, names):
+    tree(plain, *(f"{name}/{inner}/0.png" for name in names for inner in ("a", "b")))
+    with pytest.warns(UserWarning, match=f"{', '.join(names)} are taken as classes, and each holds a, b;"):
+        assert data.load(f"folder:{plain}", size=8).class_names == names
+
+
+def test_a_folder_around_splits_is_told(plain):
+    tree(plain, *(f"data/{split}/{c}/0.png" for split in ("train", "test") for c in ("cat", "dog")))
+    with pytest.raises(ValueError, match=r"data is all in it and holds splits \(train, test\); read .*/data$"):
+        data.load(f"folder:{plain}", size=8)
+    assert data.load(f"folder:{plain}/data", size=8).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("RGB", 12), ("LA", 12), ("I;16", 14)])
+def test_pictures_of_fewer_bits_than_their_files_say_are_told(plain, mode, bits):
+    brightest = round((2**bits - 1) // 63 * 63 / 2**16 * 255) if mode == "I;16" else 15
+    levels = np.arange(64).reshape(8, 8) * ((2**bits - 1) // 63)
+    for k in range(3):
+        (plain / "a").mkdir(parents=True, exist_ok=True)
+        if mode == "I;16":
+            Image.fromarray(levels.astype(np.uint16)).save(plain / "a" / f"{k}.png")
+        else:  # what PIL makes of a PNG of 16 bits in several channels: the upper eight
+            eight = (levels >> 8).astype(np.uint8)
+            bands = (eight,) * 3 if mode == "RGB" else (eight, np.full_like(eight, 255))
+            Image.fromarray(np.stack(bands, 2), mode).save(plain / "a" / f"{k}.png")
+    with pytest.warns(UserWarning, match=f"no pixel of 3 pictures is brighter than {brightest} of 255"):
+        data.load(f"folder:{plain}", "train", size=8, channels=1)
+
+
 @pytest.mark.parametrize(
     "names", [("bus", "car", "train"), ("invalid", "valid"), ("car", "test_tube", "train_station"),
               ("control", "test"), ("blue_train", "red_train"), ("data", "set"), ("testbed", "training_bras")],

@@ -73,6 +73,11 @@ def tree(root: Path, **files: str) -> Machine:
     ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n", "AMD EPYC (family 25, model 1), 2 CPUs"),
     ("model name\t: AMD EPYC 7763\ncpu family\t: 25\nmodel\t\t: 1\n", "AMD EPYC 7763, 2 CPUs"),
     ("model name\t: AMD EPYC\n", "AMD EPYC, 2 CPUs"),
+    ("model name\t: Intel(R) Xeon(R) Processor @ 2.50GHz\ncpu family\t: 6\nmodel\t\t: 85\n",
+     "Intel(R) Xeon(R) Processor @ 2.50GHz (family 6, model 85), 2 CPUs"),
+    ("model name\t: AMD Ryzen Embedded 8-Core Processor\ncpu family\t: 23\nmodel\t\t: 96\n",
+     "AMD Ryzen Embedded 8-Core Processor (family 23, model 96), 2 CPUs"),
+    ("Model Name\t\t: Loongson-3A5000\nCPU Family\t\t: Loongson-64bit\n", "Loongson-3A5000, 2 CPUs"),
 ])  # fmt: skip
 def test_processors_of_one_name_are_told_apart_by_family_and_model(told: str, name: str, tmp_path: Path) -> None:
     assert tree(tmp_path, proc__cpuinfo=told).device()["name"] == name

@@ -226,7 +226,10 @@ def test_processors_without_a_name_are_told_apart(root: Path) -> None:
     told = ["0xd0c", "0xd40", "0xd4f"]
     files = [*(ARM.format(part) for part in told), ARM.format("0xd03") + ARM.format("0xd09"),
              "model name\t: ARMv8 Processor rev 1 (v8l)\n" + ARM.format("0xd07"), "uarch : sifive,u74-mc\n",
-             "cpu\t\t: POWER9 (architected)\n"]  # fmt: skip
+             "uarch : sifive,u74-mc\nmimpid : 0x4210427\n", "cpu\t\t: POWER9 (architected)\n",
+             "cpu model\t\t: MIPS 24Kc V7.4\n", "cpu model\t\t: MIPS 74Kc V5.0\n",
+             "vendor_id : IBM/S390\nprocessor 0: version = FF, machine = 8561\n",
+             "vendor_id : IBM/S390\nprocessor 0: version = FF, machine = 3931\n"]  # fmt: skip
     names = [put(root / str(i), {"proc/cpuinfo": text})._cpu_name() for i, text in enumerate(files)]
     assert len(set(names)) == len(files)
     assert "implementer 0x41" in names[0] and all(part in name for part, name in zip(told, names))
@@ -243,13 +246,16 @@ def test_processors_without_a_name_are_told_apart(root: Path) -> None:
           "sys/fs/cgroup/cpu/cpu.stat": "nr_throttled 5"}, 1.5, 5),
         ({"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"},
          None, None),
+        ({"sys/fs/cgroup/cpuacct,cpu/cpu.cfs_quota_us": "50000",
+          "sys/fs/cgroup/cpuacct,cpu/cpu.cfs_period_us": "100000"}, 0.5, None),
         ({"proc/self/cgroup": "0::/a.slice/b.scope", "sys/fs/cgroup/a.slice/cpu.max": "50000 100000",
           "sys/fs/cgroup/a.slice/b.scope/cpu.max": "200000 100000", "sys/fs/cgroup/a.slice/cpu.stat": "nr_throttled 9"},
          0.5, 9),
         ({"sys/fs/cgroup/cpu.max": "30000"}, None, None),
         ({}, None, None),
     ],
-    ids=["version 2", "no limit", "version 1", "no limit of version 1", "group around", "one number", "no groups"],
+    ids=["version 2", "no limit", "version 1", "no limit of version 1", "other way round", "group around", "one number",
+         "no groups"],
 )  # fmt: skip
 def test_a_share_of_the_cpus_is_all_that_threads_get(root: Path, files, quota, throttles) -> None:
     root.mkdir()
@@ -267,7 +273,8 @@ def test_waiting_for_its_share_is_throttling(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "watts"), [("15W", 15), ("MODE_15W_6CORE", 15), ("MODE_30W_ALL", 30), ("MAXN", None),
-                                             ("MODE_10W_DESKTOP", 10), ("40W", 40)])  # fmt: skip
+                                             ("MODE_10W_DESKTOP", 10), ("40W", 40),
+                                             ("MODE_7.5W", 7.5), ("MODE 15W", 15)])  # fmt: skip
 def test_a_modes_name_tells_its_cap(root: Path, jetson: Machine, mode: str, watts: float | None) -> None:
     stand_in(root, "nvpmodel", f"echo 'NV Power Mode: {mode}'")
     with runner.Watch(jetson, QUIET) as watch:

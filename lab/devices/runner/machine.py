@@ -19,11 +19,14 @@ from typing import Any
 from lab.devices.runner.jetson import DUMMY, module_rails
 from lab.devices.runner.texts import hexadecimal, plain
 
+# What a processor tells of itself beside a name: ARM, RISC-V, POWER and MIPS, s390.
+PARTS = r"^(CPU implementer|CPU part|uarch|mvendorid|marchid|mimpid|cpu|cpu model)\s*:\s*(.*\S)|\b(machine) = (\S+)"
+NO_MODEL = r"@.*|\bversion\b.*|\d+-(core|bit)"  # digits of a name that are none of a model's
 LOOK_S, BUSIEST, LONGEST_NAME = 0.2, 5, 63  # how long processes are watched, how many are named; no name is longer
 HOTTEST = 200_000  # thousandths of a degree; no chip lives to tell more
 CPUS_READ = 8  # reading the clock of each of 128 cores five times a second would itself be load
 LIVE_BITS, PAST_BITS = 0xF, 0xF0000  # of a Raspberry Pi's word: what holds it back now, and what has since boot
-CGROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")  # of version 2, and of version 1
+CGROUPS = ("sys/fs/cgroup", *(f"sys/fs/cgroup/{of}" for of in ("cpu", "cpu,cpuacct", "cpuacct,cpu")))  # version 2, 1
 COMMAND_FOLDERS = ("usr/bin", "usr/sbin", "usr/src/tensorrt/bin")  # trtexec of a JetPack stands in the last
 BOARDS = ("jetson", "rpi")
 
@@ -112,13 +115,16 @@ class Machine:
     def _cpu_name(self) -> str:
         """What the processor calls itself. Many hosts of virtual machines call all they have by one name without a
         number ("AMD EPYC"); its family and model then tell apart processors of other instructions and speed."""
-        told = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*\S)", self.text("proc/cpuinfo"), re.M))
+        text = self.text("proc/cpuinfo")
+        said = re.findall(r"^(model name|cpu family|model)\s*:\s*(.*\S)", text, re.M | re.I)
+        told = {what.lower(): which for what, which in said}
         name = told.get("model name") or platform.processor() or platform.machine() or "unknown"
         # An ARM has no name, or that of the whole architecture; who made it and which of its parts it is say which.
-        parts = re.findall(r"^(CPU implementer|CPU part|uarch|cpu)\s*:\s*(.*\S)", self.text("proc/cpuinfo"), re.M)
+        parts = [f"{(what or kind).lower()} {which or number}"
+                 for what, which, kind, number in re.findall(PARTS, text, re.M)]  # fmt: skip
         if parts:
-            name += f" ({', '.join(dict.fromkeys(f'{what.lower()} {which}' for what, which in parts))})"
-        elif not re.search(r"\d", name) and {"cpu family", "model"} <= told.keys():
+            name += f" ({', '.join(dict.fromkeys(parts))})"
+        elif not re.search(r"\d", re.sub(NO_MODEL, "", name, flags=re.I)) and {"cpu family", "model"} <= told.keys():
             name += f" (family {told['cpu family']}, model {told['model']})"
         return f"{name}, {self.cpus} CPUs"
 
@@ -160,7 +166,7 @@ class Machine:
         """The mode by name, never by number: ids differ between firmwares. Elsewhere the CPUs' governor."""
         if self.family != "jetson":
             return f"governor {'+'.join(names)}" if (names := self.governors()) else None
-        if said := re.search(r"NV Power Mode:\s*(\S+)", self.told("nvpmodel", "-q")):
+        if said := re.search(r"NV Power Mode:[ \t]*(.*\S)", self.told("nvpmodel", "-q")):
             return said[1]
         # Without the right to ask, what nvpmodel wrote down itself.
         number = re.search(r"pmode:0*(\d+)", self.text("var/lib/nvpmodel/status"))

@@ -185,7 +185,7 @@ class Watch:
         """The `state` part of a report."""
         machine = self.machine
         mode = machine.power_mode()
-        cap = re.search(r"(\d+)W(?![0-9A-Za-z])", mode or "")
+        cap = re.search(r"(?<![\d.])(\d+(?:\.\d+)?) ?W(?![0-9A-Za-z])", mode or "")
         return {
             "power_mode": mode, "power_cap_w": float(cap[1]) if cap else None, "clocks_locked": machine.clocks_locked(),
             **{name: self.side.summary(name) for name in ("cpu_mhz", "gpu_mhz", "emc_mhz", "temp_c", "power_w")},
