@@ -85,13 +85,17 @@ def noise_of(seeds: Sequence[int], shape: tuple[int, int, int], num_classes: int
     Image k depends on seed k alone, never on the batch around it: each seed owns a generator,
     latents first, then the label (the order of arXiv 2401.08639's code). Raises ValueError for a seed beyond MAX_SEED.
     """
+    if not len(seeds):
+        raise ValueError("no noise seeds are given; one image is drawn for each")
+    if wrong := [seed for seed in seeds if not hasattr(seed, "__index__")]:
+        raise ValueError(f"noise seeds are whole numbers, got {wrong[0]!r}")
     if wrong := [seed for seed in seeds if not 0 <= seed <= MAX_SEED]:
         raise ValueError(f"noise seeds go from 0 to {MAX_SEED}, got {wrong[0]}, whose noise would be another seed's")
     z = torch.empty(len(seeds), *shape)
     y = torch.empty(len(seeds), dtype=torch.int64)
     rng = torch.Generator()
     for k, seed in enumerate(seeds):
-        rng.manual_seed(seed)
+        rng.manual_seed(int(seed))
         z[k] = torch.randn(shape, generator=rng)
         y[k] = torch.randint(max(num_classes, 1), (), generator=rng)
     return z, y if num_classes else None

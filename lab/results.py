@@ -471,13 +471,13 @@ def stamp(path: Path | str) -> Stamp:
 
 
 def log_row(line: bytes) -> dict[str, float] | None:
-    """A line of log.jsonl; None for one that is no finite numbers by name."""
+    """A line of log.jsonl; None for one that is no finite numbers by name, of an update that there can be."""
     try:
         row = parse_json(line.decode())
     except (ValueError, RecursionError):
         return None
     sound = isinstance(row, dict) and all(type(v) in (int, float) and not schema.endless(v) for v in row.values())
-    return row if sound else None
+    return row if sound and type(step := row.get("step", 0)) is int and step >= 0 else None
 
 
 class Store:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -329,6 +330,12 @@ def _network(source: str) -> nn.Module:
         told.set_verbosity(loud)
     if keys["missing_keys"] or keys["unexpected_keys"]:
         _load_renamed(net, source, folder / part)
+    for file in _weights(folder / part):
+        with safe_open(file, "pt") as found:
+            kinds = {name: found.get_slice(name).get_dtype() for name in found.keys()}
+        if whole := [name for name, kind in kinds.items() if "F" not in kind]:
+            raise ValueError(f"the weights of pipeline {source!r} are no floats: {whole[0]} is {kinds[whole[0]]} in "
+                             f"{file.name}; save them as they were before they were quantised")  # fmt: skip
     if said and "sample_size" not in said:  # diffusers would put its own default there
         raise ValueError(f"pipeline {source!r} has no sample_size in {part}/config.json; a teacher's images are "
                          "square, of a size that is told")  # fmt: skip

@@ -95,6 +95,8 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: str) -> nn.Module:
     """
     if wrong := _apart(tensors, net.state_dict()):
         raise ValueError(f"{file}: {wrong}")
+    if spoilt := [name for name, value in tensors.items() if not value.isfinite().all()]:
+        raise ValueError(f"{file}: values of {spoilt[0]} are not finite numbers")
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return net.eval()
 

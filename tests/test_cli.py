@@ -420,13 +420,23 @@ def test_the_command_of_a_missing_sheet_makes_the_file_that_is_looked_for(distil
     assert np.array_equal(read_samples(run.path / "samples.npz").images, before)
 
 
+def test_more_images_than_there_are_seeds_are_refused_at_once(distilled: Store, capsys: pytest.CaptureFixture):
+    asked = ("sample", student(distilled).id, "--dry-run", "--count")
+    assert lab(distilled, *asked, "4294967296") == OK
+    assert lab(distilled, *asked, "4294967297") == USAGE
+    assert (
+        "noise seeds go up to 4294967295, and 4294967297 images from 0 on would need 4294967296"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(("asked", "drawn"), [("2", 2), ("10", 1), ("Cat", 3), ("cat", 4), ("DOG", 5), ("4", 4)])
 def test_a_class_is_meant_by_name_before_it_is_by_number(asked: str, drawn: int):
     spec = ImageSpec(data="x", size=8, channels=1, num_classes=6, class_names=("0", "10", "2", "Cat", "cat", "dog"))
     student = SimpleNamespace(spec=spec, net=SimpleNamespace(config=SimpleNamespace(num_classes=6)))
-    assert measure._classes(SimpleNamespace(label=asked, count=2), student) == [drawn] * 2
+    assert measure._classes(SimpleNamespace(label=asked), student, 2) == [drawn] * 2
     with pytest.raises(Usage, match="any of Cat, cat"):
-        measure._classes(SimpleNamespace(label="CAT", count=2), student)
+        measure._classes(SimpleNamespace(label="CAT"), student, 2)
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("2", [4]), ("10,1", [2, 1]), ("4", [6])])

@@ -166,6 +166,14 @@ def test_a_seed_whose_noise_would_be_anothers_is_refused(seed):
     diffusion.noise_of([2**32 - 1], (1, 2, 2), 0)
 
 
+@pytest.mark.parametrize(("seeds", "said"), [([], "no noise seeds"), ([1.5], "whole numbers, got 1.5"),
+                                             (["a"], "whole numbers, got 'a'")])  # fmt: skip
+def test_what_is_no_seed_draws_nothing(seeds, said):
+    with pytest.raises(ValueError, match=said):
+        diffusion.noise_of(seeds, (1, 2, 2), 0)
+    assert torch.equal(*(diffusion.noise_of([seed], (1, 2, 2), 0)[0] for seed in (3, np.int64(3))))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_not_quantised(value):
     with pytest.raises(ValueError, match="1 of 3 values"):

@@ -217,6 +217,7 @@ FC1 = "blocks.0.mlp.fc1.weight"  # (64, 16) of a student
         ({FC1: lambda v: v.to(torch.int8)}, f"{FC1} is int8 (64, 16), and the network's is a float"),
         ({FC1: lambda v: v.double()}, f"{FC1} is float64 (64, 16), and the network's is a float of 16 or 32 bits"),
         ({FC1: lambda v: v.T.contiguous()}, f"{FC1} is a float of 16 or 32 bits (16, 64), and the network's is"),
+        ({FC1: lambda v: v * np.inf}, f"values of {FC1} are not finite numbers"),
         ({FC1: lambda v: None}, f"{FC1} is absent, and the network's is a float of 16 or 32 bits (64, 16)"),
         ({"more": lambda v: torch.zeros(1)}, "more is a float of 16 or 32 bits (1,), and the network's is absent"),
     ],

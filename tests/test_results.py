@@ -537,10 +537,11 @@ def test_lines_of_a_log_that_are_none_are_passed_over_and_counted(store: Store):
     with open(run.path / "log.jsonl", "ab") as file:
         file.write(b'\xff\xfe\n5\n[1]\n"a"\nnull\n{"step": "2"}\n{"step": 3, "lo\n' + b"[" * 100_000 + b"\n\0\0\0\n")
         file.write(b'{"step": 1, "loss": NaN}\n{"step": 1, "loss": 1e999}\n{"step": 1%s}\n' % (b"0" * 400))
+        file.write(b'{"step": -1, "loss": 0.5}\n{"step": 1.5, "loss": 0.5}\n')
     run.log(step=2, loss=0.25)
     rows, wrong = run.read_log()
-    assert [r["step"] for r in rows] == [r["step"] for r in run.log_rows()] == [1, 2] and wrong == 12
-    with pytest.warns(UserWarning, match=r"12 lines of .*log.jsonl"):
+    assert [r["step"] for r in rows] == [r["step"] for r in run.log_rows()] == [1, 2] and wrong == 14
+    with pytest.warns(UserWarning, match=r"14 lines of .*log.jsonl"):
         run.rewind_log(1)
     assert run.read_log() == ([{"step": 1, "loss": 0.5}], 0)
 

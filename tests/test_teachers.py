@@ -526,6 +526,14 @@ def test_weights_that_lie_beside_a_networks_own_are_not_read(tmp_path):
     assert torch.equal(images_of(prefixed), images_of(beside))
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool])
+def test_weights_that_were_quantised_are_refused(tmp_path, kind):
+    source = saved(tmp_path, change=lambda w: {k: (v * 100).to(kind) for k, v in w.items()})
+    with pytest.raises(ValueError, match=r"are no floats: \S+ is (I8|U8|BOOL) in diffusion_pytorch_model.safetensors;"):
+        images_of(source)
+    images_of(saved(tmp_path / "half", change=lambda w: {k: v.half() for k, v in w.items()}))
+
+
 @pytest.mark.parametrize("part", ["unet", "scheduler"])
 def test_a_part_of_another_class_by_the_index_is_another_pipeline(tmp_path, part):
     source = saved(tmp_path / "p")

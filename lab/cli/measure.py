@@ -146,7 +146,7 @@ def sample(args: argparse.Namespace) -> Answer:
 
     import numpy as np
 
-    from lab import sheets
+    from lab import diffusion, sheets
     from lab.results import write_whole
     from lab.sampling import load
 
@@ -154,7 +154,10 @@ def sample(args: argparse.Namespace) -> Answer:
     store, compute = open_store(args), compute_of(args)
     student = load(get_run(store, args.run).id, store, device=compute.torch_device())
     seeds = range(args.seed, args.seed + args.count)
-    y = _classes(args, student)
+    if seeds[-1] > diffusion.MAX_SEED:
+        raise Usage(f"noise seeds go up to {diffusion.MAX_SEED}, and {args.count} images from {args.seed} on would "
+                    f"need {seeds[-1]}")  # fmt: skip
+    y = _classes(args, student, 1 if args.dry_run else args.count)
     if args.dry_run:
         return would([{"run": student.run.label, "images": args.count, "seeds": f"{seeds[0]} to {seeds[-1]}",
                        "would": f"write {'over ' * out.exists()}{out}"}])  # fmt: skip
@@ -169,7 +172,7 @@ def sample(args: argparse.Namespace) -> Answer:
     return Answer(value, f"{args.count} images of {student.run.label} (noise seeds {seeds[0]} to {seeds[-1]}) in {out}")
 
 
-def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
+def _classes(args: argparse.Namespace, student: Student, count: int) -> list[int] | None:
     """One class for all, or every class in turn; None for a network that is not told one."""
     from lab import data
 
@@ -179,10 +182,10 @@ def _classes(args: argparse.Namespace, student: Student) -> list[int] | None:
             raise Usage(f"{student.run.label} is told no class (its num_classes is 0); leave --class out")
         return None
     if args.label is None:
-        return [k % spec.num_classes for k in range(args.count)]
+        return [k % spec.num_classes for k in range(count)]
     with as_usage():
         names = spec.class_names or tuple(map(str, range(spec.num_classes)))
-        return [data.class_number(args.label, names)] * args.count
+        return [data.class_number(args.label, names)] * count
 
 
 def add_bench(commands: Any) -> None:
