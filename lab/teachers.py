@@ -242,6 +242,8 @@ def source_of(named: TeacherName) -> str:
 
     Raises ValueError where what lies there now is not what a lasting name was given to.
     """
+    if not named.source.strip():  # "" would be the folder that the lab was started in
+        raise ValueError("pipeline: names no pipeline; write its folder or hub id behind the colon")
     folder = Path(os.path.expanduser(named.source))
     source = str(folder.absolute()) if folder.is_dir() else named.source
     if named.mark and (here := pipeline_sha256(source)[:8]) != named.mark:
@@ -452,7 +454,7 @@ def _parts(source: str) -> dict[str, JSON]:
         raise ValueError(f"there is no folder {source}, and it is no hub id such as google/ddpm-cifar10-32")
     try:
         parts = dict(diffusers.DiffusionPipeline.load_config(source))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # of JSON that is no object
         raise ValueError(f"no diffusers pipeline can be read from {source!r}: {error}") from error
     for name in ("unet", "transformer", "scheduler", "vae", "vqvae", "movq"):
         if not isinstance(told := parts.get(name), (list, tuple, type(None))):

@@ -76,6 +76,10 @@ def test_a_bare_python_has_all_rows(tmp_path: Path) -> None:
     found = {row["check"]: row for row in json.loads(done.stdout or "[]")}
     assert done.returncode == 1 and {"python", "tqdm", "locks", "disk"} <= set(found), done.stderr
     assert (found["tqdm"]["state"], found["tqdm"]["found"]) == ("wrong", "not installed")
+    for command in ("ls", "run"):  # what needs more says so
+        done = subprocess.run([sys.executable, "-S", "-m", "lab", command], env=env, cwd=ROOT, capture_output=True,
+                              text=True)  # fmt: skip
+        assert done.returncode == 1 and "needs the package " in done.stderr and "requirements.txt" in done.stderr
 
 
 def test_what_a_system_without_locks_cannot_do_is_said(tmp_path: Path, monkeypatch) -> None:

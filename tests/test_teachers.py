@@ -526,6 +526,18 @@ def test_weights_that_lie_beside_a_networks_own_are_not_read(tmp_path):
     assert torch.equal(images_of(prefixed), images_of(beside))
 
 
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("pipeline:", "", "pipeline: names no pipeline"), ("pipeline: ", "", "pipeline: names no pipeline"),
+    ("pipeline:{}", "null", "no diffusers pipeline can be read from"),
+    ("pipeline:{}", "[]", "unknown kind of network in pipeline .* 'None'"),
+])  # fmt: skip
+def test_what_is_no_pipeline_is_said_to_be_none(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_index.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        teachers.load_pipeline(teachers.source_of(teachers.TeacherName.parse(name.format(tmp_path))))
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool])
 def test_weights_that_were_quantised_are_refused(tmp_path, kind):
     source = saved(tmp_path, change=lambda w: {k: (v * 100).to(kind) for k, v in w.items()})

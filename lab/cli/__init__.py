@@ -94,6 +94,9 @@ def _code(error: BaseException) -> int:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on with what is already there"
+    if isinstance(error, ModuleNotFoundError) and not f"{error.name}.".startswith("lab."):
+        return (f"needs the package {error.name}, which {sys.executable} has not; install it by `pip install -r "
+                "requirements.txt`, or use the Python of the environment that has it")  # fmt: skip
     known = (Usage, LookupError, ValueError, OSError, RuntimeError)
     text = str(error).strip()
     if text and isinstance(error, known) and type(error) not in (KeyError, IndexError):
