@@ -169,8 +169,26 @@ def baseline(store: Store) -> str:
             f"{best['images']:,.0f} images to {seen:,.0f}{after} ({_link('every method', 'Methods')}).")  # fmt: skip
 
 
+def neighbours(store: Store) -> str:
+    """The ideas of the neighbouring papers, each beside plain training of as many images."""
+    found = verdicts(store)
+    others = found["method"].str.match(r"teaching_assistant|multi_in_one|get|dmd|.*drifting|.*\(")
+    found = found[~others & found["compute"].eq(arms.COMPUTE[0]) & found["seeds"].gt(0)]
+    if found.empty:
+        return ""
+    sure = found[found["word"].eq("helps")]["method"].unique()
+    found = found.assign(best=found.groupby("method")["ratio"].transform("min")).sort_values(["best", "params"])
+    said = "; ".join(
+        f"`{method}` has "
+        + _and([f"{row['ratio']:.2f} at {row['size']}{spread_said(row)}" for _, row in mine.iterrows()])
+        for method, mine in found.groupby("method", sort=False)
+    )
+    return (f"**Of the neighbouring papers' ideas, six seeds speak for {_and(list(sure) or ['none'])}**: of plain "
+            f"training's distance after as many images, {said} ({_link('every method', 'Methods')}).")  # fmt: skip
+
+
 SENTENCES: Sequence[Callable[[Store], str]] = (
-    deep_and_thin, too_deep, lost_and_gained, precisions, finish, guidance, baseline,
+    deep_and_thin, too_deep, lost_and_gained, precisions, finish, guidance, baseline, neighbours,
 )  # fmt: skip
 
 # --- what the results hold, for sentences and tables ---

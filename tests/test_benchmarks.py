@@ -228,6 +228,25 @@ def test_a_finding_that_the_results_do_not_say_is_left_out(
         assert "0.99" not in sentence
 
 
+def test_neighbours_are_told_best_first_and_apart_from_the_papers_own_methods(benchmark, store: Store, monkeypatch):
+    findings = benchmark("findings")
+    row = {"compute": "equal images", "seeds": 1, "trained": 1, "low": float("nan"), "high": float("nan"),
+           "size": "4x40", "params": 1e5, "word": "better in direction", "ratio": 0.98}  # fmt: skip
+    sure = {"seeds": 6, "trained": 6, "low": 0.85, "high": 0.95, "word": "helps", "ratio": 0.9}
+    rows = [row | {"method": "manifold"}, row | sure | {"method": "time blocks", "size": "8x56", "params": 3e5},
+            row | {"method": "time blocks"}, row | {"method": "manifold", "compute": "wall-clock", "ratio": 0.5},
+            *(row | {"method": name, "ratio": 0.5} for name in ("get", "ternary+drifting", "manifold (beta 1)")),
+            ]  # fmt: skip
+    monkeypatch.setattr(findings, "verdicts", lambda _: pd.DataFrame(rows))
+    said = findings.neighbours(store)
+    assert "six seeds speak for time blocks**" in said and "0.50" not in said
+    assert (
+        "`time blocks` has 0.98 at 4x40 (1 seed) and 0.90 at 8x56 (0.85 to 0.95, 6 seeds); `manifold` has 0.98" in said
+    )
+    monkeypatch.setattr(findings, "verdicts", lambda _: pd.DataFrame(rows[:1]))
+    assert "six seeds speak for none**" in findings.neighbours(store)
+
+
 def test_depth_stops_paying_where_shapes_on_both_sides_of_the_best_are_worse(benchmark, store: Store, monkeypatch):
     findings = benchmark("findings")
     rows = pd.DataFrame({"params": [1e5, 1e5, 1e6], "depth": [16.0, 24.0, 12.0], "width": [20.0, 16.0, 64.0],
