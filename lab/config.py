@@ -493,14 +493,6 @@ def check_fields(recipe: Recipe) -> list[str]:
     return wrong
 
 
-def at_home(told: str | Path, what: str) -> Path:
-    """A path that may begin with ~. Raises ValueError, with `what` it is, where no such home is known."""
-    try:
-        return Path(told).expanduser()
-    except RuntimeError:  # ~ without a home, ~name of nobody
-        raise ValueError(f"{what} is {str(told)!r}, and no such home is known; give the whole path") from None
-
-
 def unknown(what: str, given: str, known: typing.Iterable[str]) -> str:
     """One sentence for a name that is not known, with the nearest ones that are."""
     known = sorted(known)

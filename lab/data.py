@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lab.config import at_home, unknown
+from lab.config import unknown
 from lab.diffusion import from_uint8
+from lab.places import at_home, if_there
 from lab.results import UNREADABLE, write_whole
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def folder(path: str, split: str, size: int | None = None, channels: int | None 
     no picture or lies beside the classes, is named in `skipped` and warned of; a folder with no picture at
     all is an error, and so is one to train on whose pictures are all of one colour.
     """
-    root = _at(path)
+    root = if_there(path)
     if not path or not root.is_dir():  # "" would be the folder that the lab was started in
         raise MissingData(f"image folder {path!r} does not exist or is no folder")
     splits, names = _own_splits(root), folder_classes(root)
@@ -343,12 +344,7 @@ def lasting(name: str) -> str:
     """A data set's name that means the same wherever it is read: a folder's path is absolute."""
     if not name.startswith("folder:"):
         return name
-    return f"folder:{_at(name.removeprefix('folder:')).absolute()}"
-
-
-def _at(path: str) -> Path:
-    """A path that may begin with ~; the home of nobody stays as it is told, which is no folder."""
-    return Path(os.path.expanduser(path))
+    return f"folder:{if_there(name.removeprefix('folder:')).absolute()}"
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -359,7 +355,7 @@ def folder_classes(root: Path) -> tuple[str, ...]:
 
 def class_names(name: str) -> tuple[str, ...]:
     """Names of a data set's classes, of which no picture but a folder's first ones is read; () where none are known."""
-    root = _at(name.removeprefix("folder:"))
+    root = if_there(name.removeprefix("folder:"))
     if name.startswith("folder:"):
         return folder_classes(root) if root.is_dir() else ()
     return CLASS_NAMES.get(name, ())

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import compiler, locks
-from lab.config import at_home
 from lab.devices.runner import HERE
+from lab.places import at_home, default_root
 
 if TYPE_CHECKING:
     from lab.results import Store
@@ -52,9 +52,9 @@ def examine(results: Store | Path | str | None = None) -> list[Finding]:
 
 
 def _root(results: Store | Path | str | None) -> Path:
-    """The results folder; by default that of lab.results.default_root, which can't be imported without pandas."""
+    """The results folder, without lab.results, which can't be imported without pandas."""
     if results is None:
-        return at_home(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results", "LAB_RESULTS")
+        return default_root()
     return at_home(results, "the results folder") if isinstance(results, (str, Path)) else results.root
 
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab import features
-from lab.config import at_home
 from lab.data import ImageSpec, MissingData
 from lab.features import FeatureNet
+from lab.places import at_home
 
 EPS = 1e-2  # of a squared feature norm; LPIPS has 1e-10, which lets a dark patch's gradient grow to 1e5
 LPIPS_SIDE = 32  # pixels; below that the backbone's last stages have no room

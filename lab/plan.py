@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from lab import data, diffusion, guides, teachers
 from lab.config import NetConfig, Recipe, TeacherName, Use, check_fields, config_to_json
 from lab.data import ImageSpec
 from lab.methods import METHODS, Method, create, options_of
+from lab.places import if_there
 from lab.results import Store
 from lab.weights import spec_of_run
 
@@ -168,7 +167,7 @@ class _Planner:
 
     def _of_data(self, recipe: Recipe) -> ImageSpec | None:
         if recipe.data.startswith("folder:"):  # its pictures are made to fit
-            root = Path(os.path.expanduser(recipe.data.removeprefix("folder:")))
+            root = if_there(recipe.data.removeprefix("folder:"))
             if not root.is_dir():
                 return None
             shape = recipe.student.channels, recipe.student.image_size, len(data.folder_classes(root))

@@ -47,7 +47,6 @@ from lab.config import (
     Loose,
     NetConfig,
     Recipe,
-    at_home,
     check_fields,
     config_from_json,
     config_to_json,
@@ -55,6 +54,7 @@ from lab.config import (
     unknown,
 )
 from lab.counts import of_dit
+from lab.places import at_home, default_root
 
 HEARTBEAT_S = 10
 STALE_S = 60
@@ -113,11 +113,6 @@ def short_name(shape: str, methods: str, run_id: str) -> str:
 
 class Busy(RuntimeError):
     """Another process works on this run."""
-
-
-def default_root() -> Path:
-    """LAB_RESULTS, or the results folder beside the package."""
-    return at_home(os.environ.get("LAB_RESULTS") or Path(__file__).parent.parent / "results", "LAB_RESULTS")
 
 
 def now() -> str:

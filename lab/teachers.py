@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from lab.config import JSON, DiTConfig, TeacherName, unknown
 from lab.data import ImageSpec
 from lab.models.dit import DiT, from_diffusers
 from lab.models.layers import EPS
+from lab.places import if_there
 from lab.results import ID, Store, read_json
 from lab.weights import load_student, sha256, spec_of_run
 
@@ -244,7 +244,7 @@ def source_of(named: TeacherName) -> str:
     """
     if not named.source.strip():  # "" would be the folder that the lab was started in
         raise ValueError("pipeline: names no pipeline; write its folder or hub id behind the colon")
-    folder = Path(os.path.expanduser(named.source))
+    folder = if_there(named.source)
     source = str(folder.absolute()) if folder.is_dir() else named.source
     if named.mark and (here := pipeline_sha256(source)[:8]) != named.mark:
         raise ValueError(f"pipeline {source!r} was {named.mark} when this name was given to it and is {here} now; "

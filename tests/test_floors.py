@@ -21,7 +21,7 @@ FLOORS: dict[int, list[str]] = {
     0: ["lab.config", "lab.counts", "lab.schema", "lab.results", "lab.choose", "lab.principles", "lab.verdicts",
         "lab.arms", "lab.catalogue", "lab.claims", "lab.figures", "lab.report", "lab.sheets", "lab.jobs", "lab.locks",
         "lab.compiler", "lab.devices.__init__", "lab.devices.report", "lab.devices.incoming", "lab.devices.predict",
-        "lab.devices.compare", "lab.devices.bundle", "lab.pack_readme", "lab.precisions", "lab.options"],
+        "lab.devices.compare", "lab.devices.bundle", "lab.pack_readme", "lab.precisions", "lab.options", "lab.places"],
 }  # fmt: skip
 FLOOR_0 = [
     name for name in FLOORS[0] if (at := ROOT / name.replace(".", "/")).is_dir() or at.with_suffix(".py").exists()
